@@ -1,5 +1,6 @@
 """Segmentation networks: images [B, C, H, W] -> logits [B, classes, H, W]."""
 
+import inspect
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,17 +30,24 @@ class SegmentationNetwork(nn.Module):
     ):
         super().__init__()
         self.name = f"{arch}-{encoder_name}"
-        import segmentation_models_pytorch as smp  # 1.1 s
-
-        try:
-            network = smp.create_model(
-                arch, encoder_name, encoder_weights, in_channels, num_classes, **(options or {})
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"segmentation-models-pytorch refuses {arch} with {encoder_name}: {error}"
-            ) from error
+        network = _build(arch, encoder_name, encoder_weights, in_channels, num_classes, options or {})
         self.network = with_keyed_dropout(with_norm(network, norm, groups, zero_init_residual))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)
+
+
+def _build(
+    arch: str, encoder: str, weights: str | None, channels: int, classes: int, options: dict
+) -> nn.Module:
+    import segmentation_models_pytorch as smp  # 1.1 s
+
+    refusal = f"segmentation-models-pytorch refuses {arch} with {encoder}"
+    known = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING.get(arch.lower(), object)).parameters
+    for option in options:  # smp drops an option that it does not know, unless timm's encoder sees it
+        if option not in known and not encoder.startswith("tu-"):
+            raise ValueError(f"{refusal}: it has no option {option}.")
+    try:
+        return smp.create_model(arch, encoder, weights, channels, classes, **options)
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{refusal}: {error}") from error
