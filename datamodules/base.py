@@ -163,6 +163,19 @@ class GlobalBatches:
         self.k = state["k"]
 
 
+class WholeSplit:
+    """An evaluation loader: the split as one lazy batch."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield self.batch
+
+
 class InMemoryDataModule(LightningDataModule):
     """Data in memory as tensors, given out as exact global batches.
 
@@ -241,17 +254,18 @@ class InMemoryDataModule(LightningDataModule):
             self.order, self.steps, lambda indices, k: Batch(examples, indices, self.prepare, (seed, k))
         )
 
-    def _whole(self, split: str) -> list[Batch]:
+    def whole(self, split: str) -> Batch:
+        """All examples of a split, in order, for evaluation."""
         examples = self.splits[split]
-        return [Batch(examples, torch.arange(len(examples)), self.prepare, None)]
+        return Batch(examples, torch.arange(len(examples)), self.prepare, None)
 
-    def val_dataloader(self) -> list[list[Batch]]:
-        return [self._whole("val"), self._whole("trainset")]
+    def val_dataloader(self) -> list[WholeSplit]:
+        return [WholeSplit(self.whole("val")), WholeSplit(self.whole("trainset"))]
 
-    def test_dataloader(self) -> list[Batch]:
+    def test_dataloader(self) -> WholeSplit:
         if "test" not in self.splits:
             raise ValueError(f"{type(self).__name__} has no test split: use `validate`")
-        return self._whole("test")
+        return WholeSplit(self.whole("test"))
 
-    def predict_dataloader(self) -> list[Batch]:
+    def predict_dataloader(self) -> WholeSplit:
         return self.test_dataloader()

@@ -246,7 +246,7 @@ class ExactBatchTask(LightningModule):
     @torch.no_grad()
     def _collect_statistics(self) -> None:
         """Set batch normalization's running statistics on the fixed training subset (protocol rule 9)."""
-        batch = self.trainer.datamodule.val_dataloader()[1][0]
+        batch = self.trainer.datamodule.whole("trainset")
         unit = len(batch) if self.ghost_batch_size == "global" else self.ghost_batch_size
         size = max(EVALUATION_BATCH // unit, 1) * unit
         with collect(self.network):
@@ -271,7 +271,7 @@ class ExactBatchTask(LightningModule):
 
     def _evaluation_parts(self, batch: Any) -> Iterator[Any]:
         first, last = share(len(batch), self.global_rank, self.trainer.world_size)
-        size = min(EVALUATION_BATCH, self.micro or EVALUATION_BATCH)
+        size = EVALUATION_BATCH if self.micro_batch_size is None else min(EVALUATION_BATCH, self.micro_batch_size)
         for start in range(first, last, size):
             yield batch.part(start, min(start + size, last), self.device)
 

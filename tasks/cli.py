@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -66,12 +67,27 @@ class FinishedError(Exception):
     """The run directory already holds this very run, finished: nothing to do."""
 
 
+def sentence(message: object) -> str:
+    """What a person needs of jsonargparse's many lines: the option's name and the reason."""
+    text = str(message)
+    key = ".".join(re.findall(r'Parser key "([\w.]+)"', text)[:1] + re.findall(r"NestedArg\(key='([\w.]+)'", text)[:1])
+    noise = r"(Parser key|Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"
+    lines = [re.sub(r"^[\s-]+", "", line) for line in re.sub(r'Parser key "[\w.]+":', "", text).splitlines()]
+    reasons = list(dict.fromkeys(line for line in lines if line and not re.match(noise, line)))
+    reason = " ".join(reasons) or " ".join(text.split())
+    reason = reason.removeprefix(key.split(".")[-1] + ": ")
+    if "backend found" in reason:
+        reason += " Use --trainer.accelerator=cpu, or auto."
+    return f"{key}: {reason}" if key and not reason.startswith(key.split(".")[0] + ".") else reason
+
+
 class Parser(LightningArgumentParser):
     """Says what is wrong in one sentence instead of printing the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        lines = [line.strip() for line in str(message).splitlines() if line.strip()]
-        raise UserError(lines[-1] if len(lines) > 1 and lines[0].endswith(":") else " ".join(lines)) from ex
+        hint = "; `--help` lists the options, `--model.help`, `--data.help` those of the chosen classes"
+        unknown = ("not accepted" in message or "unrecognized" in message) and hint not in message
+        raise UserError(sentence(message) + (hint if unknown else "")) from ex
 
 
 class Cli(LightningCLI):
@@ -153,7 +169,7 @@ class Cli(LightningCLI):
         try:
             super().instantiate_classes()
         except USER_ERRORS as error:
-            raise UserError(_sentence(error)) from error
+            raise UserError(sentence(error)) from error
 
     def instantiate_trainer(self, **options: Any) -> Trainer:
         trainer = super().instantiate_trainer(**options)
@@ -186,7 +202,7 @@ class Cli(LightningCLI):
         except USER_ERRORS as error:
             if self.trainer.global_step:
                 raise
-            raise UserError(_sentence(error)) from error
+            raise UserError(sentence(error)) from error
 
     def after_fit(self) -> None:
         """Read the test split, once, at the stop (protocol rule 4), and say how the run ended."""
@@ -198,10 +214,6 @@ class Cli(LightningCLI):
             test = record.record["test"] or {}
             scores = "".join(f", {name} {value:.4g}" for name, value in test.items())
             print(f"{record.record['status']} at step {final['step']:,}{scores}: {self.directory}", file=sys.stderr)
-
-
-def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _difference(a: Any, b: Any, path: str = "") -> str:
@@ -226,6 +238,8 @@ def config_first(args: Sequence[str]) -> list[str]:
 
 
 def _quiet() -> None:
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
