@@ -205,6 +205,10 @@ class ExactBatchTask(LightningModule):
         for start in range(first, last, size):
             yield start, min(start + size, last)
 
+    def loss_now(self) -> float:
+        """The mean training loss of the last step (waits for the device)."""
+        return float(self._flat[-2])
+
     def _cast(self, inputs: Tensor) -> Tensor:
         return inputs.to(self.dtype) if inputs.is_floating_point() else inputs
 
