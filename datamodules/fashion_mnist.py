@@ -10,6 +10,7 @@ from datamodules import idx
 from datamodules.base import Draw, Examples, InMemoryDataModule
 from datamodules.embedded import read
 from datamodules.images import standardize
+from datamodules.variant import Variant
 
 CLASSES = 10
 MEAN, STD = (0.2860,), (0.3530,)  # of the 60,000 training images
@@ -52,8 +53,9 @@ class FashionMNIST(InMemoryDataModule):
         batch_size: int = 64,
         epochs: float | None = None,
         epoch_end: Literal["wrap", "keep"] = "wrap",
+        variant: Variant | None = None,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end)
+        super().__init__(batch_size, epochs, epoch_end, variant)
         self.root = root
 
     def load(self) -> dict[str, Examples]:

@@ -10,6 +10,7 @@ from datamodules import fashion_mnist
 from datamodules.base import Draw, Examples, InMemoryDataModule
 from datamodules.embedded import read
 from datamodules.images import standardize
+from datamodules.variant import Variant
 
 TEXTURES = ("brick", "grass", "gravel")
 ROWS = {"train": (0, 320), "val": (320, 416), "test": (416, 512)}  # no split sees another's texture
@@ -100,8 +101,9 @@ class ComposedScenes(InMemoryDataModule):
         batch_size: int = 64,
         epochs: float | None = None,
         epoch_end: Literal["wrap", "keep"] = "wrap",
+        variant: Variant | None = None,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end)
+        super().__init__(batch_size, epochs, epoch_end, variant)
         if min(train, val, test) < 1:
             raise ValueError(
                 f"data.train, val and test are {train}, {val} and {test}: give at least 1 scene each"

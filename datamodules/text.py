@@ -13,6 +13,7 @@ from torchtext.vocab import Vocab
 
 from datamodules.base import Examples, InMemoryDataModule
 from datamodules.embedded import read
+from datamodules.variant import Variant
 
 IGNORED = -100  # the target where a window has no element
 EDITORS_NOTE = re.compile(r"\[[^\]]*\]")  # [see APP Note], [1815-03-03], [Laughter]
@@ -120,8 +121,9 @@ class StateOfTheUnion(InMemoryDataModule):
         batch_size: int = 64,
         epochs: float | None = None,
         epoch_end: Literal["wrap", "keep"] = "wrap",
+        variant: Variant | None = None,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end)
+        super().__init__(batch_size, epochs, epoch_end, variant)
         check_window(bptt, min_freq)
         self.root, self.bptt, self.min_freq = root, bptt, min_freq
 
