@@ -164,7 +164,7 @@ class ConvergenceDetector(Callback):
     def setup(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        names = [f"{split}/{metric}" for split in ("trainset", "val") for metric in task.metrics]
+        names = [f"{split}/{metric}" for split in trainer.datamodule.evaluated for metric in task.metrics]
         for target in self.targets:
             if target.metric not in names:
                 raise ValueError(

@@ -18,7 +18,7 @@ FILES = {
 
 
 def read_file(path: Path, dimensions: int) -> Tensor:
-    """The uint8 array of one IDX file; ValueError says what is wrong with a file that is cut or of another kind."""
+    """The uint8 array of one IDX file; ValueError if it is cut off or of another kind."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
@@ -26,7 +26,7 @@ def read_file(path: Path, dimensions: int) -> Tensor:
     magic = bytes([0, 0, 8, dimensions])  # 8: unsigned bytes
     header = 4 + 4 * dimensions
     if content[:4] != magic or len(content) < header:
-        raise ValueError(f"{path} is not an IDX file of {dimensions} dimensions of bytes (magic {magic.hex()})")
+        raise ValueError(f"{path} is not an IDX file of bytes in {dimensions} dimensions")
     shape = tuple(int(n) for n in np.frombuffer(content, ">i4", dimensions, 4))
     if len(content) - header != math.prod(shape):
         raise ValueError(
@@ -41,7 +41,7 @@ def find(root: Path, name: str) -> Path:
     for pattern in (name, f"{name}.gz", f"*/raw/{name}", f"*/raw/{name}.gz"):
         for path in sorted(root.glob(pattern)):
             return path
-    raise FileNotFoundError(f"no {name} or {name}.gz in {root}: data.root must be the folder of the four IDX files")
+    raise FileNotFoundError(f"no {name} or {name}.gz in {root}: data.root must hold the four IDX files")
 
 
 def read_folder(root: Path, classes: int) -> dict[str, Examples]:
@@ -51,8 +51,8 @@ def read_folder(root: Path, classes: int) -> dict[str, Examples]:
         images_path, labels_path = find(root, images_name), find(root, labels_name)
         images, labels = read_file(images_path, 3), read_file(labels_path, 1).long()
         if len(images) != len(labels) or not len(images):
-            raise ValueError(f"{images_path} has {len(images)} images, but {labels_path} has {len(labels)} labels")
+            raise ValueError(f"{images_path} has {len(images)} images, {labels_path} {len(labels)} labels")
         if labels.max() >= classes:
-            raise ValueError(f"{labels_path} has class {int(labels.max())}, but the {classes} classes are 0 to {classes - 1}")
+            raise ValueError(f"{labels_path} has class {labels.max()}: the classes are 0 to {classes - 1}")
         splits[split] = Examples(images.unsqueeze(1), labels)
     return splits

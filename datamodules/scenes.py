@@ -10,6 +10,7 @@ from datamodules import fashion_mnist
 from datamodules.base import Draw, Examples, InMemoryDataModule
 from datamodules.embedded import read
 from datamodules.images import standardize
+from datamodules.variant import Variant
 
 TEXTURES = ("brick", "grass", "gravel")
 ROWS = {"train": (0, 320), "val": (320, 416), "test": (416, 512)}  # no split sees another's texture
@@ -26,17 +27,17 @@ class Recipe:
     max_items: int = 5
 
 
-def _integers(generator: torch.Generator, low: int | Tensor, high: int | Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Whole numbers in [low, high)."""
-    return (low + torch.rand(shape, generator=generator) * (high - low)).long()
+def _integers(generator: torch.Generator, low: int, high: int, n: int) -> Tensor:
+    """n whole numbers in [low, high)."""
+    return torch.randint(low, high, (n,), generator=generator)
 
 
 def backgrounds(textures: Tensor, n: int, canvas: int, generator: torch.Generator) -> Tensor:
-    """Crops [n, canvas, canvas] of textures [T, H, W], each with a contrast of 0.7 to 1 about its mean grey."""
+    """Crops [n, canvas, canvas] of textures [T, H, W], each of a contrast of 0.7 to 1 about its mean."""
     _, height, width = textures.shape
-    which = _integers(generator, 0, len(textures), (n,))
-    top = _integers(generator, 0, height - canvas + 1, (n,))
-    left = _integers(generator, 0, width - canvas + 1, (n,))
+    which = _integers(generator, 0, len(textures), n)
+    top = _integers(generator, 0, height - canvas + 1, n)
+    left = _integers(generator, 0, width - canvas + 1, n)
     side = torch.arange(canvas)
     corner = which * height * width + top * width + left
     crops = textures.reshape(-1)[corner[:, None, None] + (side[:, None] * width + side)].float()
@@ -54,12 +55,12 @@ def compose(items: Examples, textures: Tensor, n: int, recipe: Recipe, seed: int
     canvas, height, width = recipe.canvas, *items.inputs.shape[-2:]
     scenes = backgrounds(textures, n, canvas, generator)
     masks = torch.zeros((n, canvas, canvas), dtype=torch.uint8)
-    count = _integers(generator, recipe.min_items, recipe.max_items + 1, (n,))
+    count = _integers(generator, recipe.min_items, recipe.max_items + 1, n)
     labels = (items.targets + 1).to(torch.uint8)
     for i in range(recipe.max_items):  # the i-th item of every scene at once
-        which = _integers(generator, 0, len(items), (n,))
-        top = _integers(generator, 0, canvas - height + 1, (n,))
-        left = _integers(generator, 0, canvas - width + 1, (n,))
+        which = _integers(generator, 0, len(items), n)
+        top = _integers(generator, 0, canvas - height + 1, n)
+        left = _integers(generator, 0, canvas - width + 1, n)
         mirrored = torch.rand((n, 1, 1), generator=generator) < 0.5
         contrast = 0.4 + 0.6 * torch.rand(n, generator=generator)
         pixels = items.inputs[which, 0]
@@ -74,7 +75,7 @@ def compose(items: Examples, textures: Tensor, n: int, recipe: Recipe, seed: int
 
 
 class ComposedScenes(InMemoryDataModule):
-    """Segmentation of composed scenes; a split's scenes use only that split's items and strip of the textures.
+    """Segmentation of composed scenes, each split's made of its own items and its own strip of the textures.
 
     About 80 % of the pixels are background, so judge by mean IoU, not by pixel accuracy.
 
@@ -100,20 +101,25 @@ class ComposedScenes(InMemoryDataModule):
         batch_size: int = 64,
         epochs: float | None = None,
         epoch_end: Literal["wrap", "keep"] = "wrap",
+        variant: Variant | None = None,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end)
+        super().__init__(batch_size, epochs, epoch_end, variant)
         if min(train, val, test) < 1:
-            raise ValueError(f"data.train, val and test are {train}, {val} and {test}: give at least 1 scene each")
+            raise ValueError(
+                f"data.train, val and test are {train}, {val} and {test}: give at least 1 scene each"
+            )
         if not 28 <= canvas <= 96:
             raise ValueError(f"data.canvas is {canvas}: give 28 (an item) to 96 (a strip of texture) pixels")
         if not 0 <= min_items <= max_items:
-            raise ValueError(f"data.min_items is {min_items}, max_items {max_items}: give 0 <= min_items <= max_items")
+            raise ValueError(
+                f"data.min_items {min_items} and max_items {max_items}: give 0 <= min_items <= max_items"
+            )
         self.sizes = {"train": train, "val": val, "test": test}
         self.recipe = Recipe(canvas, min_items, max_items)
 
     def load(self) -> dict[str, Examples]:
         items = fashion_mnist.embedded()
-        found = read.arrays(read.TEXTURES, {name: (512, 512) for name in TEXTURES})
+        found = read.arrays(read.TEXTURES, dict.fromkeys(TEXTURES, (512, 512)))
         textures = torch.stack([torch.from_numpy(found[name]) for name in TEXTURES])
         return {  # the scenes are the same for every run: seeds 0, 1 and 2
             split: compose(items[split], textures[:, slice(*ROWS[split])], n, self.recipe, seed)

@@ -113,7 +113,7 @@ class ExactBatchTask(LightningModule):
             network = with_ghost_batches(network, self.ghost_batch_size)
         number_dropouts(network)
         self.network = network
-        names = ["val", "trainset", "test"] if self.make_metric() else []
+        names = [*data.evaluated, "test"] if self.make_metric() else []
         self.split_metrics = nn.ModuleDict({n: self.make_metric() for n in names})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -254,7 +254,7 @@ class ExactBatchTask(LightningModule):
                 self.network(self._cast(batch.part(start, min(start + size, len(batch)), self.device).inputs))
 
     def validation_step(self, batch: Any, _: int, dataloader_idx: int = 0) -> None:
-        self._measure(batch, ("val", "trainset")[dataloader_idx])
+        self._measure(batch, self.trainer.datamodule.evaluated[dataloader_idx])
 
     def test_step(self, batch: Any, _: int) -> None:
         self._measure(batch, "test")
