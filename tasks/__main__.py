@@ -25,7 +25,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if verb == "report":
         from tasks.report.command import main as run
     elif verb == "sweep":
-        from tasks.sweep import main as run
+        from tasks.sweep.command import main as run
     elif verb in ("fit", "validate", "test", "predict"):
         from tasks.cli import main as run
 

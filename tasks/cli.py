@@ -1,5 +1,6 @@
 """The command line: the only place that knows tasks, data, callbacks and run directories all together."""
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -8,7 +9,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -81,6 +82,10 @@ def sentence(message: object) -> str:
     return f"{key}: {reason}" if key and not reason.startswith(key.split(".")[0] + ".") else reason
 
 
+class PlacedError(Exception):
+    """Not an error: ends the road of a run as soon as its directory is known."""
+
+
 class Parser(LightningArgumentParser):
     """Says what is wrong in one sentence instead of printing the usage."""
 
@@ -94,6 +99,7 @@ class Cli(LightningCLI):
     """LightningCLI with this project's callbacks, run directories and error messages."""
 
     verb = "fit"  # only its parser is built: that is most of the start-up
+    placed: Callable[[Path], None]  # told the run's directory before anything is built
 
     @classmethod
     def subcommands(cls) -> dict[str, set[str]]:
@@ -121,6 +127,7 @@ class Cli(LightningCLI):
             config.run.name = f"b{dump['data']['init_args']['batch_size']}-s{dump['seed_everything']}-{digest}"
             dump["run"]["name"] = config.run.name
         self.directory = Path(config.trainer.default_root_dir) / config.run.study / config.run.name
+        self.placed(self.directory)
         if self.subcommand == "fit":
             self._look_for_a_run(dump)
         elif config.ckpt_path is None:
@@ -237,7 +244,8 @@ def config_first(args: Sequence[str]) -> list[str]:
     return [*verb, *first, *others]
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Silence what the libraries say of every run and nobody can use."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -245,11 +253,24 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
 
 
-def run(args: Sequence[str]) -> None:
+def place(args: Sequence[str]) -> Path:
+    """The directory of the run that `args` stand for; UserError where they cannot be parsed."""
+
+    def stop(directory: Path) -> NoReturn:
+        found.append(directory)
+        raise PlacedError
+
+    found: list[Path] = []
+    with contextlib.suppress(PlacedError):
+        run(args, stop)
+    return found[0]
+
+
+def run(args: Sequence[str], placed: Callable[[Path], None] = lambda _: None) -> None:
     """Run `fit`, `validate`, `test` or `predict` with `args`; may be called many times in one process."""
     os.environ.pop("PL_GLOBAL_SEED", None)
     argv, sys.argv = sys.argv, sys.argv[:1]
-    Cli.verb = args[0]
+    Cli.verb, Cli.placed = args[0], staticmethod(placed)
     try:
         Cli(
             ExactBatchTask,
@@ -283,7 +304,7 @@ def run(args: Sequence[str]) -> None:
 
 def main(args: Sequence[str]) -> int:
     """Run a verb; 0 for a finished run (also a diverged one), 2 for a user's mistake, 130 after Ctrl-C."""
-    _quiet()
+    quiet()
     try:
         run(args)
     except UserError as error:
