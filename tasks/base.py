@@ -91,8 +91,8 @@ class ExactBatchTask(LightningModule):
         """The metric of one split beside its loss, None if the loss is all."""
         return None
 
-    def scores(self, loss: float, metric: Metric | None) -> dict[str, float]:
-        """An evaluation's numbers by name, from the mean loss and the filled metric."""
+    def scores(self, loss: float, metric: nn.Module) -> dict[str, float]:
+        """An evaluation's numbers by name, from the mean loss and the filled metric (Identity where there is none)."""
         return {"loss": loss}
 
     # the network and its optimizer ---------------------------------------------------------------------
@@ -113,8 +113,7 @@ class ExactBatchTask(LightningModule):
             network = with_ghost_batches(network, self.ghost_batch_size)
         number_dropouts(network)
         self.network = network
-        names = [*data.evaluated, "test"] if self.make_metric() else []
-        self.split_metrics = nn.ModuleDict({n: self.make_metric() for n in names})
+        self.split_metrics = nn.ModuleDict({s: self.make_metric() or nn.Identity() for s in [*data.evaluated, "test"]})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = self.make_optimizer([p for p in self.network.parameters() if p.requires_grad])
@@ -138,7 +137,7 @@ class ExactBatchTask(LightningModule):
         if self.micro is None:
             self.micro = -(-self.trainer.datamodule.batch_size // self.trainer.world_size)
 
-    def training_step(self, batch: Any, _: int) -> None:
+    def training_step(self, batch: Any, batch_idx: int) -> None:
         """Make one optimizer step of the global batch `batch`."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         self._set_gradient(batch)
@@ -253,19 +252,19 @@ class ExactBatchTask(LightningModule):
             for start in range(0, len(batch), size):
                 self.network(self._cast(batch.part(start, min(start + size, len(batch)), self.device).inputs))
 
-    def validation_step(self, batch: Any, _: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._measure(batch, self.trainer.datamodule.evaluated[dataloader_idx])
 
-    def test_step(self, batch: Any, _: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         self._measure(batch, "test")
 
     def _measure(self, batch: Any, split: str) -> None:
-        metric = self.split_metrics[split] if split in self.split_metrics else None
+        metric = self.split_metrics[split]
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for part in self._evaluation_parts(batch):
             outputs = self.network(self._cast(part.inputs))
             total += self.loss_sum(outputs, part.targets).double()
-            if metric is not None:
+            if isinstance(metric, Metric):
                 metric.update(outputs, part.targets)
         self._totals[split] = (total, batch.elements())
 
@@ -280,16 +279,16 @@ class ExactBatchTask(LightningModule):
         for split, (total, count) in self._totals.items():
             if dist.is_initialized():
                 dist.all_reduce(total)
-            metric = self.split_metrics[split] if split in self.split_metrics else None
+            metric = self.split_metrics[split]
             loss = float(total) / count
             scores |= {f"{split}/{k}": v for k, v in self.scores(loss, metric).items()}
-            if metric is not None:
+            if isinstance(metric, Metric):
                 metric.reset()
         return scores
 
     def on_validation_epoch_end(self) -> None:
         scores = self._scores()
-        self.log_dict(scores, logger=self.trainer.state.fn != "fit")
+        self.log_dict(scores, logger=self.trainer.state.fn != "fit", sync_dist=True)
         self.evaluation = self._position() | scores if self.trainer.state.fn == "fit" else scores
 
     def _position(self) -> dict[str, float]:
@@ -307,12 +306,13 @@ class ExactBatchTask(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.evaluation = self._scores()
-        self.log_dict(self.evaluation)
+        self.log_dict(self.evaluation, sync_dist=True)
 
-    def predict_step(self, batch: Any, _: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """This rank's share: example ids `index` int64 [n] and the most likely class of each element."""
         first, last = share(len(batch), self.global_rank, self.trainer.world_size)
-        best = [self.network(self._cast(p.inputs)).argmax(self.class_dimension).cpu() for p in self._evaluation_parts(batch)]
+        outputs = (self.network(self._cast(part.inputs)) for part in self._evaluation_parts(batch))
+        best = [o.argmax(self.class_dimension).cpu() for o in outputs]
         return {"index": batch.indices[first:last], "prediction": torch.cat(best)}
 
     # what others read and what a checkpoint keeps ------------------------------------------------------
