@@ -5,7 +5,7 @@ import math
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from datamodules.keyed import example_keys, uniform
+from datamodules.variant import Variant
 
 ENDLESS = 10**9  # steps of a run whose end is left to the trainer or to the convergence detector
 TRAIN_SUBSET = 2_000  # training examples measured in evaluation mode (protocol rule 5)
@@ -163,6 +164,19 @@ class GlobalBatches:
         self.k = state["k"]
 
 
+class WholeSplit:
+    """An evaluation loader: the split as one lazy batch."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield self.batch
+
+
 class InMemoryDataModule(LightningDataModule):
     """Data in memory as tensors, given out as exact global batches.
 
@@ -172,12 +186,17 @@ class InMemoryDataModule(LightningDataModule):
         batch_size: the global batch: examples of one optimizer step over all ranks and micro-batches.
         epochs: the run's length in passes over the training set (null: until another budget ends it).
         epoch_end: at an epoch's end, `wrap` into the next permutation or `keep` the ragged last batch.
+        variant: a smaller or noisier training set (null: as it is).
     """
 
     dimensions: tuple[int, ...]  # what the network is called with: (channels, classes) or (vocabulary size,)
 
     def __init__(
-        self, batch_size: int = 64, epochs: float | None = None, epoch_end: Literal["wrap", "keep"] = "wrap"
+        self,
+        batch_size: int = 64,
+        epochs: float | None = None,
+        epoch_end: Literal["wrap", "keep"] = "wrap",
+        variant: Variant | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -185,11 +204,12 @@ class InMemoryDataModule(LightningDataModule):
         if epochs is not None and epochs <= 0:
             raise ValueError(f"data.epochs is {epochs}: give more than 0, or null for no such limit")
         self.batch_size, self.epochs, self.epoch_end = batch_size, epochs, epoch_end
+        self.variant = variant or Variant()
         self.splits: dict[str, Examples] = {}
 
     @abstractmethod
     def load(self) -> dict[str, Examples]:
-        """The splits `train`, `val` and, if there is one, `test`; `trainset` (a fixed part of `train`) is optional."""
+        """The splits `train`, `val` and, if there is one, `test`."""
 
     def prepare(self, inputs: Tensor, targets: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
         """Turn gathered examples, already on the device, into what the network takes.
@@ -207,19 +227,33 @@ class InMemoryDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         if self.splits:
             return
-        splits = self.load()
+        splits = self._vary(self.load())
         n = len(splits["train"])
         if self.batch_size > n:
             raise ValueError(
                 f"data.batch_size is {self.batch_size}, but the training set has {n} examples: "
                 f"give at most {n} (which is exact full-batch descent)"
             )
-        if "trainset" not in splits:
-            generator = torch.Generator().manual_seed(0)  # the same examples for every run and seed
-            chosen = torch.randperm(n, generator=generator)[:TRAIN_SUBSET]
-            splits["trainset"] = splits["train"].at(chosen)
         self.order = Order(n, self.batch_size, self.seed, self.epoch_end == "wrap")
         self.splits = splits
+
+    def _vary(self, splits: dict[str, Examples]) -> dict[str, Examples]:
+        """Apply the variant to `train`; add `trainset`, its fixed part, and under label noise `trainset_clean`."""
+        train, n = splits["train"], len(splits["train"])
+        order, size = self.variant.order(n, train.targets), self.variant.size(n)
+        fixed = order[: min(size, TRAIN_SUBSET)]  # the same for every run and, above 2,000, for every size
+        if self.variant.label_noise:
+            clean = train.at(fixed)
+            train = replace(train, targets=self.variant.relabel(train.targets, self.dimensions[-1]))
+            splits = splits | {"trainset_clean": clean}
+        kept = train if size == n else train.at(order[:size].sort().values)
+        self.fraction = size / n
+        return splits | {"train": kept, "trainset": train.at(fixed)}
+
+    @property
+    def evaluated(self) -> list[str]:
+        """The splits of an evaluation, in the order of `val_dataloader`."""
+        return ["val", "trainset", *(s for s in self.splits if s == "trainset_clean")]
 
     @property
     def steps(self) -> int:
@@ -232,7 +266,9 @@ class InMemoryDataModule(LightningDataModule):
         digest = hashlib.sha256(b"".join(self.splits[s].digest() for s in sorted(self.splits))).hexdigest()
         elements = 1.0 if train.elements is None else float(train.elements.sum()) / len(train)
         sizes = {f"{s}_examples": len(self.splits.get(s, ())) for s in ("train", "val", "test")}
-        return {"name": type(self).__name__, "hash": digest, **sizes, "elements_per_example": elements}
+        variant = {"fraction": self.fraction, "label_noise": self.variant.label_noise}
+        name = {"name": type(self).__name__, "hash": digest}
+        return name | sizes | {"elements_per_example": elements} | variant
 
     def train_dataloader(self) -> GlobalBatches:
         examples = self.splits["train"]
@@ -241,17 +277,18 @@ class InMemoryDataModule(LightningDataModule):
             self.order, self.steps, lambda indices, k: Batch(examples, indices, self.prepare, (seed, k))
         )
 
-    def _whole(self, split: str) -> list[Batch]:
+    def whole(self, split: str) -> Batch:
+        """All examples of a split, in order, for evaluation."""
         examples = self.splits[split]
-        return [Batch(examples, torch.arange(len(examples)), self.prepare, None)]
+        return Batch(examples, torch.arange(len(examples)), self.prepare, None)
 
-    def val_dataloader(self) -> list[list[Batch]]:
-        return [self._whole("val"), self._whole("trainset")]
+    def val_dataloader(self) -> list[WholeSplit]:
+        return [WholeSplit(self.whole(split)) for split in self.evaluated]
 
-    def test_dataloader(self) -> list[Batch]:
+    def test_dataloader(self) -> WholeSplit:
         if "test" not in self.splits:
             raise ValueError(f"{type(self).__name__} has no test split: use `validate`")
-        return self._whole("test")
+        return WholeSplit(self.whole("test"))
 
-    def predict_dataloader(self) -> list[Batch]:
+    def predict_dataloader(self) -> WholeSplit:
         return self.test_dataloader()

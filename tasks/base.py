@@ -113,7 +113,7 @@ class ExactBatchTask(LightningModule):
             network = with_ghost_batches(network, self.ghost_batch_size)
         number_dropouts(network)
         self.network = network
-        names = ["val", "trainset", "test"] if self.make_metric() else []
+        names = [*data.evaluated, "test"] if self.make_metric() else []
         self.split_metrics = nn.ModuleDict({n: self.make_metric() for n in names})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -205,6 +205,10 @@ class ExactBatchTask(LightningModule):
         for start in range(first, last, size):
             yield start, min(start + size, last)
 
+    def loss_now(self) -> float:
+        """The mean training loss of the last step (waits for the device)."""
+        return float(self._flat[-2])
+
     def _cast(self, inputs: Tensor) -> Tensor:
         return inputs.to(self.dtype) if inputs.is_floating_point() else inputs
 
@@ -242,7 +246,7 @@ class ExactBatchTask(LightningModule):
     @torch.no_grad()
     def _collect_statistics(self) -> None:
         """Set batch normalization's running statistics on the fixed training subset (protocol rule 9)."""
-        batch = self.trainer.datamodule.val_dataloader()[1][0]
+        batch = self.trainer.datamodule.whole("trainset")
         unit = len(batch) if self.ghost_batch_size == "global" else self.ghost_batch_size
         size = max(EVALUATION_BATCH // unit, 1) * unit
         with collect(self.network):
@@ -250,7 +254,7 @@ class ExactBatchTask(LightningModule):
                 self.network(self._cast(batch.part(start, min(start + size, len(batch)), self.device).inputs))
 
     def validation_step(self, batch: Any, _: int, dataloader_idx: int = 0) -> None:
-        self._measure(batch, ("val", "trainset")[dataloader_idx])
+        self._measure(batch, self.trainer.datamodule.evaluated[dataloader_idx])
 
     def test_step(self, batch: Any, _: int) -> None:
         self._measure(batch, "test")
@@ -267,7 +271,7 @@ class ExactBatchTask(LightningModule):
 
     def _evaluation_parts(self, batch: Any) -> Iterator[Any]:
         first, last = share(len(batch), self.global_rank, self.trainer.world_size)
-        size = min(EVALUATION_BATCH, self.micro or EVALUATION_BATCH)
+        size = EVALUATION_BATCH if self.micro_batch_size is None else min(EVALUATION_BATCH, self.micro_batch_size)
         for start in range(first, last, size):
             yield batch.part(start, min(start + size, last), self.device)
 

@@ -25,4 +25,4 @@ class ImageClassification(ExactBatchTask):
         return MulticlassAccuracy(self.trainer.datamodule.dimensions[-1], average="micro", validate_args=False)
 
     def scores(self, loss: float, metric: Metric) -> dict[str, float]:
-        return {"loss": loss, "accuracy": float(metric.compute())}
+        return {"loss": loss, "accuracy": round(float(metric.compute()), 7)}

@@ -28,4 +28,4 @@ class Segmentation(ExactBatchTask):
         return MulticlassJaccardIndex(classes, ignore_index=self.ignore_index, validate_args=False)
 
     def scores(self, loss: float, metric: Metric) -> dict[str, float]:
-        return {"loss": loss, "miou": float(metric.compute())}
+        return {"loss": loss, "miou": round(float(metric.compute()), 7)}

@@ -1,0 +1,247 @@
+"""From runs to curves: which runs belong together, and what was seen at each batch size."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from tasks.report.intervals import Interval, median_interval
+from tasks.report.read import Hit, Run, look_up
+
+COUNTED = ("reached", "budget", "diverged")  # the ends that are results; failed and running are not
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One run's answer to one target."""
+
+    run: Run
+    hit: Hit
+
+    @property
+    def seed(self) -> int:
+        """Give the run's seed."""
+        return self.run.record["seed"]
+
+    @property
+    def status(self) -> str:
+        """Give how the target ended in this run."""
+        return self.hit.status
+
+    def bracket(self, unit: str, rule: str = "median") -> tuple[float, float]:
+        """Give (last below, first at or above] the target; both infinite if it was not reached."""
+        if self.status != "reached":
+            return (math.inf, math.inf)
+        return self.hit.brackets.get(rule, {}).get(unit, (math.nan, math.nan))
+
+    def value(self, unit: str, rule: str = "median") -> float:
+        """Give the middle of the bracket on the log scale; infinite for a budget spent and for divergence."""
+        low, high = self.bracket(unit, rule)
+        return math.sqrt(low * high) if low > 0 else high
+
+
+@dataclass(frozen=True)
+class Point:
+    """All that was seen at one batch size of one curve."""
+
+    batch_size: int
+    observations: list[Observation]
+    trials: list[Observation] = field(default_factory=list)  # what the choice of settings was made from
+    untuned: bool = False  # the best learning rate lies at an edge of those tried
+
+    def count(self, status: str) -> int:
+        """Count the runs that ended so."""
+        return sum(o.status == status for o in self.observations)
+
+    @property
+    def counted(self) -> list[Observation]:
+        """Give the runs with a result: reached, budget spent, diverged."""
+        return [o for o in self.observations if o.status in COUNTED]
+
+    @property
+    def n(self) -> int:
+        """Count the runs with a result."""
+        return len(self.counted)
+
+    def values(self, unit: str, rule: str = "median") -> list[float]:
+        """Give each counted run's cost in this unit, infinite where the target was not reached."""
+        return [o.value(unit, rule) for o in self.counted]
+
+    def interval(self, unit: str) -> Interval:
+        """Give the median over seeds with its 95 % interval."""
+        return median_interval([o.bracket(unit) for o in self.counted])
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Steps to one target against batch size, all else the same: one line of a figure."""
+
+    name: str
+    facts: dict
+    tuned: bool  # settings chosen at each batch size; else one rule carries the rate from size to size
+    points: list[Point]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One target on one data set and network in one study: what one figure shows."""
+
+    study: str
+    task: str
+    data: dict
+    network: str
+    hit: Hit
+    curves: list[Curve]
+
+    @property
+    def target(self) -> str:
+        """Name the target."""
+        return self.hit.label
+
+    @property
+    def name(self) -> str:
+        """Name the workload in one line."""
+        parts = [self.data["name"]]
+        if self.data.get("fraction", 1.0) != 1.0:
+            parts.append(f"{100 * self.data['fraction']:g} % of the data")
+        if self.data.get("label_noise"):
+            parts.append(f"{100 * self.data['label_noise']:g} % label noise")
+        return f"{self.study}: {self.task}, {', '.join(parts)}, {self.network}"
+
+
+def optimizer_settings(record: dict) -> dict:
+    """Give the optimizer's scalar settings without its name and rate."""
+    return {k: v for k, v in record["optimizer"].items() if k not in ("name", "lr")}
+
+
+def setting(record: dict) -> tuple:
+    """Give what a tuned curve may choose at each batch size: rate, warm-up and optimizer settings."""
+    own = tuple(sorted((k, str(v)) for k, v in optimizer_settings(record).items()))
+    return (record["lr"]["effective"], str(record["lr"].get("warmup")), own)
+
+
+def arm(record: dict) -> tuple:
+    """Give what is the same all along a curve, whether tuned or not."""
+    names = ("optimizer.name", "lr.scaling_rule", "lr.base_batch_size", "lr.schedule", "batch.ghost")
+    names += ("batch.epoch_end", "batch.sampling", "precision")
+    return tuple((name, look_up(record, name)) for name in names)
+
+
+def fixed_settings(record: dict) -> tuple:
+    """Give what else is the same along a curve that is not tuned."""
+    own = tuple(sorted((f"optimizer.{k}", v) for k, v in optimizer_settings(record).items()))
+    warmup = look_up(record, "lr.warmup") if record["lr"]["scaling_rule"] != "legw" else None
+    return (("lr.base", record["lr"]["base"]), ("lr.warmup", warmup), *own)
+
+
+def is_tuned(observations: list[Observation]) -> bool:
+    """Tell a curve tuned at each size from fixed ones: no rule carries the rate, and several were tried."""
+    records = [o.run.record for o in observations]
+    if records[0]["lr"]["scaling_rule"] != "none" or records[0]["lr"].get("base_batch_size"):
+        return False
+    return len({setting(record) for record in records}) > 1
+
+
+def group(items, key) -> dict:
+    """Collect items by key, in the order of first appearance."""
+    groups = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return groups
+
+
+def without_repeats(observations: list[Observation]) -> list[Observation]:
+    """Keep one run per seed and setting: a finished before a running before a failed one, then the last."""
+
+    def preference(o: Observation):
+        return (o.status in COUNTED, o.status == "running", o.run.record.get("started") or "")
+
+    same = group(observations, lambda o: (o.seed, setting(o.run.record), look_up(o.run.record, "plan.stage")))
+    return [max(repeats, key=preference) for repeats in same.values()]
+
+
+def choose(observations: list[Observation]) -> tuple:
+    """Choose the setting with the fewest median steps; misses count as infinite."""
+
+    def score(item):
+        values = [o.value("steps") for o in item[1] if o.status in COUNTED]
+        finite = [math.log(v) for v in values if math.isfinite(v) and v > 0]
+        mean = sum(finite) / len(finite) if finite else math.inf
+        return (median_interval([(v, v) for v in values]).value, -len(finite), mean, item[0][0])
+
+    return min(group(observations, lambda o: setting(o.run.record)).items(), key=score)[0]
+
+
+def tuned_point(batch_size: int, observations: list[Observation]) -> Point:
+    """Choose on the tuning runs, estimate on the confirming ones where the plan has them."""
+    stages = group(observations, lambda o: look_up(o.run.record, "plan.stage"))
+    confirm = stages.pop("confirm", [])
+    trials = [o for stage in stages.values() for o in stage] or confirm
+    chosen = choose(confirm or trials)
+    rates = sorted({o.run.record["lr"]["effective"] for o in trials})
+    kept = [o for o in confirm or trials if setting(o.run.record) == chosen]
+    return Point(batch_size, kept, trials, untuned=chosen[0] in (rates[0], rates[-1]))
+
+
+def curve_points(observations: list[Observation], tuned: bool) -> list[Point]:
+    """Make one point per batch size."""
+    by_size = group(observations, lambda o: o.run.batch_size)
+    make = tuned_point if tuned else Point
+    return [make(size, without_repeats(by_size[size])) for size in sorted(by_size)]
+
+
+def split_arms(observations: list[Observation]) -> list[tuple[dict, bool, list[Observation]]]:
+    """Divide a workload's runs into curves: (what is the same along it, tuned or not, runs)."""
+    arms = []
+    for facts, members in group(observations, lambda o: arm(o.run.record)).items():
+        if is_tuned(members):
+            arms.append((dict(facts), True, members))
+            continue
+        for more, same in group(members, lambda o: fixed_settings(o.run.record)).items():
+            arms.append((dict(facts + more), False, same))
+    return arms
+
+
+def curve_names(arms: list[tuple[dict, bool, list[Observation]]]) -> list[str]:
+    """Name each curve by optimizer and rule, and by whatever else differs between them."""
+    base = ("optimizer.name", "lr.scaling_rule")
+    every = dict.fromkeys(name for facts, _, _ in arms for name in facts)
+    differing = [n for n in every if len({str(facts.get(n)) for facts, _, _ in arms}) > 1 and n not in base]
+    names = []
+    for facts, tuned, _ in arms:
+        rule = facts["lr.scaling_rule"]
+        words = [facts["optimizer.name"], "tuned at each size" if tuned else f"{rule} scaling"]
+        if rule == "none" and not tuned:
+            words[1] = "same rate"
+        words += [f"{n.split('.')[-1]} {facts[n]}" for n in differing if facts.get(n) is not None]
+        names.append(", ".join(words))
+    return names
+
+
+def workload_key(observation: Observation) -> tuple:
+    """Give what all runs of one figure share."""
+    record, hit = observation.run.record, observation.hit
+    data = record["data"]
+    return (
+        *(record["study"], record["task"], record["network"], record.get("parameters")),
+        *(data["name"], data.get("hash"), data.get("fraction", 1.0), data.get("label_noise", 0.0)),
+        *(hit.metric, hit.direction, hit.value, str(hit.plateau)),
+    )
+
+
+def workloads(runs: list[Run]) -> list[Workload]:
+    """Group runs into workloads and curves; pilots are left out, since they only set budgets."""
+    seen = [Observation(r, h) for r in runs if look_up(r.record, "plan.stage") != "pilot" for h in r.hits]
+    found = []
+    for members in group(seen, workload_key).values():
+        arms = split_arms(members)
+        curves = [
+            Curve(name, facts, tuned, curve_points(same, tuned))
+            for name, (facts, tuned, same) in zip(curve_names(arms), arms, strict=True)
+        ]
+        record = members[0].run.record
+        found.append(
+            Workload(
+                record["study"], record["task"], record["data"], record["network"], members[0].hit, curves
+            )
+        )
+    return found

@@ -1,0 +1,63 @@
+"""The figure every report opens with: steps to the target against batch size."""
+
+import math
+from pathlib import Path
+
+from tasks.report.curves import Curve, Workload
+from tasks.report.style import batch_axis, figure, log_axis, look
+
+
+def draw_points(axes, curve: Curve, index: int, shift: float) -> None:
+    """Draw medians with intervals, single seeds, and runs that never arrived, where they stopped."""
+    seen = [(p, p.interval("steps")) for p in curve.points if p.n]
+    there = [(p.batch_size * shift, i) for p, i in seen if math.isfinite(i.value)]
+    style = look(index)
+    x, y = [x for x, _ in there], [i.value for _, i in there]
+    axes.plot(x, y, **style, label=curve.name, zorder=3, markersize=5)
+    for at, i in there:
+        if math.isfinite(i.low):
+            axes.plot([at, at], [i.low, i.high if math.isfinite(i.high) else i.value], color=style["color"])
+    for p, _ in seen:
+        for o in p.counted:
+            at, stopped = p.batch_size * shift, o.run.stopped_at("steps")
+            if o.status == "reached":
+                axes.plot(at, o.value("steps"), ".", color=style["color"], alpha=0.35, markersize=4)
+            else:
+                marker = "^" if o.status == "budget" else "x"
+                axes.plot(at, stopped, marker, color=style["color"], markerfacecolor="none", alpha=0.8)
+
+
+def perfect_scaling(axes, workload: Workload) -> None:
+    """Draw the line on which twice the batch takes half the steps, through the smallest batch's median."""
+    starts = [(p.batch_size, p.interval("steps").value) for c in workload.curves for p in c.points if p.n]
+    starts = [(size, steps) for size, steps in starts if math.isfinite(steps)]
+    if not starts:
+        return
+    first = min(starts)
+    last = max(p.batch_size for c in workload.curves for p in c.points)
+    ends = [first[0], last]
+    axes.plot(ends, [first[1] * first[0] / b for b in ends], "--", color="#777777", label="perfect scaling")
+
+
+def missing_legend(axes, workload: Workload) -> None:
+    """Explain the marks of the runs that never arrived, where there are any."""
+    counts = {s: sum(p.count(s) for c in workload.curves for p in c.points) for s in ("budget", "diverged")}
+    if counts["budget"]:
+        text = f"budget spent without arriving ({counts['budget']} runs)"
+        axes.plot([], [], "^", color="#444444", markerfacecolor="none", label=text)
+    if counts["diverged"]:
+        axes.plot([], [], "x", color="#444444", label=f"diverged ({counts['diverged']} runs)")
+
+
+def steps_to_target(workload: Workload, files: list[Path]) -> None:
+    """Draw steps to the target against batch size, log-log."""
+    with figure(files) as axes:
+        for index, curve in enumerate(workload.curves):
+            shift = 1.03 ** (index - (len(workload.curves) - 1) / 2)  # so that curves do not hide each other
+            draw_points(axes, curve, index, shift)
+        perfect_scaling(axes, workload)
+        missing_legend(axes, workload)
+        batch_axis(axes, [p.batch_size for c in workload.curves for p in c.points])
+        log_axis(axes, "steps to target (optimizer updates)")
+        axes.set_title(f"{workload.name}\n{workload.target}", fontsize=10, loc="left")
+        axes.legend()

@@ -1,0 +1,66 @@
+"""One look for every figure: colour-blind safe, readable on a phone, vector and PNG."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.ticker import LogFormatterMathtext, NullFormatter
+
+# Okabe and Ito's palette without its yellow, which is too pale on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = "osD^vPX"
+STYLE = {
+    "figure.figsize": (7.0, 4.6),
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "lines.linewidth": 1.6,
+}
+
+
+def look(index: int) -> dict:
+    """Give the colour and marker of the curve of this index, the same in every figure."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+@contextmanager
+def figure(files: list[Path], **options):
+    """Open a styled figure, give its axes, and save it to the files at the end."""
+    with plt.rc_context(STYLE):
+        drawing, axes = plt.subplots(**options)
+        yield axes
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            metadata = {"Date": None} if file.suffix == ".svg" else None
+            drawing.savefig(file, dpi=160, metadata=metadata)
+        plt.close(drawing)
+
+
+def batch_axis(axes, sizes) -> None:
+    """Make the horizontal axis the global batch size, with a tick at each power of 2 or 4 that was run."""
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("global batch size (examples)")
+    few = sorted(set(sizes))
+    step = max(1, -(-len(few) // 10))
+    axes.set_xticks(few[::step], [f"{size:,}" for size in few[::step]])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", labelrotation=0 if len(few[::step]) < 9 else 35)
+
+
+def log_axis(axes, label: str) -> None:
+    """Make the vertical axis logarithmic."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(LogFormatterMathtext())
+    axes.set_ylabel(label)
