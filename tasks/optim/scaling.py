@@ -56,8 +56,8 @@ def warmup_steps(
 def scaled_average(beta: float, rule: AverageRule, batch_size: int, base_batch_size: int) -> float:
     """A momentum or beta for another batch size, k = batch_size / base_batch_size.
 
-    none: as it is. noise: 1 - (1 - beta) / k, at least 0, which holds the noise scale lr N / (B (1 - beta)) at
-    a held rate (Smith et al. 2018). half-life: beta^k, which averages over as many examples as before.
+    none: as it is. noise: 1 - (1 - beta) / k, at least 0, which holds the noise scale lr N / (B (1 - beta))
+    at a held rate (Smith et al. 2018). half-life: beta^k, which averages over as many examples as before.
     """
     k = batch_size / base_batch_size
     return {"none": beta, "noise": max(0.0, 1 - (1 - beta) / k), "half-life": beta**k}[rule]
@@ -75,9 +75,9 @@ class Stage(NamedTuple):
 def growth_stages(drops: list[tuple[int, float]], batch_size: int, largest_batch_size: int) -> list[Stage]:
     """Raise the batch where a schedule would lower the rate (Smith et al. 2018, arXiv 1711.00489).
 
-    `drops` holds (example from which it counts, factor of the rate), the first at example 0. Each stage's batch
-    is batch_size / factor as far as largest_batch_size allows, and the rest of the drop is left to the rate; a
-    stage begins with the first whole step at or after its example.
+    `drops` holds (example from which it counts, factor of the rate), the first at example 0. Each stage's
+    batch is batch_size / factor as far as largest_batch_size allows, and the rest of the drop is left to the
+    rate; a stage begins with the first whole step at or after its example.
     """
     stages: list[Stage] = []
     step = example = 0

@@ -97,8 +97,8 @@ class LinearTo(Schedule):
 def warmed_up(schedule: Schedule, step: int, total_steps: int, warmup: int, start: float) -> float:
     """The schedule's factor after a linear ramp of `warmup` steps.
 
-    Update u = 1 ... warmup gets start + (1 - start) u / warmup, so that none has a rate of zero; `start` is 0,
-    or 1 / lr_factor to begin at the base rate (Goyal et al. 2017). A schedule that counts from the start
+    Update u = 1 ... warmup gets start + (1 - start) u / warmup, so that none has a rate of zero; `start` is
+    0, or 1 / lr_factor to begin at the base rate (Goyal et al. 2017). A schedule that counts from the start
     applies within the ramp too.
     """
     ramp = 1.0 if step >= warmup else start + (1 - start) * (step + 1) / warmup
