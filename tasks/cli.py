@@ -24,9 +24,14 @@ import datamodules.scenes
 import datamodules.text  # noqa: F401
 import tasks.image_classification
 import tasks.language_modeling
+import tasks.networks.cifar
 import tasks.networks.cnn
 import tasks.networks.language
 import tasks.networks.segmentation
+import tasks.networks.zoo
+import tasks.optim.lamb
+import tasks.optim.lars
+import tasks.optim.schedules
 import tasks.segmentation
 import tasks.wandb_logger  # noqa: F401
 from callbacks.convergence_detector import ConvergenceDetector
