@@ -31,7 +31,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
         return run(args)
     else:
-        print(f"error: there is no verb {verb!r}: choose among fit, validate, test, predict, sweep, report", file=sys.stderr)
+        print(f"error: no verb {verb!r}: choose among fit, validate, test, predict, sweep, report", file=sys.stderr)
         return 2
     return run(args[1:])
 

@@ -22,12 +22,17 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 # imported so that YAML can name these classes by their short names
 import datamodules.fashion_mnist
 import datamodules.scenes
-import datamodules.text
+import datamodules.text  # noqa: F401
 import tasks.image_classification
 import tasks.language_modeling
+import tasks.networks.cifar
 import tasks.networks.cnn
 import tasks.networks.language
 import tasks.networks.segmentation
+import tasks.networks.zoo
+import tasks.optim.lamb
+import tasks.optim.lars
+import tasks.optim.schedules
 import tasks.segmentation
 import tasks.wandb_logger  # noqa: F401
 from callbacks.convergence_detector import ConvergenceDetector
@@ -72,7 +77,7 @@ def sentence(message: object) -> str:
     """What a person needs of jsonargparse's many lines: the option's name and the reason."""
     text = str(message)
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', text)[:1] + re.findall(r"NestedArg\(key='([\w.]+)'", text)[:1])
-    noise = r"(Parser key|Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"
+    noise = r"(Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"
     lines = [re.sub(r"^[\s-]+", "", line) for line in re.sub(r'Parser key "[\w.]+":', "", text).splitlines()]
     reasons = list(dict.fromkeys(line for line in lines if line and not re.match(noise, line)))
     reason = " ".join(reasons) or " ".join(text.split())

@@ -53,7 +53,7 @@ def test_the_measured_subset_is_the_same_for_every_size_that_holds_it():
 def test_the_whole_training_set_keeps_its_order():
     assert torch.equal(made().splits["train"].inputs[:, 0], torch.arange(N))
     assert made().evaluated == ["val", "trainset"]
-    assert [len(b[0]) for b in made().val_dataloader()] == [10, 2_000]
+    assert [len(loader.batch) for loader in made().val_dataloader()] == [10, 2_000]
 
 
 def test_balanced_subsets_have_equal_classes_while_they_last():

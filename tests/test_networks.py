@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from tasks.networks.cifar import CifarAlexNet, CifarMobileNetV2, CifarResNet, CifarVGG
 from tasks.networks.cnn import LeNet, SimpleCNN, SmallCNN
+from tasks.networks.drn import DRND22, drn_d_22_levels
 from tasks.networks.keyed import KeyedDropout, keyed, number_dropouts
 from tasks.networks.language import LSTM, Transformer
 from tasks.networks.norm import KeyedDropPath, with_keyed_dropout, with_norm
@@ -187,3 +189,87 @@ def test_segmentation_networks_keep_the_image_size(arch):
 def test_unknown_names_are_refused_in_a_sentence(make):
     with pytest.raises(ValueError, match="refuses"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("network", "parameters"),
+    [
+        # kuangliu/pytorch-cifar's networks, as tabulated by others: ResNet-18 and -34 11,173,962 and 21.282 M
+        # (huyvnphan/PyTorch_CIFAR10), VGG-11 9,231,114 and VGG-16 14,728,266
+        (lambda: CifarResNet(3, 10), 11_173_962),
+        (lambda: CifarResNet(3, 10, (3, 4, 6, 3)), 21_282_122),
+        (lambda: CifarVGG(3, 10, 11), 9_231_114),
+        (lambda: CifarVGG(3, 10, 16), 14_728_266),
+        # osmr/imgclsmob: ResNet-20 for CIFAR-10; it checks the form of which ResNet-8 is the smallest
+        (lambda: CifarResNet(3, 10, (3, 3, 3), 16), 272_474),
+        # no published count found: 432 + 32, blocks 4672, 14,528 and 57,728, head 650
+        (lambda: CifarResNet(3, 10, (1, 1, 1), 16), 78_042),
+        # bearpaw/pytorch-classification: 2.47 M; the last digits by hand
+        (lambda: CifarAlexNet(3, 10), 2_472_266),
+        # huyvnphan/PyTorch_CIFAR10: 2.237 M, torchvision's network at stride 1
+        (lambda: CifarMobileNetV2(3, 10), 2_236_682),
+        # torchvision's own table: 25,557,032
+        (lambda: TorchvisionNetwork(3, 1000, "resnet50"), 25_557_032),
+        # osmr/imgclsmob: DRN-D-22 for ImageNet 16,393,752, with a 1x1 convolution to 1000 classes
+        (lambda: DRND22(3, 1000), 16_393_752),
+    ],
+)
+def test_networks_have_the_published_counts(network, parameters):
+    assert count(network()) == parameters
+
+
+@pytest.mark.parametrize("size", [28, 32])
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda c, norm: CifarResNet(c, 7, (1, 1, 1), 16, norm=norm),
+        lambda c, norm: CifarVGG(c, 7, norm=norm),
+        lambda c, norm: CifarMobileNetV2(c, 7, norm=norm),
+        lambda c, norm: CifarAlexNet(c, 7),
+    ],
+)
+def test_cifar_networks_take_small_images_of_any_depth(make, norm, size):
+    network = make(1 if size == 28 else 3, norm).eval()
+    assert network(torch.randn(2, 1 if size == 28 else 3, size, size)).shape == (2, 7)
+    assert norm == "batch" or not [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_cifar_networks_keep_the_resolution_of_their_form():
+    images = torch.randn(2, 3, 32, 32)
+    assert CifarResNet(3, 10).eval().features(images).shape == (2, 512, 4, 4)
+    assert CifarResNet(3, 10, (1, 1, 1), 16).eval().features(images).shape == (2, 64, 8, 8)
+    assert CifarMobileNetV2(3, 10).eval().network.features(images).shape == (2, 1280, 4, 4)
+    assert CifarVGG(3, 10, 16).eval().features(images).shape == (2, 512, 1, 1)
+    assert CifarAlexNet(3, 10).eval().features(images).shape == (2, 256, 1, 1)
+
+
+def test_drn_has_its_strides_and_dilations():
+    levels = drn_d_22_levels(1)
+    x, strides = torch.randn(1, 1, 64, 64), []
+    for level in levels.eval():
+        x = level(x)
+        strides.append(64 // x.shape[-1])
+    assert strides == [1, 1, 2, 4, 8, 8, 8, 8, 8]
+    dilations = [max(m.dilation[0] for m in level.modules() if isinstance(m, nn.Conv2d)) for level in levels]
+    assert dilations == [1, 1, 1, 1, 1, 2, 4, 2, 1]
+    assert DRND22(1, 5, norm="group").eval()(torch.randn(2, 1, 64, 48)).shape == (2, 5, 64, 48)
+
+
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [
+        ("Unet", {"encoder_depth": 3, "decoder_channels": [32, 16, 8]}),
+        ("DeepLabV3", {"encoder_output_stride": 8}),
+    ],
+)
+def test_smp_builds_on_drn(arch, options):
+    network = SegmentationNetwork(1, 5, arch, "drn_d_22", norm="group", options=options).eval()
+    assert network(torch.randn(2, 1, 64, 64)).shape == (2, 5, 64, 64)
+
+
+def test_drn_refuses_other_depths():
+    with pytest.raises(ValueError, match="3 or 5"):
+        SegmentationNetwork(
+            1, 5, "Unet", "drn_d_22", options={"encoder_depth": 4, "decoder_channels": [8, 8, 8, 8]}
+        )
