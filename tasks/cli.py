@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ import torch
 import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 # imported so that YAML can name these classes by their short names
 import datamodules.fashion_mnist
@@ -33,8 +34,7 @@ import tasks.networks.zoo
 import tasks.optim.lamb
 import tasks.optim.lars
 import tasks.optim.schedules
-import tasks.segmentation
-import tasks.wandb_logger  # noqa: F401
+import tasks.segmentation  # noqa: F401
 from callbacks.convergence_detector import ConvergenceDetector
 from callbacks.evaluation_schedule import EvaluationSchedule
 from callbacks.prediction_writer import PredictionWriter
@@ -43,6 +43,7 @@ from callbacks.rolling_checkpoint import AtomicCheckpointIO, RollingCheckpoint, 
 from callbacks.run_record import RunRecord, write_atomically
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
+from tasks.wandb_logger import RunWandbLogger
 
 USER_ERRORS = (ValueError, OSError, MisconfigurationException)
 # what a run is does not depend on these, so they may differ when it is resumed
@@ -104,7 +105,7 @@ class Cli(LightningCLI):
     """LightningCLI with this project's callbacks, run directories and error messages."""
 
     verb = "fit"  # only its parser is built: that is most of the start-up
-    placed: Callable[[Path], None]  # told the run's directory before anything is built
+    placed: Callable[["Cli"], None]  # called when `directory` is known, before anything is built
 
     @classmethod
     def subcommands(cls) -> dict[str, set[str]]:
@@ -132,7 +133,7 @@ class Cli(LightningCLI):
             config.run.name = f"b{dump['data']['init_args']['batch_size']}-s{dump['seed_everything']}-{digest}"
             dump["run"]["name"] = config.run.name
         self.directory = Path(config.trainer.default_root_dir) / config.run.study / config.run.name
-        self.placed(self.directory)
+        self.placed(self)
         if self.subcommand == "fit":
             self._look_for_a_run(dump)
         elif config.ckpt_path is None:
@@ -199,6 +200,9 @@ class Cli(LightningCLI):
         if self.trainer.is_global_zero:
             self.directory.mkdir(parents=True, exist_ok=True)
             write_atomically(self.directory / "config.yaml", self._dump(self.config.fit))
+            for logger in self.trainer.loggers:
+                if isinstance(logger, RunWandbLogger):
+                    logger.name_run(self.directory)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         options = super()._prepare_subcommand_kwargs(subcommand)
@@ -261,8 +265,8 @@ def quiet() -> None:
 def place(args: Sequence[str]) -> Path:
     """The directory of the run that `args` stand for; UserError where they cannot be parsed."""
 
-    def stop(directory: Path) -> NoReturn:
-        found.append(directory)
+    def stop(cli: Cli) -> NoReturn:
+        found.append(cli.directory)
         raise PlacedError
 
     found: list[Path] = []
@@ -271,7 +275,7 @@ def place(args: Sequence[str]) -> Path:
     return found[0]
 
 
-def run(args: Sequence[str], placed: Callable[[Path], None] = lambda _: None) -> None:
+def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> None:
     """Run `fit`, `validate`, `test` or `predict` with `args`; may be called many times in one process."""
     os.environ.pop("PL_GLOBAL_SEED", None)
     argv, sys.argv = sys.argv, sys.argv[:1]
@@ -308,7 +312,7 @@ def run(args: Sequence[str], placed: Callable[[Path], None] = lambda _: None) ->
 
 
 def main(args: Sequence[str]) -> int:
-    """Run a verb; 0 for a finished run (also a diverged one), 2 for a user's mistake, 130 after Ctrl-C."""
+    """Run a verb; 0 for a finished run (also a diverged one), 2 for a user's mistake, 130 and 143 after a signal."""
     quiet()
     try:
         run(args)
@@ -317,6 +321,8 @@ def main(args: Sequence[str]) -> int:
         return 2
     except FinishedError as note:
         print(note, file=sys.stderr)
-    except SystemExit as exit_:  # Lightning's answer to Ctrl-C, after the record is written
+    except SystemExit as exit_:  # Lightning's answer to Ctrl-C and SIGTERM, after the record is written
+        if isinstance(exit_, SIGTERMException):
+            return 128 + signal.SIGTERM
         return 130 if exit_.code == 1 else exit_.code
     return 0

@@ -1,11 +1,13 @@
 """`python -m tasks sweep FILE...`: a W&B sweep file's runs on this machine, without a server."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
 from tasks.sweep.files import Cell, read_sweep
 from tasks.sweep.ledger import FINAL, Ledger, State
+from tasks.sweep.plan import ENDING, Plain, Staged, source
 from tasks.sweep.pool import Pool, places
 from tasks.sweep.table import Display, cost
 
@@ -23,62 +25,80 @@ def parser() -> argparse.ArgumentParser:
 
 
 class Runner:
-    """Runs the cells of a sweep in a pool of workers until none is left."""
+    """Runs the cells of sweeps in a pool of workers until none is left."""
 
-    def __init__(self, cells: list[Cell], ledger: Ledger, pool: Pool, display: Display) -> None:
-        self.cells, self.ledger, self.pool, self.display = cells, ledger, pool, display
-        self.states = {cell: ledger.state(cell) for cell in cells}
+    def __init__(self, sources: list[Plain | Staged], ledger: Ledger) -> None:
+        self.sources, self.ledger = sources, ledger
+        self.states: dict[Cell, State] = {}
+        self.extend()
 
-    def check(self) -> list[str]:
-        """Parse cells that show every value of the sweeps once; give what is wrong with them."""
-        waiting, complaints, asked = covering([c for c in self.cells if self.states[c].status not in FINAL]), [], 0
-        asked = len(waiting)
+    def extend(self) -> None:
+        """Take up the cells that follow from those that have ended."""
+        self.states = {cell: self.look(cell) for source in self.sources for cell in source.cells(self.look)}
+
+    def look(self, cell: Cell) -> State:
+        """The cell's state as last seen."""
+        return self.states.get(cell) or self.states.setdefault(cell, self.ledger.state(cell))
+
+    def left(self) -> list[Cell]:
+        """The cells that have not come to an end."""
+        return [cell for cell, state in self.states.items() if state.status not in FINAL]
+
+    def retry_failed(self) -> None:
+        """Let the failed cells count as never begun."""
+        for cell, state in self.states.items():
+            if state.status == "failed":
+                self.ledger.write(cell, **state.entry | {"status": "left", "attempts": 0})
+                self.states[cell] = self.ledger.state(cell)
+
+    def run(self, pool: Pool, display: Display) -> None:
+        """Run what is left; cells that other processes run are waited for. ValueError for what cannot be parsed."""
+        self.check(pool)
+        while self.left():
+            self._feed(pool)
+            for cell, kind, detail in pool.wait(1.0):
+                if kind == "died":
+                    self.ledger.end_vanished(cell, "failed", reason=detail)
+                self._refresh(cell, display)
+            mine = pool.running()
+            for cell in self.left():
+                if cell not in mine:
+                    self._refresh(cell, display)
+            self.extend()
+            display.update(self.states)
+
+    def check(self, pool: Pool) -> None:
+        """Parse cells that show every value once. Raises ValueError with all that is wrong with them."""
+        waiting = covering(self.left())
+        asked, complaints = len(waiting), []
         while asked:
-            for worker in self.pool.idle()[: len(waiting)]:
+            for worker in pool.idle()[: len(waiting)]:
                 worker.give("check", waiting.pop().args)
-            for _, kind, complaint in self.pool.wait(1.0):
+            for _, kind, complaint in pool.wait(1.0):
                 asked -= 1
-                complaints += [complaint] if complaint and (kind == "checked") else []
-        return list(dict.fromkeys(complaints))
+                complaints += [complaint] if kind == "checked" and complaint else []
+        if complaints:
+            raise ValueError("; ".join(dict.fromkeys(complaints)))
 
-    def run(self) -> None:
-        """Run what is left; cells that other processes run are waited for."""
-        while any(state.status in ("left", "running") for state in self.states.values()):
-            self._feed()
-            for cell, kind, detail in self.pool.wait(1.0):
-                self._note(cell, kind, detail)
-            mine = self.pool.running()
-            for cell, state in self.states.items():
-                if state.status not in FINAL and cell not in mine:
-                    self._look(cell)
-            self.display.update(self.states)
-
-    def _feed(self) -> None:
-        left = [c for c, s in self.states.items() if s.status == "left" and c not in self.pool.running()]
-        for worker in self.pool.idle():
-            if left:
-                cell = max(left, key=self._urgency)
-                left.remove(cell)
+    def _feed(self, pool: Pool) -> None:
+        mine = pool.running()
+        waiting = [c for c, s in self.states.items() if s.status == "left" and c not in mine]
+        for worker in pool.idle():
+            if waiting:
+                cell = max(waiting, key=self._urgency)
+                waiting.remove(cell)
                 worker.give("run", cell)
                 self.states[cell] = State("running", {}, {})
 
     def _urgency(self, cell: Cell) -> tuple[float, int]:
-        """The longest first, so that all workers end together; of a sweep that is unknown the largest batch."""
+        """The longest first, so that all workers end together; of an unknown sweep the largest batch."""
         seconds = cost(cell, self.states)
         return (float("inf") if seconds is None else seconds, cell.batch_size)
 
-    def _look(self, cell: Cell) -> None:
+    def _refresh(self, cell: Cell, display: Display) -> None:
         before, self.states[cell] = self.states[cell], self.ledger.state(cell)
         if self.states[cell].status in FINAL and before.status not in FINAL:
-            self.display.ended(cell, self.states[cell], self.states)
-
-    def _note(self, cell: Cell, kind: str, detail: str) -> None:
-        if kind == "died":
-            with self.ledger.lock(cell) as mine:
-                entry = self.ledger.read(cell)
-                if mine and entry.get("status") == "running":
-                    self.ledger.write(cell, **entry | {"status": "failed", "reason": detail})
-        self._look(cell)
+            display.ended(cell, self.states[cell], self.states)
 
 
 def covering(cells: list[Cell]) -> list[Cell]:
@@ -94,36 +114,30 @@ def covering(cells: list[Cell]) -> list[Cell]:
 
 def sweep(options: argparse.Namespace) -> int:
     """Run the files' cells; 0 if every one has ended and none failed. Raises ValueError."""
-    cells = list(dict.fromkeys(cell for file in options.files for cell in read_sweep(file).cells()))
-    ledger = Ledger(options.runs)
+    files = [path for path in options.files if not path.name.endswith(ENDING)]
+    runner = Runner([source(read_sweep(path)) for path in files], Ledger(options.runs))
     rooms = places(options.workers)
+    display = Display(len(rooms))
     if options.dry_run:
-        for cell in cells:
-            print("python -m tasks", *cell.args)
-        return 0
-    states = {cell: ledger.state(cell) for cell in cells}
-    if options.status:
-        Display(len(rooms)).summary(states)
+        for cell in runner.states:
+            print("python -m tasks", shlex.join(cell.args))
         return 0
     if options.retry_failed:
-        for cell, state in states.items():
-            if state.status == "failed":
-                ledger.write(cell, **state.entry | {"status": "left", "attempts": 0})
-    left = sum(state.status not in FINAL for state in states.values())
-    runner, display = None, Display(len(rooms))
-    if left:
-        pool = Pool(rooms[:left], options.runs)
+        runner.retry_failed()
+    if runner.left() and not options.status:
+        grows = any(isinstance(cells, Staged) for cells in runner.sources)
+        pool = Pool(rooms if grows else rooms[: len(runner.left())], options.runs)
+        busy: list[Cell] = []
         try:
-            runner = Runner(cells, ledger, pool, display)
-            if complaints := runner.check():
-                raise ValueError("; ".join(complaints))
             with display:
-                runner.run()
+                runner.run(pool, display)
         finally:
+            busy = pool.running()
             pool.close()
-    states = {cell: ledger.state(cell) for cell in cells}
-    display.summary(states)
-    return int(any(state.status == "failed" for state in states.values()))
+            for cell in busy:
+                runner.ledger.end_vanished(cell, "interrupted")
+    display.summary(runner.states)
+    return int(any(state.status == "failed" for state in runner.states.values()))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,8 +4,9 @@ import hashlib
 import itertools
 import json
 import os
+import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +14,16 @@ from typing import Any
 
 import yaml
 
-COMMAND = "command: [${interpreter}, -m, tasks, fit, --config, configs/..., ${args}]"
+from tasks.sweep import parameters
+
+EXAMPLE = "command: ['${interpreter}', -m, tasks, fit, --config, configs/..., '${args}']"
 MACRO = re.compile(r"\$\{(\w+)(?::(\w+))?\}")
+TEXTS = {"program", "name", "description", "project", "entity", "apiVersion", "kind", "job", "image_uri"}
+FIELDS = TEXTS | {"method", "parameters", "command", "metric", "run_cap", "early_terminate", "controller"}
+ELSEWHERE = {  # what W&B allows and this program does not do
+    "bayes": "only W&B's server proposes runs by bayes: use `wandb agent`, or method: grid or random",
+    "custom": "only W&B's server runs a custom method: use `wandb agent`, or method: grid or random",
+}
 
 
 @dataclass(frozen=True)
@@ -64,42 +73,49 @@ class Sweep:
         """The file's name without its ending."""
         return self.path.stem
 
-    def cells(self) -> list[Cell]:
-        """Every combination of the parameters' values, in the file's order."""
-        parameters = self.content["parameters"]
-        choices = [p["values"] if "values" in p else [p["value"]] for p in parameters.values()]
-        return [self.cell(dict(zip(parameters, values, strict=True))) for values in itertools.product(*choices)]
+    @property
+    def command(self) -> list[str]:
+        """What follows `python -m tasks`, with ${args} still in it."""
+        command = self.content["command"]
+        return [MACRO.sub(_environment, str(item)) for item in command[command.index("fit") :]]
 
-    def cell(self, values: dict[str, Any]) -> Cell:
-        """The run with these values, its arguments written as W&B's agent writes them."""
-        flags = [f"--{name}={value}" for name, value in values.items()]
-        args: list[str] = []
-        for item in self.content["command"][self._verb() :]:
-            args += flags if item == "${args}" else [MACRO.sub(_environment, str(item))]
-        return Cell(self.name, tuple(args), tuple((k, str(v) if isinstance(v, dict) else v) for k, v in values.items()))
+    def choices(self, seed: int = 0) -> list[dict[str, Any]]:
+        """The values of every run: all combinations of a grid, `run_cap` draws from `seed` at random."""
+        if self.content["method"] == "grid":
+            return parameters.grid(self.content["parameters"])[: self.content.get("run_cap")]
+        source = random.Random(seed)
+        return [parameters.draw(self.content["parameters"], source) for _ in range(self.content["run_cap"])]
 
-    def _verb(self) -> int:
-        return self.content["command"].index("fit")
+    def cell(self, values: Mapping[str, Any], stage: str = "", flags: tuple[str, ...] = ()) -> Cell:
+        """The run with these values, its arguments written as W&B's agent writes them, and then `flags`."""
+        chosen = [f"--{name}={value}" for name, value in values.items()]
+        args = [arg for item in self.command for arg in (chosen if item == "${args}" else [item])]
+        shown = tuple((k, str(v) if isinstance(v, dict | list) else v) for k, v in values.items())
+        return Cell(f"{self.name} {stage}".strip(), (*args, *flags), shown)
 
 
 def _environment(match: re.Match[str]) -> str:
-    return os.environ.get(match[2], match[2])
+    return os.environ.get(match[2], match[2]) if match[1] == "envvar" else match[0]
+
+
+def read_yaml(path: Path) -> Any:
+    """A file's content; ValueError where it cannot be read or is not YAML."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def read_sweep(path: Path) -> Sweep:
     """Read and check a sweep file; ValueError names the file and the field that is wrong."""
+    sweep = Sweep(path, read_yaml(path))
     try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    sweep = Sweep(path, content)
-    try:
-        check(content)
-        for config in config_files(tuple(str(item) for item in content["command"])):
+        check(sweep.content)
+        for config in config_files(tuple(sweep.command)):
             if not Path(config).is_file():
-                raise ValueError(f"command: there is no file {config}")
+                raise ValueError(f"command: there is no file {config} (paths are from the folder you are in)")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return sweep
@@ -109,19 +125,36 @@ def check(content: Any) -> None:
     """Raise ValueError, beginning with the field's name, where W&B or this program would refuse the file."""
     if not isinstance(content, dict) or "parameters" not in content:
         raise ValueError("parameters: is missing, so this is no sweep file")
-    if content.get("method") != "grid":
-        raise ValueError(f"method: is {content.get('method')!r}; this program runs grid")
-    for name, parameter in content["parameters"].items():
-        if not isinstance(parameter, dict) or not {"value", "values"} & set(parameter):
-            raise ValueError(f"parameters.{name}: give value or values")
+    for name in content:
+        if name not in FIELDS:
+            raise ValueError(f"{name}: W&B's sweep files have no such field")
+        if name in TEXTS and not isinstance(content[name], str):
+            raise ValueError(f"{name}: is {content[name]!r}: give text")
+    method = content.get("method")
+    if method not in ("grid", "random"):
+        raise ValueError(f"method: {ELSEWHERE.get(method, f'is {method!r}: give grid or random')}")
+    if "program" not in content:
+        raise ValueError("program: is missing (`wandb agent` asks for one): write program: tasks/__main__.py")
+    if "early_terminate" in content:
+        raise ValueError("early_terminate: only W&B's server stops runs by it: use `wandb agent`, or leave it out")
+    cap = content.get("run_cap", 1 if method == "grid" else None)
+    if isinstance(cap, bool) or not isinstance(cap, int) or cap < 1:
+        raise ValueError("run_cap: give the number of runs, at least 1; method: random needs it")
+    metric = content.get("metric", {"name": ""})
+    if not isinstance(metric, dict) or "name" not in metric or metric.get("goal", "minimize") not in GOALS:
+        raise ValueError("metric: give a name, and minimize or maximize as its goal")
+    parameters.check(content["parameters"], method)
     check_command(content.get("command"))
+
+
+GOALS = ("minimize", "maximize")
 
 
 def check_command(command: Any) -> None:
     """Raise ValueError unless `command` is a `python -m tasks fit` that is given the parameters."""
     if not isinstance(command, list) or "fit" not in command or "${args}" not in command:
-        raise ValueError(f"command: must run `tasks fit` with the parameters, as in {COMMAND}")
+        raise ValueError(f"command: must run `tasks fit` with the parameters, as in {EXAMPLE}")
     for item in command[command.index("fit") :]:
         for macro in MACRO.finditer(str(item)):
             if item != "${args}" and macro[1] != "envvar":
-                raise ValueError(f"command: {item} cannot be used with `tasks fit`: give ${{args}}, a whole item")
+                raise ValueError(f"command: {item} does not work with `tasks fit`: give ${{args}}, alone")

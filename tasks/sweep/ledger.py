@@ -87,12 +87,20 @@ class Ledger:
         record = read_record(entry["directory"])
         return State(record.get("status", "left"), entry, record)
 
-    def begin(self, cell: Cell) -> dict[str, Any]:
+    def end_vanished(self, cell: Cell, status: str, **facts: Any) -> None:
+        """Say how a cell ended whose process could not."""
+        with self.lock(cell) as mine:
+            entry = self.read(cell)
+            if mine and entry.get("status") == "running":
+                seconds = time.time() - entry["started"]
+                self.write(cell, **entry | facts | {"status": status, "seconds": seconds})
+
+    def begin(self, cell: Cell, **facts: Any) -> dict[str, Any]:
         """Write that this process runs the cell, whose lock it holds; give the entry."""
         before = self.read(cell)
         vanished = before.get("attempts", 0) if before.get("status") == "running" else 0
         entry = {"status": "running", "args": cell.args, "attempts": vanished + 1, "pid": os.getpid()}
-        entry |= {"host": socket.gethostname(), "started": time.time()}
+        entry |= {"host": socket.gethostname(), "started": time.time(), **facts}
         self.write(cell, **entry)
         return entry
 

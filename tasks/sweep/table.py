@@ -128,4 +128,4 @@ class Display:
         self.console.print(table(states, time_left(states, self.workers)))
         for cell, state in states.items():
             if state.status == "failed":
-                self.say(f"failed: {cell.sweep} {cell}: {state.entry.get('reason')}")
+                self.say(f"failed: {cell.sweep} {cell}: {state.entry.get('reason')} ({state.entry.get('log')})")

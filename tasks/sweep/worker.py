@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -91,11 +92,19 @@ def run_cell(cli: Any, ledger: Ledger, cell: Cell) -> tuple[str, bool]:
             return "elsewhere", True
         if ledger.read(cell).get("status") == "done" and ledger.state(cell).status in FINAL:
             return "done", True
-        entry = ledger.begin(cell)
+        log = ledger.path(cell, ".log")
+        entry = ledger.begin(cell, log=str(log))
         began = time.monotonic()
-        with output_to(ledger.path(cell, ".log")):
+        with output_to(log):
             end = fit(cli, [*cell.args, *local_flags(ledger)])
-        ledger.write(cell, **entry | end | {"seconds": time.monotonic() - began, "ended": time.time()})
+        directory = Path(end.get("directory", ""))
+        if "directory" in end and directory.exists():
+            with (directory / "log.txt").open("ab") as whole:
+                whole.write(log.read_bytes())
+            log.unlink()
+            log = directory / "log.txt"
+        facts = {"log": str(log), "seconds": time.monotonic() - began, "ended": time.time()}
+        ledger.write(cell, **entry | end | facts)
         return end["status"], end["status"] == "done" or end.get("user_error", False)
 
 
@@ -104,22 +113,56 @@ def local_flags(ledger: Ledger) -> list[str]:
     return [f"--trainer.default_root_dir={ledger.folder.parent}", "--progress.show=false", "--trainer.logger=false"]
 
 
+class SeveralProcessesError(Exception):
+    """Not an error: the run needs processes of its own, which a warm worker cannot give it."""
+
+
 def fit(cli: Any, args: list[str]) -> dict[str, Any]:
     """Run a fit; how it ended (done, interrupted or failed, with the reason) and where."""
     end: dict[str, Any] = {}
+
+    def placed(run: Any) -> None:
+        end["directory"] = str(run.directory)
+        if devices(run.config.fit.trainer) > 1:
+            raise SeveralProcessesError
+
     try:
-        cli.run(args, placed=lambda directory: end.update(directory=str(directory)))
+        cli.run(args, placed)
     except cli.FinishedError as note:
         print(note)
     except cli.UserError as error:
         print(f"error: {error}")
         return end | {"status": "failed", "reason": str(error), "user_error": True}
-    except SystemExit:  # SIGTERM or Ctrl-C, after the record was written
+    except SeveralProcessesError:
+        return end | fit_apart(args)
+    except SystemExit:  # SIGTERM, after the record was written
         return end | {"status": "interrupted"}
     except Exception as error:
         traceback.print_exc()
-        return end | {"status": "failed", "reason": f"{type(error).__name__}: {str(error).splitlines()[0:1]}"}
+        return end | {"status": "failed", "reason": f"{type(error).__name__}: {error}".split("\n")[0]}
     return end | {"status": "done"}
+
+
+def devices(trainer: Any) -> int:
+    """How many processes the trainer would start on this machine."""
+    wanted = trainer.devices
+    if str(wanted) in ("auto", "-1"):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return 1 if trainer.accelerator == "cpu" else len(visible.split(","))
+    return int(wanted) if str(wanted).isdigit() else len(wanted)
+
+
+def fit_apart(args: list[str]) -> dict[str, Any]:
+    """Run a fit as a command of its own."""
+    process = subprocess.Popen([sys.executable, "-m", "tasks", *args])
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        code = process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if code in (-signal.SIGTERM, 128 + signal.SIGTERM, 130):
+        return {"status": "interrupted"}
+    return {"status": "done"} if code == 0 else {"status": "failed", "reason": f"exit status {code}"}
 
 
 @contextlib.contextmanager
