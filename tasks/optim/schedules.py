@@ -10,6 +10,7 @@ class Schedule:
     """The factor at `step` (updates made so far) of `total_steps`; 1 unless a subclass says otherwise."""
 
     after_warmup = True  # the horizon begins where the warm-up ends; False: where training begins
+    needs_horizon = True  # it depends on total_steps
 
     def __call__(self, step: int, total_steps: int) -> float:
         return 1.0
@@ -25,6 +26,8 @@ class Schedule:
 
 class Constant(Schedule):
     """1 at every step."""
+
+    needs_horizon = False
 
 
 class Step(Schedule):
@@ -51,6 +54,11 @@ class Step(Schedule):
             steps(Duration.parse(m)) if isinstance(m, str) else m for m in self.milestones
         )
         return counted
+
+    @property
+    def needs_horizon(self) -> bool:
+        """Whether any milestone is a fraction of the steps."""
+        return any(isinstance(m, float) for m in self.milestones)
 
     def __call__(self, step: int, total_steps: int) -> float:
         passed = sum(step >= (m if isinstance(m, int) else m * total_steps) for m in self.milestones)
