@@ -258,7 +258,10 @@ def test_drn_has_its_strides_and_dilations():
     ("arch", "options"),
     [
         ("Unet", {"encoder_depth": 3, "decoder_channels": [32, 16, 8]}),
+        ("PSPNet", {"encoder_depth": 3}),
         ("DeepLabV3", {"encoder_output_stride": 8}),
+        ("DeepLabV3Plus", {"encoder_output_stride": 8}),
+        ("UPerNet", {}),
     ],
 )
 def test_smp_builds_on_drn(arch, options):

@@ -44,15 +44,11 @@ class Step(Schedule):
             if isinstance(milestone, str):
                 Duration.parse(milestone)
             elif not 0 < milestone < 1:
-                raise ValueError(
-                    f"milestone {milestone} is no fraction of the steps; write '{milestone} epochs'."
-                )
+                raise ValueError(f"milestone {milestone} is no fraction of the steps; write '{milestone} epochs'.")
 
     def resolved(self, steps: Callable[[Duration], int]) -> "Step":
         counted = Step((), self.factor)
-        counted.milestones = tuple(
-            steps(Duration.parse(m)) if isinstance(m, str) else m for m in self.milestones
-        )
+        counted.milestones = tuple(steps(Duration.parse(m)) if isinstance(m, str) else m for m in self.milestones)
         return counted
 
     @property
@@ -93,9 +89,7 @@ class LinearTo(Schedule):
 
     def __init__(self, end_factor: float = 0.01, decay_fraction: float = 1.0):
         if not 0 < decay_fraction <= 1:
-            raise ValueError(
-                f"decay_fraction is {decay_fraction}; give a fraction of the steps, above 0 up to 1."
-            )
+            raise ValueError(f"decay_fraction is {decay_fraction}; give a fraction of the steps, above 0 up to 1.")
         self.end_factor, self.decay_fraction = end_factor, decay_fraction
 
     def __call__(self, step: int, total_steps: int) -> float:
