@@ -158,6 +158,36 @@ def test_dropped_paths_belong_to_examples():
     assert torch.equal(path.eval()(x), x)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LSTM(50, 16, 16, layers=2, dropout=0.4),
+        lambda: Transformer(50, 16, 2, 2, dropout=0.4),
+        lambda: SimpleCNN(1, 10, (4, 4), (16,), dropout=0.4),
+        lambda: TorchvisionNetwork(1, 10, "efficientnet_b0", norm="group"),  # dropped paths too
+        lambda: TimmNetwork(1, 10, "test_vit", options={"img_size": 32, "proj_drop_rate": 0.4, "drop_path_rate": 0.4}),
+    ],
+)
+def test_dropout_does_not_depend_on_how_a_batch_is_cut(make):
+    torch.manual_seed(0)
+    network = make().double()
+    number_dropouts(network)
+    text = isinstance(network, (LSTM, Transformer))
+    inputs = torch.randint(0, 50, (4, 6)) if text else torch.randn(4, 1, 32, 32, dtype=torch.float64)
+
+    def run(examples):
+        def draw(salt, count):
+            seeds = [torch.Generator().manual_seed(1000 * salt + i) for i in examples]
+            return torch.stack([torch.rand(count, generator=seed, dtype=torch.float64) for seed in seeds])
+
+        with keyed(draw):
+            return network(inputs[examples])
+
+    whole = run([0, 1, 2, 3])
+    torch.testing.assert_close(torch.cat([run([0, 1, 2]), run([3])]), whole, rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(whole, network.eval()(inputs))
+
+
 def test_efficientnet_of_torchvision_gets_keyed_paths():
     network = TorchvisionNetwork(3, 5, "efficientnet_b0", norm="group")
     assert any(isinstance(m, KeyedDropPath) for m in network.modules())
