@@ -33,6 +33,7 @@ import tasks.image_classification
 import tasks.language_modeling
 import tasks.networks.cifar
 import tasks.networks.cnn
+import tasks.networks.drn
 import tasks.networks.language
 import tasks.networks.segmentation
 import tasks.networks.zoo
