@@ -148,7 +148,7 @@ class Cli(LightningCLI):
                 raise UserError(f"{self.directory} holds no checkpoint: fit this run first, or give --ckpt_path")
 
     def _dump(self, config: Any) -> str:
-        return self._parser(self.subcommand).dump(config, skip_none=False, skip_link_targets=False)
+        return self._parser(self.subcommand).dump(config, skip_unset=False, skip_link_targets=False)
 
     @staticmethod
     def _essence(dump: dict[str, Any]) -> dict[str, Any]:
