@@ -85,7 +85,7 @@ def test_validate_test_and_predict_read_the_run_s_checkpoint(tmp_path, capsys):
         assert main([verb, *config]) == 0
         printed = capsys.readouterr().out
         assert metric in printed
-        assert f"{value:.4f}" in printed
+        assert f"{value:.6g}" in printed
     assert main(["predict", *config]) == 0
     import numpy as np
 
