@@ -171,8 +171,9 @@ class ExactBatchTask(LightningModule):
         self._trained = [p for p in self.network.parameters() if p.requires_grad]
         first = self._trained[0]
         count = sum(p.numel() for p in self._trained)
-        # one buffer for all gradients, the step's loss and the count of ranks that failed: one collective a step
-        self._flat = torch.zeros(count + 2, dtype=first.dtype, device=first.device)
+        # one buffer for all gradients, the step's loss, its elements where they were counted (as a share of the
+        # guess) and the count of ranks that failed: one collective a step
+        self._flat = torch.zeros(count + 3, dtype=first.dtype, device=first.device)
         views = self._flat[:count].split([p.numel() for p in self._trained])
         self._views = [v.view_as(p) for v, p in zip(views, self._trained, strict=True)]
         if self.micro is None:
@@ -183,8 +184,8 @@ class ExactBatchTask(LightningModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         self._set_gradient(batch)
         if self.clip_norm is not None:
-            norm = self._flat[:-2].norm()
-            self._flat[:-2] *= (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+            norm = self._flat[:-3].norm()
+            self._flat[:-3] *= (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
         factor = self.rate.at(self.trainer.global_step)
@@ -193,11 +194,11 @@ class ExactBatchTask(LightningModule):
         optimizer.step()
         progress.increment_completed()
         self.examples += len(batch)
-        self._loss_sum = self._loss_sum + self._flat[-2].double()
+        self._loss_sum = self._loss_sum + self._flat[-3].double()
         self._loss_steps += 1
 
     def _set_gradient(self, batch: Any) -> None:
-        """Leave the gradient of the global batch's mean loss in `_flat`, its loss and failures behind it."""
+        """Leave the gradient of the global batch's mean loss in `_flat`, the loss behind it."""
         while True:
             self._flat.zero_()
             for p, view in zip(self._trained, self._views, strict=True):
@@ -205,21 +206,23 @@ class ExactBatchTask(LightningModule):
             error = None
             try:
                 self._add_gradients(batch)
-            except RuntimeError as e:
+            except (RuntimeError, ValueError, OSError) as e:  # the last two: a file that cannot be read
                 error = e
             together = dist.is_initialized()
             if error is None and not together:
-                return
+                break
             fatal = error is not None and not is_out_of_memory(error)
             self._flat[-1] = 1000 if fatal else int(error is not None)  # outside except: its tensors are freed
             if together:
                 dist.all_reduce(self._flat)
             failures = int(self._flat[-1])
             if not failures:
-                return
+                break
             self._recover(failures, error)
+        if not batch.exact:  # where every element is ignored, the sum is 0 as well
+            self._flat[:-2] /= self._flat[-2].clamp(min=1 / batch.elements())
 
-    def _recover(self, failures: int, error: RuntimeError | None) -> None:
+    def _recover(self, failures: int, error: Exception | None) -> None:
         if failures >= 1000:
             raise error or RuntimeError("another rank failed in this step")
         if self.micro_batch_size is not None or self.micro == 1:
@@ -229,13 +232,14 @@ class ExactBatchTask(LightningModule):
     def _add_gradients(self, batch: Any) -> None:
         total = batch.elements()
         with self.trainer.strategy.block_backward_sync() if dist.is_initialized() else nullcontext():
-            for start, stop in self._micro_batches(len(batch)):
-                part = batch.part(start, stop, self.device)
+            for part in batch.parts(list(self._micro_batches(len(batch))), self.device):
                 with keyed(part.draw):
                     outputs = self.network(self._cast(part.inputs))
                 loss = self.loss_sum(outputs, part.targets, self.label_smoothing) / total
                 loss.backward()
-                self._flat[-2] += loss.detach()
+                self._flat[-3] += loss.detach()
+                if not batch.exact:
+                    self._flat[-2] += self._count(part.targets) / total
 
     def _micro_batches(self, n: int) -> Iterator[tuple[int, int]]:
         """This rank's share of n examples, cut into micro-batches at the borders of ghost batches."""
@@ -250,7 +254,11 @@ class ExactBatchTask(LightningModule):
 
     def loss_now(self) -> float:
         """The mean training loss of the last step (waits for the device)."""
-        return float(self._flat[-2])
+        return float(self._flat[-3])
+
+    def _count(self, targets: Tensor) -> Tensor:
+        """How many of these targets are not ignored."""
+        return (targets != self.ignore_index).sum()
 
     def _cast(self, inputs: Tensor) -> Tensor:
         return inputs.to(self.dtype) if inputs.is_floating_point() else inputs
@@ -273,7 +281,7 @@ class ExactBatchTask(LightningModule):
             self._was_training = True
         else:
             self._was_training = False
-        self._totals: dict[str, tuple[Tensor, int]] = {}
+        self._totals: dict[str, tuple[Tensor, int | None]] = {}
         if self.network is not None and ghost_layers(self.network):
             self._collect_statistics()
 
@@ -292,9 +300,10 @@ class ExactBatchTask(LightningModule):
         batch = self.trainer.datamodule.whole("trainset")
         unit = len(batch) if self.ghost_batch_size == "global" else self.ghost_batch_size
         size = max(EVALUATION_BATCH // unit, 1) * unit
+        spans = [(start, min(start + size, len(batch))) for start in range(0, len(batch), size)]
         with collect(self.network):
-            for start in range(0, len(batch), size):
-                self.network(self._cast(batch.part(start, min(start + size, len(batch)), self.device).inputs))
+            for part in batch.parts(spans, self.device):
+                self.network(self._cast(part.inputs))
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._measure(batch, self.trainer.datamodule.evaluated[dataloader_idx])
@@ -304,19 +313,21 @@ class ExactBatchTask(LightningModule):
 
     def _measure(self, batch: Any, split: str) -> None:
         metric = self.split_metrics[split]
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total = torch.zeros(2, dtype=torch.float64, device=self.device)  # losses, and elements where they are counted
         for part in self._evaluation_parts(batch):
             outputs = self.network(self._cast(part.inputs))
-            total += self.loss_sum(outputs, part.targets).double()
+            total[0] += self.loss_sum(outputs, part.targets).double()
+            if not batch.exact:
+                total[1] += self._count(part.targets)
             if isinstance(metric, Metric):
                 metric.update(outputs, part.targets)
-        self._totals[split] = (total, batch.elements())
+        self._totals[split] = (total, batch.elements() if batch.exact else None)
 
     def _evaluation_parts(self, batch: Any) -> Iterator[Any]:
         first, last = share(len(batch), self.global_rank, self.trainer.world_size)
         size = EVALUATION_BATCH if self.micro_batch_size is None else min(EVALUATION_BATCH, self.micro_batch_size)
-        for start in range(first, last, size):
-            yield batch.part(start, min(start + size, last), self.device)
+        spans = [(start, min(start + size, last)) for start in range(first, last, size)]
+        yield from batch.parts(spans, self.device)
 
     def _scores(self) -> dict[str, float]:
         scores = {}
@@ -324,7 +335,7 @@ class ExactBatchTask(LightningModule):
             if dist.is_initialized():
                 dist.all_reduce(total)
             metric = self.split_metrics[split]
-            loss = float(total) / count
+            loss = float(total[0]) / (count or max(float(total[1]), 1.0))
             scores |= {f"{split}/{k}": v for k, v in self.scores(loss, metric).items()}
             if isinstance(metric, Metric):
                 metric.reset()

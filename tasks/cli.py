@@ -21,13 +21,19 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 # imported so that YAML can name these classes by their short names
+import datamodules.cifar
+import datamodules.cityscapes
 import datamodules.fashion_mnist
+import datamodules.imagenet
 import datamodules.scenes
-import datamodules.text  # noqa: F401
+import datamodules.svhn
+import datamodules.text
+import datamodules.token_files  # noqa: F401
 import tasks.image_classification
 import tasks.language_modeling
 import tasks.networks.cifar
 import tasks.networks.cnn
+import tasks.networks.drn
 import tasks.networks.language
 import tasks.networks.segmentation
 import tasks.networks.zoo

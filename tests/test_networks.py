@@ -1,9 +1,11 @@
 """Networks: shapes, parameter counts against the published ones, and the exactness that splits need."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torch import nn
 
 from tasks.networks.cifar import CifarAlexNet, CifarMobileNetV2, CifarResNet, CifarVGG
@@ -33,9 +35,7 @@ def test_small_networks_have_the_published_counts():
     # 5x5 convolutions of 1-32 and 32-64, 3136-1024, 1024-10: the network of TensorFlow's MNIST tutorial,
     # 3,274,634 parameters (from memory)
     assert count(SimpleCNN(1, 10)) == 3_274_634
-    assert (
-        count(LeNet(1, 10)) == 61_706
-    )  # LeNet-5 with a full second convolution, as in Keras's examples (memory)
+    assert count(LeNet(1, 10)) == 61_706  # LeNet-5 with a full second convolution, as in Keras's examples (memory)
     assert count(SmallCNN(1, 10)) == 160 + 4640 + 15690  # no published count: by hand
 
 
@@ -77,9 +77,7 @@ ZOO = [
     lambda norm: TorchvisionNetwork(1, 7, "resnet18", norm=norm),
     lambda norm: TorchvisionNetwork(3, 7, "mobilenet_v2", norm=norm),
     lambda norm: TimmNetwork(1, 7, "test_resnet", norm=norm),
-    lambda norm: TimmNetwork(
-        3, 7, "test_efficientnet", norm=norm
-    ),  # normalization and activation in one layer
+    lambda norm: TimmNetwork(3, 7, "test_efficientnet", norm=norm),  # normalization and activation in one layer
 ]
 
 
@@ -158,6 +156,36 @@ def test_dropped_paths_belong_to_examples():
         y = path(x)
     assert torch.equal(y, x * torch.tensor([0.0, 2.0, 2.0]).view(3, 1, 1, 1))
     assert torch.equal(path.eval()(x), x)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LSTM(50, 16, 16, layers=2, dropout=0.4),
+        lambda: Transformer(50, 16, 2, 2, dropout=0.4),
+        lambda: SimpleCNN(1, 10, (4, 4), (16,), dropout=0.4),
+        lambda: TorchvisionNetwork(1, 10, "efficientnet_b0", norm="group"),  # dropped paths too
+        lambda: TimmNetwork(1, 10, "test_vit", options={"img_size": 32, "proj_drop_rate": 0.4, "drop_path_rate": 0.4}),
+    ],
+)
+def test_dropout_does_not_depend_on_how_a_batch_is_cut(make):
+    torch.manual_seed(0)
+    network = make().double()
+    number_dropouts(network)
+    text = isinstance(network, (LSTM, Transformer))
+    inputs = torch.randint(0, 50, (4, 6)) if text else torch.randn(4, 1, 32, 32, dtype=torch.float64)
+
+    def run(examples):
+        def draw(salt, count):
+            seeds = [torch.Generator().manual_seed(1000 * salt + i) for i in examples]
+            return torch.stack([torch.rand(count, generator=seed, dtype=torch.float64) for seed in seeds])
+
+        with keyed(draw):
+            return network(inputs[examples])
+
+    whole = run([0, 1, 2, 3])
+    torch.testing.assert_close(torch.cat([run([0, 1, 2]), run([3])]), whole, rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(whole, network.eval()(inputs))
 
 
 def test_efficientnet_of_torchvision_gets_keyed_paths():
@@ -260,7 +288,10 @@ def test_drn_has_its_strides_and_dilations():
     ("arch", "options"),
     [
         ("Unet", {"encoder_depth": 3, "decoder_channels": [32, 16, 8]}),
+        ("PSPNet", {"encoder_depth": 3}),
         ("DeepLabV3", {"encoder_output_stride": 8}),
+        ("DeepLabV3Plus", {"encoder_output_stride": 8}),
+        ("UPerNet", {}),
     ],
 )
 def test_smp_builds_on_drn(arch, options):
@@ -270,6 +301,31 @@ def test_smp_builds_on_drn(arch, options):
 
 def test_drn_refuses_other_depths():
     with pytest.raises(ValueError, match="3 or 5"):
-        SegmentationNetwork(
-            1, 5, "Unet", "drn_d_22", options={"encoder_depth": 4, "decoder_channels": [8, 8, 8, 8]}
-        )
+        SegmentationNetwork(1, 5, "Unet", "drn_d_22", options={"encoder_depth": 4, "decoder_channels": [8, 8, 8, 8]})
+
+
+IMAGES = [
+    ("cnn.SmallCNN", {"channels": [8, 8, 8], "groups": 4}),
+    ("cnn.SimpleCNN", {"dropout": 0.4}),
+    ("cnn.LeNet", {}),
+    ("cifar.CifarResNet", {"blocks": [1, 1, 1], "width": 16, "norm": "group"}),
+    ("cifar.CifarVGG", {"depth": 16}),
+    ("cifar.CifarAlexNet", {}),
+    ("cifar.CifarMobileNetV2", {"zero_init_residual": True}),
+    ("drn.DRND22", {"norm": "none"}),
+    ("segmentation.SegmentationNetwork", {"encoder_name": "drn_d_22", "options": {"encoder_depth": 5}}),
+    ("zoo.TorchvisionNetwork", {"name": "efficientnet_b0", "options": {"dropout": 0.1}}),
+    ("zoo.TimmNetwork", {"name": "test_vit", "options": {"img_size": 32}}),
+]
+TEXT = [("language.LSTM", {"layers": 2, "dropout": 0.2}), ("language.Transformer", {"heads": 2})]
+
+
+@pytest.mark.parametrize(("name", "options"), IMAGES + TEXT)
+def test_yaml_can_name_every_network(name, options):
+    text = (name, options) in TEXT
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--network", type=Callable[[int], nn.Module] if text else Callable[[int, int], nn.Module])
+    config = parser.parse_object({"network": {"class_path": f"tasks.networks.{name}", "init_args": options}})
+    network = parser.instantiate(config).network(*((50,) if text else (1, 10))).eval()
+    inputs = torch.zeros(2, 12, dtype=torch.long) if text else torch.zeros(2, 1, 32, 32)
+    assert network(inputs).shape[:2] == ((2, 12) if text else (2, 10))

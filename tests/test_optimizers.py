@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tasks.optim.benchmark import REFERENCE, measure, ratio
 from tasks.optim.lamb import LAMB
 from tasks.optim.lars import LARS
 
@@ -20,9 +21,7 @@ def problem(seed=0):
     shapes = [(4, 3), (3,), (2, 3, 3, 3), (5, 5), ()]
     weights = [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes]
     weights[3].zero_()
-    gradients = [
-        [torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes] for _ in range(STEPS)
-    ]
+    gradients = [[torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes] for _ in range(STEPS)]
     gradients[2][0].zero_()
     return weights, gradients
 
@@ -44,9 +43,7 @@ def train(make, weights, gradients, lrs):
     return [p.detach() for p in parameters]
 
 
-def naive_lars(
-    weights, gradients, lrs, momentum=0.9, wd=5e-4, eta=0.001, buffer="step", joint=False, adapt=None
-):
+def naive_lars(weights, gradients, lrs, momentum=0.9, wd=5e-4, eta=0.001, buffer="step", joint=False, adapt=None):
     results = []
     for i, start in enumerate(weights):
         w, v = start.clone(), torch.zeros_like(start)
@@ -74,9 +71,7 @@ def naive_lars(
     return results
 
 
-def naive_lamb(
-    weights, gradients, lrs, b1=0.9, b2=0.999, eps=1e-6, wd=0.01, debias=True, top=None, adapt=None
-):
+def naive_lamb(weights, gradients, lrs, b1=0.9, b2=0.999, eps=1e-6, wd=0.01, debias=True, top=None, adapt=None):
     results = []
     for i, start in enumerate(weights):
         w, m, v = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
@@ -154,9 +149,7 @@ def test_lamb_is_its_equation(debias, top, adapt):
 
 def test_lamb_without_ratio_and_decay_is_adam():
     weights, gradients = problem()
-    ours = train(
-        lambda ps: LAMB(ps, eps=1e-8, weight_decay=0.0, layer_adaptation=False), weights, gradients, rates()
-    )
+    ours = train(lambda ps: LAMB(ps, eps=1e-8, weight_decay=0.0, layer_adaptation=False), weights, gradients, rates())
     assert_equal(ours, train(lambda ps: torch.optim.Adam(ps, eps=1e-8), weights, gradients, rates()))
 
 
@@ -179,9 +172,7 @@ def test_lars_agrees_with_timm():
         gradients,
         rates(),
     )
-    ours = train(
-        lambda ps: LARS(ps, 1.0, buffer="direction", layer_adaptation=True), weights, gradients, rates()
-    )
+    ours = train(lambda ps: LARS(ps, 1.0, buffer="direction", layer_adaptation=True), weights, gradients, rates())
     assert_equal(ours, timm)
 
 
@@ -192,9 +183,7 @@ def test_lamb_agrees_with_timm(debias):
     weights, gradients = problem()
     options = {"bias_correction": debias, "weight_decay": 0.01, "max_grad_norm": None, "foreach": False}
     timm = train(lambda ps: Lamb(ps, 1.0, **options), weights, gradients, rates())
-    ours = train(
-        lambda ps: LAMB(ps, bias_correction=debias, layer_adaptation=True), weights, gradients, rates()
-    )
+    ours = train(lambda ps: LAMB(ps, bias_correction=debias, layer_adaptation=True), weights, gradients, rates())
     assert_equal(ours, timm)
 
 
@@ -281,3 +270,11 @@ def test_bad_settings_are_refused():
         LARS(p, 0.1, buffer="rate")
     with pytest.raises(ValueError, match="betas"):
         LAMB(p, 0.1, betas=(0.9, 1.0))
+
+
+@pytest.mark.slow
+def test_a_step_is_fast_on_the_parameters_of_resnet_50():
+    times = measure(rounds=15)
+    for name in ("LARS", "LAMB"):
+        assert ratio(times[name], times[REFERENCE]) <= 1.3
+        assert ratio(times[name], times[f"timm {name.capitalize()}, loop"]) < 1.05  # equal but for noise at worst

@@ -20,6 +20,7 @@ def cases(count: int) -> list[dict]:
             "micro": draw.randint(1, 9),
             "epoch_end": draw.choice(["wrap", "keep"]),
             "optimizer": draw.choice(list(OPTIMIZERS)),
+            "guess": names[i % len(names)] == "unet" and i >= len(names),
         }
         for i in range(count)
     ]
@@ -30,7 +31,7 @@ def train(case: dict, ranks: int) -> dict:
     optimizer = OPTIMIZERS[case["optimizer"]]
     task = TASKS[kind](network=network, optimizer=optimizer, micro_batch_size=case["micro"], clip_norm=1.0)
     side = 16 if case["name"] == "lenet" else 8
-    data = Tiny(kind, side=side, batch_size=case["batch_size"], epoch_end=case["epoch_end"])
+    data = Tiny(kind, side=side, guess=case["guess"], batch_size=case["batch_size"], epoch_end=case["epoch_end"])
     strategy = {"strategy": "ddp", "devices": ranks} if ranks > 1 else {}
     fit(task, data, **strategy)
     return {"weights": weights(task), "evaluation": task.evaluation}

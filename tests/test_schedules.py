@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tasks.optim.groups import parameter_groups
+from tasks.optim.rate import Rate
 from tasks.optim.scaling import (
     Duration,
     first_example,
@@ -170,9 +171,7 @@ def test_weight_decay_may_leave_norm_and_bias_out():
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(4, 2))
     network[0].bias.requires_grad_(False)
     everything = parameter_groups(network)
-    assert [id(p) for p in everything[0]["params"]] == [
-        id(p) for p in network.parameters() if p.requires_grad
-    ]
+    assert [id(p) for p in everything[0]["params"]] == [id(p) for p in network.parameters() if p.requires_grad]
     decayed, spared = parameter_groups(network, weight_decay_norm_bias=False)
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 1, 3, 3), (2, 4)]
     assert [tuple(p.shape) for p in spared["params"]] == [(4,), (4,), (2,)]
@@ -183,3 +182,16 @@ def test_weight_decay_may_leave_norm_and_bias_out():
     optimizer.step()
     for p, old in zip(network.parameters(), before, strict=True):
         assert torch.equal(p, old * (0.5 if p.ndim > 1 else 1.0))
+
+
+@pytest.mark.parametrize("schedule", [Polynomial(), Cosine(), LinearTo(), Step([0.9]), Step(["1 epochs", 0.9])])
+def test_a_schedule_over_an_unknown_horizon_is_refused(schedule):
+    with pytest.raises(ValueError, match=r"model\.horizon"):
+        Rate("none", 10, None, 100, schedule, total_steps=None)
+
+
+def test_a_schedule_in_epochs_needs_no_horizon():
+    rate = Rate("linear", 20, 10, 100, Step(["2 epochs"]), total_steps=None, warmup="1 epoch", warmup_from="base")
+    assert rate.factor == 2
+    assert [rate.at(step) for step in range(12)] == pytest.approx([0.6, 0.7, 0.8, 0.9, 1, 1, 1, 1, 1, 1, 0.1, 0.1])
+    assert Rate("none", 10, None, 100, Constant(), total_steps=None).at(10**6) == 1

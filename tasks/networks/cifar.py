@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v2
-from torchvision.models.resnet import BasicBlock
-from torchvision.models.vgg import cfgs, make_layers
 
 from tasks.networks.norm import Norm, with_keyed_dropout, with_norm
 from tasks.networks.zoo import set_input_channels
@@ -59,6 +56,8 @@ class CifarVGG(nn.Module):
         groups: int = 8,
     ):
         super().__init__()
+        from torchvision.models.vgg import cfgs, make_layers  # 1 s
+
         self.name = f"CifarVGG-{depth}"
         self.features = make_layers(cfgs[{11: "A", 16: "D"}[depth]], batch_norm=True)
         _keep_last_pixels(self.features)
@@ -103,6 +102,8 @@ class CifarMobileNetV2(nn.Module):
         zero_init_residual: bool = False,
     ):
         super().__init__()
+        from torchvision.models import mobilenet_v2  # 1 s
+
         # expansion, width, blocks, stride: Sandler et al. 2018, table 2, but for the second row's stride
         stages = [[1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2]]
         network = mobilenet_v2(
@@ -116,8 +117,10 @@ class CifarMobileNetV2(nn.Module):
         return self.network(images)
 
 
-def residual_block(channels: int, width: int, stride: int = 1, dilation: int = 1) -> BasicBlock:
+def residual_block(channels: int, width: int, stride: int = 1, dilation: int = 1) -> nn.Module:
     """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
+    from torchvision.models.resnet import BasicBlock  # 1 s
+
     shortcut = None
     if stride != 1 or channels != width:
         shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))

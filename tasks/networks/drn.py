@@ -65,7 +65,10 @@ def _residual(channels: int, width: int, stride: int = 1, dilation: int = 1) -> 
 
 
 def register_drn_encoder() -> None:
-    """Let segmentation-models-pytorch build any architecture on the encoder `drn_d_22`."""
+    """Let segmentation-models-pytorch build its architectures on the encoder `drn_d_22`.
+
+    Those that ask for a resolution below 1/8 (FPN, Linknet, MAnet, UnetPlusPlus) cannot use it.
+    """
     from segmentation_models_pytorch import encoders
     from segmentation_models_pytorch.encoders._base import EncoderMixin
 

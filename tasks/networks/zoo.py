@@ -44,7 +44,8 @@ class TorchvisionNetwork(nn.Module):
 class TimmNetwork(nn.Module):
     """Any network of timm by its name, from random weights unless `options` holds `pretrained: true`.
 
-    `options` goes to timm as it is. Raises ValueError for a name or an option that timm does not know.
+    `options` goes to timm as it is; timm's ResNets zero their last gammas by themselves unless it holds
+    `zero_init_last: false`. Raises ValueError for a name or an option that timm does not know.
     """
 
     def __init__(

@@ -11,6 +11,8 @@ from torch import Tensor
 from tasks.optim.lamb import LAMB
 from tasks.optim.lars import LARS
 
+REFERENCE = "torch AdamW, foreach"
+
 
 def seconds(optimizer: torch.optim.Optimizer, device: str) -> float:
     """The time of one step."""
@@ -23,8 +25,8 @@ def seconds(optimizer: torch.optim.Optimizer, device: str) -> float:
     return time.perf_counter() - start
 
 
-def main(device: str = "cpu", rounds: int = 10) -> None:
-    """Print the median step of each optimizer and its ratio to torch's foreach AdamW."""
+def measure(device: str = "cpu", rounds: int = 10) -> dict[str, list[float]]:
+    """The seconds of `rounds` steps of each optimizer, taken in turns so that all share a slow moment."""
     from timm.optim import Lamb, Lars
     from torchvision.models import resnet50
 
@@ -34,26 +36,32 @@ def main(device: str = "cpu", rounds: int = 10) -> None:
             p.grad = torch.randn_like(p)
         return weights
 
+    timm_lars = {"lr": 1.0, "momentum": 0.9, "weight_decay": 5e-4}
     makers: dict[str, Callable] = {
-        "torch AdamW, foreach": lambda ps: torch.optim.AdamW(ps, foreach=True),
+        REFERENCE: lambda ps: torch.optim.AdamW(ps, foreach=True),
         "LARS": lambda ps: LARS(ps, lr=1.0),
-        "timm Lars, loop": lambda ps: Lars(ps, lr=1.0, momentum=0.9, weight_decay=5e-4, foreach=False),
-        "timm Lars, foreach": lambda ps: Lars(ps, lr=1.0, momentum=0.9, weight_decay=5e-4, foreach=True),
+        "timm Lars, loop": lambda ps: Lars(ps, **timm_lars, foreach=False),
+        "timm Lars, foreach": lambda ps: Lars(ps, **timm_lars, foreach=True),
         "LAMB": lambda ps: LAMB(ps),
         "timm Lamb, loop": lambda ps: Lamb(ps, max_grad_norm=None, foreach=False),
         "timm Lamb, foreach": lambda ps: Lamb(ps, max_grad_norm=None, foreach=True),
     }
     optimizers = {name: make(parameters()) for name, make in makers.items()}
-    times: dict[str, list[float]] = {name: [] for name in makers}
-    for turn in range(rounds + 2):  # in turns, so that a slow moment of the machine is shared by all
-        for name, optimizer in optimizers.items():
-            taken = seconds(optimizer, device)
-            if turn >= 2:
-                times[name].append(taken)
-    reference = times["torch AdamW, foreach"]
+    turns = [{name: seconds(o, device) for name, o in optimizers.items()} for _ in range(rounds + 2)]
+    return {name: [turn[name] for turn in turns[2:]] for name in makers}
+
+
+def ratio(times: list[float], reference: list[float]) -> float:
+    """The median over the turns of time / reference time."""
+    return statistics.median(t / r for t, r in zip(times, reference, strict=True))
+
+
+def main(device: str = "cpu") -> None:
+    """Print each optimizer's median step and its ratio to torch's foreach AdamW."""
+    times = measure(device)
     for name, values in times.items():
-        paired = statistics.median(v / r for v, r in zip(values, reference, strict=True))
-        print(f"{name:22s} {1e3 * statistics.median(values):8.2f} ms   {paired:5.2f} x AdamW")
+        median = 1e3 * statistics.median(values)
+        print(f"{name:22s} {median:8.2f} ms   {ratio(values, times[REFERENCE]):5.2f} x AdamW")
 
 
 if __name__ == "__main__":

@@ -90,9 +90,7 @@ class LARS(Optimizer):
         return state["momentum_buffer"] if state else torch.zeros_like(parameter)
 
 
-def _ratios(
-    group: dict, weights: list[Tensor], gradients: list[Tensor], directions: list[Tensor]
-) -> list[float]:
+def _ratios(group: dict, weights: list[Tensor], gradients: list[Tensor], directions: list[Tensor]) -> list[float]:
     """The layer-wise factor of every parameter, 1 where it has none."""
     chosen = [i for i, p in enumerate(weights) if is_adapted(p, group["layer_adaptation"])]
     below = directions if group["joint_norm"] else gradients

@@ -28,7 +28,7 @@ class Rate:
     def __post_init__(self) -> None:
         if self.scaling != "none" and not self.base_batch_size:
             raise ValueError(f"model.lr_scaling={self.scaling} needs model.base_batch_size, the batch of the base rate")
-        if self.total_steps is None and self.resolved(0, 2) != self.resolved(1, 2):
+        if self.total_steps is None and self.schedule.needs_horizon:
             raise ValueError(
                 f"model.schedule={self.schedule!r} needs the run's length: "
                 "give model.horizon, data.epochs or trainer.max_steps"

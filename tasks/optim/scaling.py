@@ -23,9 +23,7 @@ class Duration:
         try:
             return cls(float(found[1]), found[2] + "s")
         except (TypeError, ValueError):
-            raise ValueError(
-                f"{text!r} is no duration; write '5 epochs', '3000 steps' or '64000 examples'."
-            ) from None
+            raise ValueError(f"{text!r} is no duration; write '5 epochs', '3000 steps' or '64000 examples'.") from None
 
     def steps(self, batch_size: int, train_examples: int) -> int:
         """The number of optimizer steps, rounded up."""

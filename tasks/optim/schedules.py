@@ -10,6 +10,7 @@ class Schedule:
     """The factor at `step` (updates made so far) of `total_steps`; 1 unless a subclass says otherwise."""
 
     after_warmup = True  # the horizon begins where the warm-up ends; False: where training begins
+    needs_horizon = True  # it depends on total_steps
 
     def __call__(self, step: int, total_steps: int) -> float:
         return 1.0
@@ -26,6 +27,8 @@ class Schedule:
 class Constant(Schedule):
     """1 at every step."""
 
+    needs_horizon = False
+
 
 class Step(Schedule):
     """Multiply by `factor` at each milestone: a fraction of the steps, or a duration such as "30 epochs".
@@ -41,16 +44,17 @@ class Step(Schedule):
             if isinstance(milestone, str):
                 Duration.parse(milestone)
             elif not 0 < milestone < 1:
-                raise ValueError(
-                    f"milestone {milestone} is no fraction of the steps; write '{milestone} epochs'."
-                )
+                raise ValueError(f"milestone {milestone} is no fraction of the steps; write '{milestone} epochs'.")
 
     def resolved(self, steps: Callable[[Duration], int]) -> "Step":
         counted = Step((), self.factor)
-        counted.milestones = tuple(
-            steps(Duration.parse(m)) if isinstance(m, str) else m for m in self.milestones
-        )
+        counted.milestones = tuple(steps(Duration.parse(m)) if isinstance(m, str) else m for m in self.milestones)
         return counted
+
+    @property
+    def needs_horizon(self) -> bool:
+        """Whether any milestone is a fraction of the steps."""
+        return any(isinstance(m, float) for m in self.milestones)
 
     def __call__(self, step: int, total_steps: int) -> float:
         passed = sum(step >= (m if isinstance(m, int) else m * total_steps) for m in self.milestones)
@@ -85,9 +89,7 @@ class LinearTo(Schedule):
 
     def __init__(self, end_factor: float = 0.01, decay_fraction: float = 1.0):
         if not 0 < decay_fraction <= 1:
-            raise ValueError(
-                f"decay_fraction is {decay_fraction}; give a fraction of the steps, above 0 up to 1."
-            )
+            raise ValueError(f"decay_fraction is {decay_fraction}; give a fraction of the steps, above 0 up to 1.")
         self.end_factor, self.decay_fraction = end_factor, decay_fraction
 
     def __call__(self, step: int, total_steps: int) -> float:
