@@ -51,7 +51,7 @@ def test_every_promised_file_is_there_and_the_page_needs_no_other(report):
 
 def test_counts_and_medians_in_summary_and_csv_agree(report):
     summary = json.loads((report / "summary.json").read_text())
-    points = {(p["curve"], p["batch_size"]): p for w in summary["workloads"] for p in w["points"]}
+    points = {(w["curve"], p["batch_size"]): p for w in summary["workloads"] for p in w["points"]}
     none, linear = "SGD, same rate", "SGD, linear scaling, base_batch_size 16"
     at_256 = points[none, 256]
     assert (at_256["n"], at_256["reached"], at_256["censored"]) == (4, 3, 1)  # the failed run is not scored

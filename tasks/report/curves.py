@@ -179,7 +179,7 @@ def tuned_point(batch_size: int, observations: list[Observation]) -> Point:
     chosen = choose(confirm or trials)
     rates = sorted({o.run.record["lr"]["effective"] for o in trials})
     kept = [o for o in confirm or trials if setting(o.run.record) == chosen]
-    return Point(batch_size, kept, trials, untuned=chosen[0] in (rates[0], rates[-1]))
+    return Point(batch_size, kept, trials, untuned=len(rates) > 1 and chosen[0] in (rates[0], rates[-1]))
 
 
 def curve_points(observations: list[Observation], tuned: bool) -> list[Point]:

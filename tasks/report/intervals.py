@@ -1,7 +1,7 @@
 """Medians with 95 % intervals from runs that were seen only between evaluations, or never arrived."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,11 @@ class Interval:
     value: float
     low: float
     high: float
+    dof: float = math.inf  # of the t-distribution behind the interval
 
-    def scaled(self, factor: float) -> "Interval":
-        """Give the interval in another unit."""
-        return Interval(self.value * factor, self.low * factor, self.high * factor)
+    def mapped(self, change: Callable[[float], float]) -> "Interval":
+        """Give the interval of an increasing function of the value."""
+        return Interval(change(self.value), change(self.low), change(self.high), self.dof)
 
 
 NOTHING = Interval(math.nan, math.nan, math.nan)

@@ -53,7 +53,7 @@ class Hit:
     def label(self) -> str:
         """Name the target as people write it."""
         if self.value is None:
-            return f"{self.metric} at its plateau"
+            return f"{self.metric} at its plateau" if self.plateau else self.metric
         return f"{self.metric} {'≥' if self.direction == 'max' else '≤'} {self.value:g}"
 
 
@@ -165,12 +165,8 @@ def read_hit(target: dict, run_status: str) -> Hit:
     )
 
 
-def read_record(path: Path) -> Run:
-    """Read and check one record.json. Raises UnusableError with the reason."""
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UnusableError(f"not readable as JSON ({error})") from None
+def check_record(record) -> tuple[dict, list[Hit]]:
+    """Check a record; give it with its numbers mended, and its targets. Raises UnusableError."""
     if not isinstance(record, dict) or "version" not in record:
         raise UnusableError("not a run record (no version)")
     if record["version"] != RECORD_VERSION:
@@ -186,7 +182,15 @@ def read_record(path: Path) -> Run:
         raise UnusableError(f"status {record['status']!r} is not one of {', '.join(STATUSES)}")
     if record["batch"]["global"] < 1:
         raise UnusableError(f"batch.global is {record['batch']['global']}")
-    hits = [read_hit(target, record["status"]) for target in record["targets"]]
+    return record, [read_hit(target, record["status"]) for target in record["targets"]]
+
+
+def read_record(path: Path) -> Run:
+    """Read and check one record.json. Raises UnusableError with the reason."""
+    try:
+        record, hits = check_record(json.loads(path.read_text()))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UnusableError(f"not readable as JSON ({error})") from None
     return Run(str(path.parent), record, hits, path.parent / "curve.csv")
 
 
