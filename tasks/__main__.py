@@ -1,0 +1,40 @@
+"""`python -m tasks VERB ...`: chooses the verb; nothing heavy is imported before it is known what for."""
+
+import sys
+from collections.abc import Sequence
+
+HELP = """usage: python -m tasks VERB ...
+
+  fit       train one run:            python -m tasks fit --config configs/image_classification/fashion_mnist.yaml
+  validate  measure its checkpoint:   python -m tasks validate --config runs/STUDY/RUN/config.yaml
+  test      on the test split:        python -m tasks test --config runs/STUDY/RUN/config.yaml
+  predict   write its predictions:    python -m tasks predict --config runs/STUDY/RUN/config.yaml
+  sweep     run a grid of runs:       python -m tasks sweep configs/sweeps/demo/*.yaml
+  report    what the runs say:        python -m tasks report runs/STUDY --out report
+
+`python -m tasks VERB --help` shows a verb's options."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a verb and return the exit status: 2 for a user's mistake, 1 for a failed run."""
+    args = list(sys.argv[1:] if args is None else args)
+    verb = args[0] if args else "--help"
+    if verb in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if verb == "report":
+        from tasks.report.command import main as run
+    elif verb == "sweep":
+        from tasks.sweep import main as run
+    elif verb in ("fit", "validate", "test", "predict"):
+        from tasks.cli import main as run
+
+        return run(args)
+    else:
+        print(f"error: there is no verb {verb!r}: choose among fit, validate, test, predict, sweep, report", file=sys.stderr)
+        return 2
+    return run(args[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,359 @@
+"""One Lightning batch = one optimizer step = one global batch, however it is cut up or spread (contract 1)."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from tasks.networks.ghost import collect, ghost_layers, has_batch_norm, with_ghost_batches
+from tasks.networks.keyed import keyed, number_dropouts
+
+EVALUATION_BATCH = 256  # examples of one forward pass in evaluation, which no result depends on
+
+
+def share(n: int, rank: int, ranks: int, unit: int = 1) -> tuple[int, int]:
+    """The positions (start, stop) of n that belong to `rank`, cut at multiples of `unit`."""
+    blocks = -(-n // unit)
+    start, stop = (blocks * r // ranks * unit for r in (rank, rank + 1))
+    return min(start, n), min(stop, n)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that the device, or the host, ran out of memory."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text or "out of memory" in text
+
+
+class ExactBatchTask(LightningModule):
+    """Trains a network by exact global batches; a subclass says how outputs are scored.
+
+    Args:
+        network: called with the data's dimensions, gives the network.
+        optimizer: called with the parameters; its `lr` is the base learning rate.
+        lr_scaling: effective rate = base rate x (1, B / base_batch_size, or its square root).
+        base_batch_size: the batch at which the base rate was chosen; needed by `linear` and `sqrt`.
+        micro_batch_size: examples of one forward and backward pass on one rank; null finds the largest that
+            fits, by halving when memory runs out.
+        ghost_batch_size: examples that batch normalization sees, or `global`; needed where the network has any.
+        clip_norm: the largest norm of the global batch's gradient (null: no clipping).
+        label_smoothing: of the training loss; evaluation never smooths.
+    """
+
+    metrics: tuple[str, ...] = ("loss",)  # what an evaluation gives for a split
+    ignore_index = -100
+    class_dimension = 1  # of the outputs
+
+    def __init__(
+        self,
+        network: Callable[..., nn.Module],
+        optimizer: OptimizerCallable,
+        lr_scaling: Literal["none", "linear", "sqrt"] = "none",
+        base_batch_size: int | None = None,
+        micro_batch_size: int | None = None,
+        ghost_batch_size: int | Literal["global"] | None = None,
+        clip_norm: float | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        for name, value in (("micro_batch_size", micro_batch_size), ("ghost_batch_size", ghost_batch_size)):
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"model.{name} is {value}: give at least 1, or null")
+        if lr_scaling != "none" and not base_batch_size:
+            raise ValueError(f"model.lr_scaling={lr_scaling} needs model.base_batch_size, the batch of the base rate")
+        self.make_network, self.make_optimizer = network, optimizer
+        self.lr_scaling, self.base_batch_size = lr_scaling, base_batch_size
+        self.micro_batch_size, self.ghost_batch_size = micro_batch_size, ghost_batch_size
+        self.clip_norm, self.label_smoothing = clip_norm, label_smoothing
+        self.network: nn.Module | None = None
+        self.evaluation: dict[str, float] = {}  # the last evaluation, by contract 4's names, exact
+        self.examples, self.micro = 0, micro_batch_size
+        self._loss_sum, self._loss_steps = 0.0, 0
+        self._seconds, self._since = 0.0, None
+
+    # what a task says of its outputs -------------------------------------------------------------------
+
+    def loss_sum(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """The sum of the counted elements' losses: outputs [m, C, ...], targets int [m, ...] give a scalar."""
+        return F.cross_entropy(
+            outputs, targets.long(), ignore_index=self.ignore_index, reduction="sum", label_smoothing=label_smoothing
+        )
+
+    def make_metric(self) -> Metric | None:
+        """The metric of one split beside its loss, None if the loss is all."""
+        return None
+
+    def scores(self, loss: float, metric: Metric | None) -> dict[str, float]:
+        """An evaluation's numbers by name, from the mean loss and the filled metric."""
+        return {"loss": loss}
+
+    # the network and its optimizer ---------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        if self.network is not None:
+            return
+        data = self.trainer.datamodule
+        with torch.random.fork_rng():  # the same weights whatever drew random numbers before
+            torch.manual_seed(data.seed)
+            network = self.make_network(*data.dimensions)
+        if has_batch_norm(network):
+            if self.ghost_batch_size is None:
+                raise ValueError(
+                    "the network has batch normalization: set model.ghost_batch_size to the number of examples that "
+                    "its statistics see (32 is usual) or to `global`, or choose a network with norm: group"
+                )
+            network = with_ghost_batches(network, self.ghost_batch_size)
+        number_dropouts(network)
+        self.network = network
+        names = [*data.evaluated, "test"] if self.make_metric() else []
+        self.split_metrics = nn.ModuleDict({n: self.make_metric() for n in names})
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optimizer = self.make_optimizer([p for p in self.network.parameters() if p.requires_grad])
+        ratio = self.trainer.datamodule.batch_size / (self.base_batch_size or 1)
+        factor = {"none": 1.0, "linear": ratio, "sqrt": ratio**0.5}[self.lr_scaling]
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+            group["lr"] = group["initial_lr"] = group["lr"] * factor
+        return optimizer
+
+    # a step --------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        self._trained = [p for p in self.network.parameters() if p.requires_grad]
+        first = self._trained[0]
+        count = sum(p.numel() for p in self._trained)
+        # one buffer for all gradients, the step's loss and the count of ranks that failed: one collective a step
+        self._flat = torch.zeros(count + 2, dtype=first.dtype, device=first.device)
+        views = self._flat[:count].split([p.numel() for p in self._trained])
+        self._views = [v.view_as(p) for v, p in zip(views, self._trained, strict=True)]
+        if self.micro is None:
+            self.micro = -(-self.trainer.datamodule.batch_size // self.trainer.world_size)
+
+    def training_step(self, batch: Any, _: int) -> None:
+        """Make one optimizer step of the global batch `batch`."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        self._set_gradient(batch)
+        if self.clip_norm is not None:
+            norm = self._flat[:-2].norm()
+            self._flat[:-2] *= (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        optimizer.step()
+        progress.increment_completed()
+        self.examples += len(batch)
+        self._loss_sum = self._loss_sum + self._flat[-2].double()
+        self._loss_steps += 1
+
+    def _set_gradient(self, batch: Any) -> None:
+        """Leave the gradient of the global batch's mean loss in `_flat`, its loss and failures behind it."""
+        while True:
+            self._flat.zero_()
+            for p, view in zip(self._trained, self._views, strict=True):
+                p.grad = view  # at every step: Lightning sets gradients to None before each validation
+            error = None
+            try:
+                self._add_gradients(batch)
+            except RuntimeError as e:
+                error = e
+            together = dist.is_initialized()
+            if error is None and not together:
+                return
+            fatal = error is not None and not is_out_of_memory(error)
+            self._flat[-1] = 1000 if fatal else int(error is not None)  # outside except: its tensors are freed
+            if together:
+                dist.all_reduce(self._flat)
+            failures = int(self._flat[-1])
+            if not failures:
+                return
+            self._recover(failures, error)
+
+    def _recover(self, failures: int, error: RuntimeError | None) -> None:
+        if failures >= 1000:
+            raise error or RuntimeError("another rank failed in this step")
+        if self.micro_batch_size is not None or self.micro == 1:
+            raise error or RuntimeError("another rank ran out of memory")
+        self.micro = -(-self.micro // 2)
+
+    def _add_gradients(self, batch: Any) -> None:
+        total = batch.elements()
+        with self.trainer.strategy.block_backward_sync() if dist.is_initialized() else nullcontext():
+            for start, stop in self._micro_batches(len(batch)):
+                part = batch.part(start, stop, self.device)
+                with keyed(part.draw):
+                    outputs = self.network(self._cast(part.inputs))
+                loss = self.loss_sum(outputs, part.targets, self.label_smoothing) / total
+                loss.backward()
+                self._flat[-2] += loss.detach()
+
+    def _micro_batches(self, n: int) -> Iterator[tuple[int, int]]:
+        """This rank's share of n examples, cut into micro-batches at the borders of ghost batches."""
+        if self.ghost_batch_size == "global" and ghost_layers(self.network):
+            yield share(n, self.global_rank, self.trainer.world_size)
+            return
+        unit = self.ghost_batch_size or 1
+        first, last = share(n, self.global_rank, self.trainer.world_size, unit)
+        size = max(self.micro // unit, 1) * unit
+        for start in range(first, last, size):
+            yield start, min(start + size, last)
+
+    def loss_now(self) -> float:
+        """The mean training loss of the last step (waits for the device)."""
+        return float(self._flat[-2])
+
+    def _cast(self, inputs: Tensor) -> Tensor:
+        return inputs.to(self.dtype) if inputs.is_floating_point() else inputs
+
+    # an evaluation -------------------------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, in seconds, without evaluations."""
+        return self._seconds + (time.perf_counter() - self._since if self._since else 0.0)
+
+    def on_train_start(self) -> None:
+        self._since = time.perf_counter()
+
+    def on_validation_start(self) -> None:
+        if self._since is not None:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            self._seconds, self._since = self.seconds, None
+            self._was_training = True
+        else:
+            self._was_training = False
+        self._totals: dict[str, tuple[Tensor, int]] = {}
+        if self.network is not None and ghost_layers(self.network):
+            self._collect_statistics()
+
+    def on_validation_end(self) -> None:
+        if self._was_training:
+            self._since = time.perf_counter()
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def on_train_end(self) -> None:
+        self._seconds, self._since = self.seconds, None
+
+    @torch.no_grad()
+    def _collect_statistics(self) -> None:
+        """Set batch normalization's running statistics on the fixed training subset (protocol rule 9)."""
+        batch = self.trainer.datamodule.whole("trainset")
+        unit = len(batch) if self.ghost_batch_size == "global" else self.ghost_batch_size
+        size = max(EVALUATION_BATCH // unit, 1) * unit
+        with collect(self.network):
+            for start in range(0, len(batch), size):
+                self.network(self._cast(batch.part(start, min(start + size, len(batch)), self.device).inputs))
+
+    def validation_step(self, batch: Any, _: int, dataloader_idx: int = 0) -> None:
+        self._measure(batch, self.trainer.datamodule.evaluated[dataloader_idx])
+
+    def test_step(self, batch: Any, _: int) -> None:
+        self._measure(batch, "test")
+
+    def _measure(self, batch: Any, split: str) -> None:
+        metric = self.split_metrics[split] if split in self.split_metrics else None
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for part in self._evaluation_parts(batch):
+            outputs = self.network(self._cast(part.inputs))
+            total += self.loss_sum(outputs, part.targets).double()
+            if metric is not None:
+                metric.update(outputs, part.targets)
+        self._totals[split] = (total, batch.elements())
+
+    def _evaluation_parts(self, batch: Any) -> Iterator[Any]:
+        first, last = share(len(batch), self.global_rank, self.trainer.world_size)
+        size = EVALUATION_BATCH if self.micro_batch_size is None else min(EVALUATION_BATCH, self.micro_batch_size)
+        for start in range(first, last, size):
+            yield batch.part(start, min(start + size, last), self.device)
+
+    def _scores(self) -> dict[str, float]:
+        scores = {}
+        for split, (total, count) in self._totals.items():
+            if dist.is_initialized():
+                dist.all_reduce(total)
+            metric = self.split_metrics[split] if split in self.split_metrics else None
+            loss = float(total) / count
+            scores |= {f"{split}/{k}": v for k, v in self.scores(loss, metric).items()}
+            if metric is not None:
+                metric.reset()
+        return scores
+
+    def on_validation_epoch_end(self) -> None:
+        scores = self._scores()
+        self.log_dict(scores, logger=self.trainer.state.fn != "fit")
+        self.evaluation = self._position() | scores if self.trainer.state.fn == "fit" else scores
+
+    def _position(self) -> dict[str, float]:
+        position = {
+            "step": self.trainer.global_step,
+            "examples": self.examples,
+            "epoch": self.examples / len(self.trainer.datamodule.splits["train"]),
+            "seconds": self.seconds,
+            "lr": self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"],
+        }
+        if self._loss_steps:
+            position["train/loss"] = float(self._loss_sum) / self._loss_steps
+            self._loss_sum, self._loss_steps = 0.0, 0
+        return position
+
+    def on_test_epoch_end(self) -> None:
+        self.evaluation = self._scores()
+        self.log_dict(self.evaluation)
+
+    def predict_step(self, batch: Any, _: int) -> dict[str, Tensor]:
+        """This rank's share: example ids `index` int64 [n] and the most likely class of each element."""
+        first, last = share(len(batch), self.global_rank, self.trainer.world_size)
+        best = [self.network(self._cast(p.inputs)).argmax(self.class_dimension).cpu() for p in self._evaluation_parts(batch)]
+        return {"index": batch.indices[first:last], "prediction": torch.cat(best)}
+
+    # what others read and what a checkpoint keeps ------------------------------------------------------
+
+    def facts(self) -> dict[str, Any]:
+        """What the run's record says of the task."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        group = optimizer.param_groups[0]
+        plain = {k: v for k, v in group.items() if isinstance(v, bool | int | float | str | list | tuple)}
+        settings = {k: v for k, v in plain.items() if k not in ("params", "lr", "initial_lr", "base_lr")}
+        return {
+            "task": type(self).__name__,
+            "network": getattr(self.network, "name", type(self.network).__name__),
+            "parameters": sum(p.numel() for p in self.network.parameters()),
+            "optimizer": {"name": type(optimizer).__name__, **settings, "clip_norm": self.clip_norm},
+            "lr": {
+                "base": group["base_lr"],
+                "effective": group["initial_lr"],
+                "scaling_rule": self.lr_scaling,
+                "base_batch_size": self.base_batch_size,
+                "schedule": "constant",
+                "warmup": "none",
+            },
+            "batch": {
+                "global": self.trainer.datamodule.batch_size,
+                "micro": self.micro,
+                "ghost": self.ghost_batch_size if ghost_layers(self.network) else None,
+            },
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["progress"] = {
+            "examples": self.examples,
+            "seconds": self.seconds,
+            "micro": self.micro,
+            "loss_sum": float(self._loss_sum),
+            "loss_steps": self._loss_steps,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        progress = checkpoint["progress"]
+        self.examples, self._seconds = progress["examples"], progress["seconds"]
+        self.micro = self.micro_batch_size or progress["micro"]
+        self._loss_sum, self._loss_steps = progress["loss_sum"], progress["loss_steps"]

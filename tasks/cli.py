@@ -1,0 +1,296 @@
+"""The command line: the only place that knows tasks, data, callbacks and run directories all together."""
+
+import gc
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from pytorch_lightning import Trainer
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+# imported so that YAML can name these classes by their short names
+import datamodules.fashion_mnist
+import datamodules.scenes
+import datamodules.text
+import tasks.image_classification
+import tasks.language_modeling
+import tasks.networks.cnn
+import tasks.networks.language
+import tasks.networks.segmentation
+import tasks.segmentation
+import tasks.wandb_logger  # noqa: F401
+from callbacks.convergence_detector import ConvergenceDetector
+from callbacks.evaluation_schedule import EvaluationSchedule
+from callbacks.prediction_writer import PredictionWriter
+from callbacks.progress import Progress
+from callbacks.rolling_checkpoint import AtomicCheckpointIO, RollingCheckpoint, checkpoints
+from callbacks.run_record import RunRecord, write_atomically
+from datamodules.base import InMemoryDataModule
+from tasks.base import ExactBatchTask
+
+USER_ERRORS = (ValueError, OSError, MisconfigurationException)
+# what a run is does not depend on these, so they may differ when it is resumed
+INCIDENTAL = {"trainer": ("logger", "default_root_dir", "devices", "num_nodes"), "progress": ("every", "show")}
+REFUSED = {  # trainer flag: (allowed values, what to use instead)
+    "accumulate_grad_batches": ((None, 1), "model.micro_batch_size: data.batch_size is the global batch already"),
+    "gradient_clip_val": ((None,), "model.clip_norm"),
+    "gradient_clip_algorithm": ((None,), "model.clip_norm"),
+    "max_epochs": ((1,), "data.epochs"),
+    "min_epochs": ((None,), "convergence.stop=false"),
+    "min_steps": ((None,), "convergence.stop=false"),
+    "val_check_interval": ((1,), "evaluation.ratio: evaluations are at geometric steps"),
+    "check_val_every_n_epoch": ((None,), "evaluation.ratio: evaluations are at geometric steps"),
+    "num_sanity_val_steps": ((-1,), "nothing: step 0 is evaluated whole"),
+    "overfit_batches": ((0, 0.0), "data.epochs with a small data set"),
+    "limit_train_batches": ((None, 1.0), "data.epochs or trainer.max_steps"),
+    "limit_val_batches": ((None, 1.0), "a data set with a smaller validation split"),
+    "fast_dev_run": ((False,), "trainer.max_steps=2"),
+    "precision": ((None, "32-true", 32, "32", "64-true", 64, "64", "bf16-mixed", "bf16-true"), "bf16-mixed"),
+}
+
+
+class UserError(Exception):
+    """A person's mistake: one sentence with the mend, exit status 2."""
+
+
+class FinishedError(Exception):
+    """The run directory already holds this very run, finished: nothing to do."""
+
+
+def sentence(message: object) -> str:
+    """What a person needs of jsonargparse's many lines: the option's name and the reason."""
+    text = str(message)
+    key = ".".join(re.findall(r'Parser key "([\w.]+)"', text)[:1] + re.findall(r"NestedArg\(key='([\w.]+)'", text)[:1])
+    noise = r"(Parser key|Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"
+    lines = [re.sub(r"^[\s-]+", "", line) for line in re.sub(r'Parser key "[\w.]+":', "", text).splitlines()]
+    reasons = list(dict.fromkeys(line for line in lines if line and not re.match(noise, line)))
+    reason = " ".join(reasons) or " ".join(text.split())
+    reason = reason.removeprefix(key.split(".")[-1] + ": ")
+    if "backend found" in reason:
+        reason += " Use --trainer.accelerator=cpu, or auto."
+    return f"{key}: {reason}" if key and not reason.startswith(key.split(".")[0] + ".") else reason
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong in one sentence instead of printing the usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        hint = "; `--help` lists the options, `--model.help`, `--data.help` those of the chosen classes"
+        unknown = ("not accepted" in message or "unrecognized" in message) and hint not in message
+        raise UserError(sentence(message) + (hint if unknown else "")) from ex
+
+
+class Cli(LightningCLI):
+    """LightningCLI with this project's callbacks, run directories and error messages."""
+
+    verb = "fit"  # only its parser is built: that is most of the start-up
+
+    @classmethod
+    def subcommands(cls) -> dict[str, set[str]]:
+        skip = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "return_predictions"}
+        skip |= {"verbose", "weights_only"} | ({"ckpt_path"} if cls.verb == "fit" else set())
+        return {cls.verb: skip}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(EvaluationSchedule, "evaluation")
+        parser.add_lightning_class_args(ConvergenceDetector, "convergence")
+        parser.add_lightning_class_args(RunRecord, "run")
+        parser.add_lightning_class_args(Progress, "progress")
+        parser.add_lightning_class_args(RollingCheckpoint, "checkpoint")
+
+    # before anything is built ---------------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        for flag, (allowed, instead) in REFUSED.items():
+            if config.trainer.get(flag) not in allowed:
+                raise UserError(f"trainer.{flag}={config.trainer[flag]} contradicts exact batches: use {instead}")
+        dump = self._essence(yaml.safe_load(self._dump(config)))
+        if config.run.name is None:
+            digest = hashlib.sha256(json.dumps(dump, sort_keys=True).encode()).hexdigest()[:8]
+            config.run.name = f"b{dump['data']['init_args']['batch_size']}-s{dump['seed_everything']}-{digest}"
+            dump["run"]["name"] = config.run.name
+        self.directory = Path(config.trainer.default_root_dir) / config.run.study / config.run.name
+        if self.subcommand == "fit":
+            self._look_for_a_run(dump)
+        elif config.ckpt_path is None:
+            config.ckpt_path = self._newest_checkpoint()
+            if config.ckpt_path is None:
+                raise UserError(f"{self.directory} holds no checkpoint: fit this run first, or give --ckpt_path")
+
+    def _dump(self, config: Any) -> str:
+        return self._parser(self.subcommand).dump(config, skip_none=False, skip_link_targets=False)
+
+    @staticmethod
+    def _essence(dump: dict[str, Any]) -> dict[str, Any]:
+        for key in ("config", "ckpt_path", "checkpoint"):
+            dump.pop(key, None)
+        for part, names in INCIDENTAL.items():
+            dump[part] = {k: v for k, v in dump[part].items() if k not in names}
+        return dump
+
+    def _newest_checkpoint(self) -> str | None:
+        found = checkpoints(self.directory)
+        return str(found[0]) if found else None
+
+    def _look_for_a_run(self, dump: dict[str, Any]) -> None:
+        """Resume the run that the directory holds, or refuse another's."""
+        self.resume_from = None
+        try:
+            record = json.loads((self.directory / "record.json").read_text())
+            saved = self._essence(yaml.safe_load((self.directory / "config.yaml").read_text()))
+        except FileNotFoundError:
+            return
+        if saved != dump:
+            raise UserError(
+                f"{self.directory} already holds another run, which differs in {_difference(saved, dump)}: "
+                "give another --run.name, or delete that directory"
+            )
+        if record["status"] not in ("running", "failed"):
+            raise FinishedError(
+                f"{self.directory} holds this run, finished: {record['status']} at step {record['final'].get('step')}; "
+                "give another --run.name to run it again"
+            )
+        self.resume_from = self._newest_checkpoint()
+
+    # building -------------------------------------------------------------------------------------------
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except USER_ERRORS as error:
+            raise UserError(sentence(error)) from error
+
+    def instantiate_trainer(self, **options: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**options)
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        return trainer
+
+    def after_instantiate_classes(self) -> None:
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, RollingCheckpoint | PredictionWriter):
+                callback.directory = self.directory
+
+    # running --------------------------------------------------------------------------------------------
+
+    def before_fit(self) -> None:
+        if self.trainer.is_global_zero:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.directory / "config.yaml", self._dump(self.config.fit))
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        options = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand == "fit":
+            options["ckpt_path"] = self.resume_from
+            if self.resume_from and self.trainer.is_global_zero:
+                print(f"resuming from {self.resume_from}", file=sys.stderr)
+        return options
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except USER_ERRORS as error:
+            if self.trainer.global_step:
+                raise
+            raise UserError(sentence(error)) from error
+
+    def after_fit(self) -> None:
+        """Read the test split, once, at the stop (protocol rule 4), and say how the run ended."""
+        record = next(c for c in self.trainer.callbacks if isinstance(c, RunRecord))
+        if record.record["status"] != "diverged" and "test" in self.datamodule.splits:
+            self.trainer.test(self.model, self.datamodule, verbose=False)
+        if self.trainer.is_global_zero:
+            final = record.record["final"]
+            test = record.record["test"] or {}
+            scores = "".join(f", {name} {value:.4g}" for name, value in test.items())
+            print(f"{record.record['status']} at step {final['step']:,}{scores}: {self.directory}", file=sys.stderr)
+
+
+def _difference(a: Any, b: Any, path: str = "") -> str:
+    """The dotted name of the first setting in which two configs differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in [*a, *(k for k in b if k not in a)]:
+            if a.get(key) != b.get(key):
+                return _difference(a.get(key), b.get(key), f"{path}.{key}".lstrip("."))
+    return f"{path} ({a} there, {b} here)"
+
+
+def config_first(args: Sequence[str]) -> list[str]:
+    """Put --config options before all others: jsonargparse lets a later file override earlier flags silently."""
+    verb, rest, first, others = args[:1], list(args[1:]), [], []
+    while rest:
+        option = rest.pop(0)
+        if option in ("--config", "-c") and rest:
+            first += [option, rest.pop(0)]
+        else:
+            (first if option.startswith(("--config=", "-c=")) else others).append(option)
+    return [*verb, *first, *others]
+
+
+def _quiet() -> None:
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+
+
+def run(args: Sequence[str]) -> None:
+    """Run `fit`, `validate`, `test` or `predict` with `args`; may be called many times in one process."""
+    os.environ.pop("PL_GLOBAL_SEED", None)
+    argv, sys.argv = sys.argv, sys.argv[:1]
+    Cli.verb = args[0]
+    try:
+        Cli(
+            ExactBatchTask,
+            InMemoryDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            trainer_defaults={
+                "default_root_dir": "runs",
+                "max_epochs": 1,
+                "val_check_interval": 1,
+                "check_val_every_n_epoch": None,
+                "num_sanity_val_steps": -1,
+                "logger": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,
+                "callbacks": [PredictionWriter()] if args[0] == "predict" else [],
+            },
+            args=config_first(args),
+        )
+    finally:
+        sys.argv = argv
+        torch.use_deterministic_algorithms(False)
+        gc.collect()
+
+
+def main(args: Sequence[str]) -> int:
+    """Run a verb; 0 for a finished run (also a diverged one), 2 for a user's mistake, 130 after Ctrl-C."""
+    _quiet()
+    try:
+        run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except FinishedError as note:
+        print(note, file=sys.stderr)
+    except SystemExit as exit_:  # Lightning's answer to Ctrl-C, after the record is written
+        return 130 if exit_.code == 1 else exit_.code
+    return 0

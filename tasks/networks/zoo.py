@@ -1,0 +1,91 @@
+"""Ready-made classifiers of torchvision and timm: images [B, C, H, W] -> logits [B, classes]."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from tasks.networks.norm import Norm, with_keyed_dropout, with_norm
+
+
+class TorchvisionNetwork(nn.Module):
+    """Any classification network of torchvision by its name, from random weights unless `weights` names some.
+
+    `options` goes to torchvision's builder as it is. Other than 3 channels exchanges the first convolution.
+    Raises ValueError for a name or an option that torchvision does not know, and for auxiliary outputs.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        name: str = "resnet18",
+        norm: Norm = "batch",
+        groups: int = 8,
+        zero_init_residual: bool = False,
+        options: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.name = name
+        from torchvision.models import get_model
+
+        try:
+            network = get_model(name, num_classes=num_classes, **(options or {}))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"torchvision refuses the network {name}: {error}") from error
+        if getattr(network, "aux_logits", False):
+            raise ValueError(f"{name} has auxiliary outputs; add options: {{aux_logits: false}}.")
+        if in_channels != 3:
+            _set_input_channels(network, in_channels)
+        self.network = with_keyed_dropout(with_norm(network, norm, groups, zero_init_residual))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+
+class TimmNetwork(nn.Module):
+    """Any network of timm by its name, from random weights unless `options` holds `pretrained: true`.
+
+    `options` goes to timm as it is. Raises ValueError for a name or an option that timm does not know.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        name: str = "resnet18",
+        norm: Norm = "batch",
+        groups: int = 8,
+        zero_init_residual: bool = False,
+        options: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.name = name
+        import timm  # 1.5 s
+
+        try:
+            network = timm.create_model(
+                name, num_classes=num_classes, in_chans=in_channels, **(options or {})
+            )
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"timm refuses the network {name}: {error}") from error
+        self.network = with_keyed_dropout(with_norm(network, norm, groups, zero_init_residual))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)
+
+
+def _set_input_channels(network: nn.Module, channels: int) -> None:
+    """Exchange the first convolution for one of the same kind with `channels` input channels."""
+    name, first = next(
+        (name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)
+    )
+    parent, _, child = name.rpartition(".")
+    new = nn.Conv2d(
+        channels,
+        first.out_channels,
+        first.kernel_size,
+        stride=first.stride,
+        padding=first.padding,
+        bias=first.bias is not None,
+    )
+    setattr(network.get_submodule(parent), child, new)

@@ -1,0 +1,31 @@
+"""Semantic segmentation: one class a pixel; pixels of class 255 do not count."""
+
+from collections.abc import Callable
+
+from torch import nn
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from tasks.base import ExactBatchTask
+
+
+class Segmentation(ExactBatchTask):
+    """Cross-entropy per valid pixel and miou (intersection over union, mean over the classes present).
+
+    Args:
+        network: called with (channels, classes); any of segmentation-models-pytorch through
+            `tasks.networks.segmentation.segmentation_network`.
+    """
+
+    metrics = ("loss", "miou")
+    ignore_index = 255
+
+    def __init__(self, network: Callable[[int, int], nn.Module], **options) -> None:
+        super().__init__(network, **options)
+
+    def make_metric(self) -> Metric:
+        classes = self.trainer.datamodule.dimensions[-1]
+        return MulticlassJaccardIndex(classes, ignore_index=self.ignore_index, validate_args=False)
+
+    def scores(self, loss: float, metric: Metric) -> dict[str, float]:
+        return {"loss": loss, "miou": round(float(metric.compute()), 7)}
