@@ -36,15 +36,15 @@ def drawn(truth, sizes, tau, random, seeds=5, scatter=0.08, diverging=0.0) -> Fi
     return FitData(sizes[kept], medians, float(within), int(kept.sum()) * seeds)
 
 
-def b2_interval(data: FitData):
+def interval(data: FitData, factor: float):
     fitted = fits.fit(family_of(data, PRIMARY), data.log_steps, data.within, data.runs)
-    return size_interval(data, fitted, 2.0)
+    return size_interval(data, fitted, factor)
 
 
-def coverage(truth, sizes, tau, studies, seed=0, **options) -> float:
+def coverage(truth, sizes, tau, studies, seed=0, factor=2.0, **options) -> float:
     random = np.random.default_rng(seed)
-    true = float(truth.size_at(2.0, sizes[0])[0])
-    found = [b2_interval(drawn(truth, sizes, tau, random, **options)) for _ in range(studies)]
+    true = float(truth.size_at(factor, sizes[0])[0])
+    found = [interval(drawn(truth, sizes, tau, random, **options), factor) for _ in range(studies)]
     return float(np.mean([i.low <= true <= i.high for i in found]))
 
 
@@ -70,4 +70,12 @@ def test_b2_is_covered_in_93_to_98_percent(grid, truth, tau):
 def test_b2_is_covered_where_divergence_rises_with_the_batch(truth):
     found = coverage(TRUTHS[truth], GRIDS["10 sizes"], 0.05, studies=1000, diverging=0.3)
     print(f"B2 coverage with divergence to 30 %, {truth}: {100 * found:.1f} %")
+    assert found >= 0.93 - 0.014
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("truth", TRUTHS)
+def test_the_end_of_linear_scaling_is_covered(truth):
+    found = coverage(TRUTHS[truth], GRIDS["10 sizes"], 0.05, studies=1000, factor=1.25)
+    print(f"B_lin coverage, tau 0.05, {truth}: {100 * found:.1f} %")
     assert found >= 0.93 - 0.014

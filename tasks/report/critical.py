@@ -184,7 +184,9 @@ def critical(curve: Curve, view: View = PRIMARY, full: bool = True) -> Critical 
     fitted = fits.fit(family_of(data, view), data.log_steps, data.within, data.runs)
     b2 = size_interval(data, fitted, 2.0)
     found = Critical(data, b2, False, [], size_interval(data, fitted, 1.25), fit=fitted)
-    if fitted is None or not full:
+    if not full:
+        return found
+    if fitted is None:
         return replace(found, why_not=reasons_not_identified(curve, data, b2, fitted, []))
     candidates = candidates_of(data)
     chosen, near = choose(candidates)

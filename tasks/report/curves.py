@@ -10,7 +10,7 @@ from tasks.report.read import Hit, Run, look_up
 COUNTED = ("reached", "budget", "diverged")  # the ends that are results; failed and running are not
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observation:
     """One run's answer to one target."""
 
@@ -39,7 +39,7 @@ class Observation:
         return math.sqrt(low * high) if low > 0 else high
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Point:
     """All that was seen at one batch size of one curve."""
 
@@ -71,7 +71,7 @@ class Point:
         return median_interval([o.bracket(unit) for o in self.counted])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """Steps to one target against batch size, all else the same: one line of a figure."""
 
@@ -81,7 +81,7 @@ class Curve:
     points: list[Point]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Workload:
     """One target on one data set and network in one study: what one figure shows."""
 
@@ -110,13 +110,16 @@ class Workload:
 
 def optimizer_settings(record: dict) -> dict:
     """Give the optimizer's scalar settings without its name and rate."""
-    return {k: v for k, v in record["optimizer"].items() if k not in ("name", "lr")}
+    settings = {k: v for k, v in record["optimizer"].items() if k not in ("name", "lr")}
+    return {k: str(v) if isinstance(v, list | dict) else v for k, v in settings.items()}
 
 
 def setting(record: dict) -> tuple:
-    """Give what a tuned curve may choose at each batch size: rate, warm-up and optimizer settings."""
+    """Give what a tuned curve may choose at each batch size: rate, warm-up, optimizer, length of a decay."""
     own = tuple(sorted((k, str(v)) for k, v in optimizer_settings(record).items()))
-    return (record["lr"]["effective"], str(record["lr"].get("warmup")), own)
+    decays = record["lr"].get("schedule", "constant") != "constant"
+    length = look_up(record, "budget.max_steps") if decays else None
+    return (record["lr"]["effective"], str(record["lr"].get("warmup")), own, length)
 
 
 def arm(record: dict) -> tuple:
@@ -136,9 +139,9 @@ def fixed_settings(record: dict) -> tuple:
 def is_tuned(observations: list[Observation]) -> bool:
     """Tell a curve tuned at each size from fixed ones: no rule carries the rate, and several were tried."""
     records = [o.run.record for o in observations]
-    if records[0]["lr"]["scaling_rule"] != "none" or records[0]["lr"].get("base_batch_size"):
-        return False
-    return len({setting(record) for record in records}) > 1
+    return (
+        records[0]["lr"]["scaling_rule"] == "none" and len({setting(record)[:-1] for record in records}) > 1
+    )
 
 
 def group(items, key) -> dict:

@@ -10,7 +10,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 LOG_STEP = 0.02  # of the grid of critical batch sizes: 2 %
-POWERS = np.exp(np.linspace(np.log(0.4), np.log(6.0), 28))
+MIDDLE_LOGIT = 3.0  # slopes at the middle size that every p offers: from 0.05 to 0.95
+POWERS = np.exp(np.linspace(np.log(0.08), np.log(6.0), 40))  # near 0 the curve is a power law
 POWERS = POWERS / POWERS[np.abs(POWERS - 1).argmin()]  # the hyperbola itself is one of them
 
 
@@ -95,8 +96,12 @@ def critical_grid(sizes: tuple[float, ...]) -> np.ndarray:
 @lru_cache(maxsize=32)
 def softened(sizes: tuple[float, ...]) -> Hyperbolas:
     """Make the three-parameter family over a range of sizes."""
-    critical, power = np.meshgrid(critical_grid(sizes), POWERS)
-    return Hyperbolas(sizes, critical.ravel(), power.ravel())
+    first, last = np.log(critical_grid(sizes)[[0, -1]])
+    middle, count = np.log(np.array(sizes)).mean(), round((last - first) / LOG_STEP)
+    reach = MIDDLE_LOGIT / POWERS
+    spans = np.minimum(first, middle - reach), np.maximum(last, middle + reach)
+    critical = np.exp(np.linspace(*spans, count))  # [count, powers]
+    return Hyperbolas(sizes, critical.T.ravel(), np.repeat(POWERS, count))
 
 
 @lru_cache(maxsize=32)
