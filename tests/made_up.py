@@ -30,7 +30,7 @@ def hit(steps: float, size: int, metric: str = "val/accuracy") -> Hit:
     low, high = steps / 1.01, steps * 1.01
     rules = ("median", "first", "consecutive") if math.isfinite(steps) else ()
     bracket = {"steps": (low, high), "examples": (low * size, high * size), "seconds": (low, high)}
-    return Hit(metric, "max", 0.8, status, {rule: bracket for rule in rules})
+    return Hit(metric, "max", 0.8, status, dict.fromkeys(rules, bracket))
 
 
 def run(hits: list[Hit], size: int, seed: int, curve: dict | None = None, **changes) -> Run:
@@ -51,7 +51,9 @@ def run(hits: list[Hit], size: int, seed: int, curve: dict | None = None, **chan
     return Run(f"{record['study']}/{np.random.default_rng().random()}", record, hits, curve_given=curve or {})
 
 
-def study(steps, sizes=SIZES, seeds=5, scatter=0.02, tuned=True, metrics=("val/accuracy",), each=None, **changes):
+def study(
+    steps, sizes=SIZES, seeds=5, scatter=0.02, tuned=True, metrics=("val/accuracy",), each=None, **changes
+):
     """Make runs at each size and seed; `steps` is one function or one per metric.
 
     A tuned study has its own rate at each size. `each(size, seed)` gives further arguments of a run.

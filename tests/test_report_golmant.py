@@ -62,7 +62,7 @@ def test_golmant_2(expected, runs):
     [
         (S, study(hyperbola(500))),
         (C, study(hyperbola(EXAMPLES))),
-        (I, study(hyperbola(25_000), scatter=0.1)),
+        (I, study(hyperbola(30_000), scatter=0.1)),
         (N, []),
     ],
 )
@@ -157,7 +157,7 @@ def matched(gap: float, val: float, train: float, scatter: float = 0.02):
     def each(size, seed):
         noise = 0.001 * np.sin(11 * seed + size)
         top = 0.9 - (gap / 100 if size >= SIZES[-2] else 0) + noise
-        return {"curve": {"step": [0, 5, 9], "trainset/loss": [2.0, 1.0, 0.2], "val/accuracy": [0.1, 0.5, top]}}
+        return {"curve": {"step": [0, 5, 9], "trainset/loss": [2.0, 1.0, 0.2], "val/accuracy": [0, 0.5, top]}}
 
     return study((hyperbola(train), hyperbola(val)), metrics=BOTH, each=each, scatter=scatter)
 
@@ -180,7 +180,8 @@ def failing(error_at: float, fails_at: int, **changes):
     """Linear scaling whose approximation error passes 1 at one size and which fails from another on."""
 
     def each(size, seed):
-        return {"final": {"step": 9, "linear_error/absolute": (size / error_at) * math.exp(0.1 * math.sin(seed))}}
+        error = size / error_at * math.exp(0.1 * math.sin(seed))
+        return {"final": {"step": 9, "linear_error/absolute": error}}
 
     same = {"tuned": False, "lr__scaling_rule": "linear", "lr__base_batch_size": 16}
     return study(lambda b: math.inf if b >= fails_at else power(0.9)(b), each=each, **(same | changes))
@@ -244,7 +245,8 @@ def horizons(speedup: float, gain: float, lengths=(1000, 2000, 4000)):
     for k, length in enumerate(lengths):
         last = len(lengths) - 1
         speed = speedup if last and k == last else 1.0
-        runs.append(decaying(length, lambda b, v=speed: hyperbola(500)(b) / v, SIZES[-1:], gain * k / max(last, 1)))
+        points = gain * k / max(last, 1)
+        runs.append(decaying(length, lambda b, v=speed: hyperbola(500)(b) / v, SIZES[-1:], points))
     return runs
 
 

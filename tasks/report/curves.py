@@ -126,7 +126,8 @@ def arm(record: dict) -> tuple:
     """Give what is the same all along a curve, whether tuned or not."""
     names = ("optimizer.name", "lr.scaling_rule", "lr.base_batch_size", "lr.schedule", "batch.ghost")
     names += ("batch.epoch_end", "batch.sampling", "precision")
-    return tuple((name, look_up(record, name)) for name in names)
+    recipe = ", ".join(record["recipe"]) or "baseline" if "recipe" in record else None
+    return (*((name, look_up(record, name)) for name in names), ("recipe", recipe))
 
 
 def fixed_settings(record: dict) -> tuple:

@@ -39,11 +39,10 @@ class Part:
     @property
     def verdict(self) -> str:
         """Decide this part alone."""
-        low = self.above if self.above is not None else -math.inf
-        high = self.below if self.below is not None else math.inf
-        if self.interval.low > low and self.interval.high < high:
+        i, above, below = self.interval, self.above, self.below
+        if (above is None or i.low > above) and (below is None or i.high < below):
             return SUPPORTED
-        outside = self.interval.high < low or self.interval.low > high
+        outside = (above is not None and i.high < above) or (below is not None and i.low > below)
         return CONTRADICTED if outside else INCONCLUSIVE
 
     @property

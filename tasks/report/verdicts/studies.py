@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from tasks.report.critical import Critical, critical
-from tasks.report.curves import Curve, Observation, Point, Workload, group
+from tasks.report.curves import COUNTED, Curve, Observation, Point, Workload, group
 from tasks.report.fit_data import PRIMARY, View, half
 from tasks.report.intervals import Interval, difference_interval, median_interval, proportion, ratio_interval
 from tasks.report.read import look_up
@@ -179,6 +179,13 @@ def steps_ratio(a: Point, b: Point, view: View) -> Interval:
         logs = [{seed: math.log(v) for seed, v in values.items()} for values in (x, y)]
         return difference_interval(*logs).mapped(math.exp)
     return ratio_interval(*(median_interval([(v, v) for v in values.values()]) for values in (x, y)))
+
+
+def every_run(workload: Workload) -> list[Observation]:
+    """List all runs of a workload that have a result, trials included."""
+    points = [p for c in workload.curves for p in c.points]
+    runs = dict.fromkeys(o for p in points for o in (*p.observations, *p.trials))
+    return [o for o in runs if o.status in COUNTED]
 
 
 def by_seed(

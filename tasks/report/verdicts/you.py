@@ -2,14 +2,15 @@
 
 import math
 import re
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
 
-from tasks.report.curves import Curve, Observation, Workload
+from tasks.report.curves import Curve, Observation, Workload, choose, setting
 from tasks.report.distance import DISTANCE, Growth, growth
 from tasks.report.fit_data import View, half
-from tasks.report.intervals import NOTHING, Interval, difference_interval
+from tasks.report.intervals import NOTHING, Interval, difference_interval, proportion
 from tasks.report.verdicts import studies as s
 from tasks.report.verdicts.decide import Evidence, Missing, Part
 from tasks.report.verdicts.golmant import SHARE, deficit_share
@@ -41,10 +42,10 @@ def diffusion(workloads: list[Workload], view: View, wins: str) -> Found:
             known = [g for g in fits if isinstance(g, Growth)]
             if len(points) < 4 or len(known) < len(fits) or not known:
                 continue
-            log, power = (np.mean([g.low > GAIN for g in known]), np.mean([g.high < -GAIN for g in known]))
-            share = log if wins == "log" else power
-            against = power if wins == "log" else log
-            interval = Interval(float(share), float(share), 1 - float(against))
+            log, power = sum(g.low > GAIN for g in known), sum(g.high < -GAIN for g in known)
+            won, lost = (log, power) if wins == "log" else (power, log)
+            surely, perhaps = proportion(won, len(known)), proportion(len(known) - lost, len(known))
+            interval = replace(surely, high=perhaps.high)
             part = Part(
                 f"share of runs in which the {wins} form wins by more than {GAIN:g} in AIC",
                 interval,
@@ -116,10 +117,13 @@ def claim_8(workloads: list[Workload], view: View) -> Found:
                 s.by_seed(r, partial(value_at, axis=DISTANCE, at=reach * (1 - MATCHED / 2)))
                 for r in (first, last)
             ]
-            return s.evidence(
-                [Part("share of the gap that matched distances close", shrinkage(ends, there), above=0.25)],
-                (w, curve),
-            )
+            share = shrinkage(ends, there)
+            half_or_more = Interval(share.value, share.value, math.inf)
+            parts = [
+                Part("share of the gap that matched distances close", share, above=0.25),
+                Part("the gap shrinks by half or more", half_or_more, above=0.5),
+            ]
+            return s.evidence(parts, (w, curve))
     return Missing(f"no study with {DISTANCE} in 5 seeds at both ends of the batch sizes, matched within 5 %")
 
 
@@ -161,45 +165,52 @@ def known_at_both_ends(curve: Curve) -> bool:
     return all(s.test_accuracy(o) is not None and "trainset/accuracy" in o.run.final for o in runs)
 
 
-def has_warmup(curve: Curve) -> bool:
-    """Say whether a curve's runs warm up."""
-    return any(warms(o.run.record) for p in curve.points for o in p.observations)
-
-
 def warms(record: dict) -> bool:
     """Say whether a record names a warm-up."""
     return str(record["lr"].get("warmup")).lower() not in ("none", "0", "0.0", "")
 
 
+def arms_at_sizes(workload: Workload, view: View) -> dict[int, dict[str, list[Observation]]]:
+    """Give, by batch size, the best runs of linear scaling, and of LARS with and without warm-up."""
+    found: dict[int, dict[str, list[Observation]]] = {}
+    for o in s.every_run(workload):
+        name, rule = o.run.record["optimizer"]["name"], o.run.record["lr"]["scaling_rule"]
+        kind = "LARS, warm-up" if warms(o.run.record) else "LARS"
+        if name == "SGD" and rule == "linear":
+            kind = "linear"
+        elif name != "LARS":
+            continue
+        if o.run.batch_size != view.drop:
+            found.setdefault(o.run.batch_size, {}).setdefault(kind, []).append(o)
+    for arms in found.values():
+        for kind, runs in arms.items():
+            best = choose(runs)
+            arms[kind] = [o for o in runs if setting(o.run.record) == best]
+    return found
+
+
 def claim_11(workloads: list[Workload], view: View) -> Found:
     """Linear scaling fails at a batch size where warm-up with layer-wise ratios still trains."""
+    kinds = ("linear", "LARS, warm-up", "LARS")
     for w in workloads:
-        linear = next(
-            (
-                c
-                for c in w.curves
-                if c.facts["lr.scaling_rule"] == "linear" and c.facts["optimizer.name"] == "SGD"
-            ),
-            None,
-        )
-        lars = [c for c in w.curves if c.facts["optimizer.name"] == "LARS"]
-        warm, cold = (next((c for c in lars if has_warmup(c) == kind), None) for kind in (True, False))
-        if not (linear and warm and cold):
+        reach = {
+            size: {k: arrivals(runs) for k, runs in arms.items()}
+            for size, arms in arms_at_sizes(w, view).items()
+            if set(kinds) <= set(arms) and min(len({o.seed for o in runs}) for runs in arms.values()) >= 5
+        }
+        if not reach:
             continue
-        sizes = [
-            p.batch_size for p in linear.points if s.at_size(warm, p.batch_size) and p.n >= s.LEAST_SEEDS
-        ]
-        sizes = [b for b in sizes if s.at_size(warm, b).n >= s.LEAST_SEEDS and b != view.drop]
-        if not sizes:
-            continue
-        best = max(
-            sizes, key=lambda b: s.arrival(s.at_size(warm, b)).value - s.arrival(s.at_size(linear, b)).value
-        )
+        best = max(reach, key=lambda b: reach[b]["LARS, warm-up"].value - reach[b]["linear"].value)
         parts = [
-            Part(f"P(linear scaling arrives) at B = {best}", s.arrival(s.at_size(linear, best)), below=0.5),
-            Part(f"P(warm-up + LARS arrives) at B = {best}", s.arrival(s.at_size(warm, best)), above=0.5),
+            Part(f"P(linear scaling arrives) at B = {best}", reach[best]["linear"], below=0.5),
+            Part(f"P(warm-up + LARS arrives) at B = {best}", reach[best]["LARS, warm-up"], above=0.5),
         ]
-        return s.evidence(parts, (w, linear), (w, warm), (w, cold))
+        return s.evidence(parts, *((w, c) for c in w.curves))
     return Missing(
         "no study with linear scaling, LARS with warm-up, and LARS without as control, 5 seeds each"
     )
+
+
+def arrivals(runs: list[Observation]) -> Interval:
+    """Give the share of runs that arrived."""
+    return proportion(sum(o.status == "reached" for o in runs), len(runs))

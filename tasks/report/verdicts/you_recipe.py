@@ -18,13 +18,6 @@ OPTIMIZERS = ("SGD", "LARS", "LAMB")
 UNTUNED, TUNED = "untuned baseline", "baseline"
 
 
-def every_run(workload: Workload) -> list[Observation]:
-    """List all runs of a workload that have a result, trials included."""
-    points = [p for c in workload.curves for p in c.points]
-    runs = dict.fromkeys(o for p in points for o in (*p.observations, *p.trials))
-    return [o for o in runs if o.status in ("reached", "budget", "diverged")]
-
-
 def accuracy(o: Observation) -> float | None:
     """Give test accuracy in per cent; 0 for a run that diverged, which has none."""
     found = s.test_accuracy(o)
@@ -33,7 +26,7 @@ def accuracy(o: Observation) -> float | None:
 
 def by_recipe(workload: Workload, view: View) -> dict[frozenset, dict[int, float]]:
     """Give test accuracy by seed for each set of ingredients; the record's `recipe` names them."""
-    runs = [o for o in every_run(workload) if isinstance(o.run.record.get("recipe"), list)]
+    runs = [o for o in s.every_run(workload) if isinstance(o.run.record.get("recipe"), list)]
     found = {}
     for ingredients, same in group(runs, lambda o: frozenset(o.run.record["recipe"])).items():
         values = s.by_seed(sorted(same, key=lambda o: o.seed), accuracy)
@@ -78,7 +71,7 @@ def claim_1(workloads: list[Workload], view: View) -> Found:
     }
     if None in baselines.values():
         return Missing(f"no runs of the {' or the '.join(k for k, v in baselines.items() if v is None)}")
-    size = max(o.run.batch_size for o in every_run(w))
+    size = max(o.run.batch_size for o in s.every_run(w))
     critical = [
         s.critical_of(c, view, False)
         for v, c in s.tuned_curves(workloads)
@@ -165,7 +158,7 @@ def best_difference(a: list[Observation], b: list[Observation], k: int) -> Inter
 def claim_10(workloads: list[Workload], view: View) -> Found:
     """At full batch LAMB beats LARS and LARS beats momentum, with equal tuning budgets."""
     for w in workloads:
-        runs = [o for o in every_run(w) if s.test_accuracy(o) is not None or o.status == "diverged"]
+        runs = [o for o in s.every_run(w) if s.test_accuracy(o) is not None or o.status == "diverged"]
         size = max((o.run.batch_size for o in runs), default=0)
         if size < w.data["train_examples"]:
             continue
