@@ -85,7 +85,8 @@ def candidates_of(data: FitData) -> list[Candidate]:
     rows = [("power law", fits.predictions_of_line(x, y), power_b2)]
     for make in (shapes.hyperbola, shapes.softened, shapes.pieces):
         family = make(tuple(x))
-        best = fits.sums_of_squares(y[None], family.at_sizes)[0].argmin()
+        centred, norms = family.centred
+        best = (norms - 2 * centred @ (y - y.mean())).argmin()
         rows.append((family.name, fits.predictions(family, y), family.size_at(2.0, x[0])[best]))
     rows.append(
         ("isotonic", fits.predictions_of_isotonic(x, y), fits.size_at(x, fits.isotonic_steps(y), 2.0))

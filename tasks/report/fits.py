@@ -79,7 +79,8 @@ def fit(family: Hyperbolas | Pieces, log_steps: np.ndarray, within: float = 0.0,
     dof = len(log_steps) - family.parameters
     if dof < 1:
         return None
-    squares = sums_of_squares(log_steps[None], family.at_sizes)[0]
+    y, (shapes, norms) = log_steps - log_steps.mean(), family.centred
+    squares = np.maximum((y**2).sum() + norms - 2 * shapes @ y, 0)
     return Fit(family, log_steps, squares, dof, within, max(runs - len(log_steps), 0))
 
 

@@ -30,6 +30,12 @@ class Family:
         """Give log S up to its height at the studied sizes, [shapes, sizes]."""
         return self.log_steps(np.array(self.sizes))
 
+    @cached_property
+    def centred(self) -> tuple[np.ndarray, np.ndarray]:
+        """Give the shapes at the studied sizes without their height, and their sums of squares."""
+        shapes = self.at_sizes - self.at_sizes.mean(axis=1, keepdims=True)
+        return shapes, (shapes**2).sum(axis=1)
+
 
 @dataclass(frozen=True, eq=False)
 class Hyperbolas(Family):

@@ -1,6 +1,7 @@
 """Golmant et al. 2018, claims 1 to 13, each decided as its row of the protocol says."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from tasks.report.verdicts import studies as s
 from tasks.report.verdicts.decide import Evidence, Missing, Part
 
 NO_TUNED = Missing("no classification curve tuned at 5 or more batch sizes with 5 or more seeds each")
+WIDEST = 3.0  # of a share, on either side, that is looked at
 LEAST_DEFICIT = 1.0  # points of test accuracy, below which there is nothing to share out
 SHARE = "train deficit / test deficit, where the latter exceeds 1 point"
 Found = Evidence | Missing
@@ -195,10 +197,21 @@ def deficit_share(first: list, last: list) -> Interval:
     if not gap.low > LEAST_DEFICIT:
         return NOTHING
     value = train_gap.value / gap.value
-    # Share above r means train gap - r x test gap above 0: the ends are where its interval meets 0 (Fieller).
-    grid = np.linspace(value - 3, value + 3, 601)
-    inside = [r for r in grid if zero_inside(combined(train[0], test[0], r), combined(train[1], test[1], r))]
-    return Interval(value, min(inside, default=value), max(inside, default=value), gap.dof)
+    # The share is r where train gap - r x test gap is 0: r is inside as long as its interval holds 0 (Fieller).
+
+    def inside(r: float) -> bool:
+        return zero_inside(combined(train[0], test[0], r), combined(train[1], test[1], r))
+
+    return Interval(value, edge(inside, value, -WIDEST), edge(inside, value, WIDEST), gap.dof)
+
+
+def edge(inside: Callable[[float], bool], start: float, reach: float) -> float:
+    """Find by halving where `inside` ends on the way from `start` to `start + reach`."""
+    near, far = 0.0, 1.0
+    for _ in range(20):
+        middle = (near + far) / 2
+        near, far = (middle, far) if inside(start + reach * middle) else (near, middle)
+    return start + reach * near
 
 
 def combined(train: dict[int, float], test: dict[int, float], share: float) -> dict[int, float]:
