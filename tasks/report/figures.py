@@ -3,17 +3,21 @@
 import math
 from pathlib import Path
 
+import numpy as np
+
+from tasks.report.critical import Critical
 from tasks.report.curves import Curve, Workload
 from tasks.report.style import batch_axis, figure, log_axis, look
 
 
-def draw_points(axes, curve: Curve, index: int, shift: float) -> None:
+def draw_points(axes, curve: Curve, index: int, shift: float, fitted: bool) -> None:
     """Draw medians with intervals, single seeds, and runs that never arrived, where they stopped."""
     seen = [(p, p.interval("steps")) for p in curve.points if p.n]
     there = [(p.batch_size * shift, i) for p, i in seen if math.isfinite(i.value)]
     style = look(index)
     x, y = [x for x, _ in there], [i.value for _, i in there]
-    axes.plot(x, y, **style, label=curve.name, zorder=3, markersize=5)
+    line = "none" if fitted else "-"
+    axes.plot(x, y, **style, label=curve.name, zorder=3, markersize=5, linestyle=line)
     for at, i in there:
         if math.isfinite(i.low):
             axes.plot([at, at], [i.low, i.high if math.isfinite(i.high) else i.value], color=style["color"])
@@ -49,12 +53,28 @@ def missing_legend(axes, workload: Workload) -> None:
         axes.plot([], [], "x", color="#444444", label=f"diverged ({counts['diverged']} runs)")
 
 
-def steps_to_target(workload: Workload, files: list[Path]) -> None:
+def draw_fit(axes, found: Critical | None, index: int, shift: float) -> None:
+    """Draw the fitted curve and, where it is identified, the critical batch size with its interval."""
+    if found is None or found.fit is None:
+        return
+    sizes = np.geomspace(found.data.sizes[0], found.data.sizes[-1], 60)
+    colour = look(index)["color"]
+    axes.plot(sizes * shift, found.fit.curve(sizes), color=colour, alpha=0.35, linewidth=4, zorder=1)
+    if found.identified:
+        axes.axvspan(found.b2.low, found.b2.high, color=colour, alpha=0.08, zorder=0)
+        axes.axvline(found.b2.value, color=colour, linestyle=":", zorder=0)
+
+
+def steps_to_target(
+    workload: Workload, pairs: list[tuple[Curve, Critical | None]], files: list[Path]
+) -> None:
     """Draw steps to the target against batch size, log-log."""
     with figure(files) as axes:
         for index, curve in enumerate(workload.curves):
             shift = 1.03 ** (index - (len(workload.curves) - 1) / 2)  # so that curves do not hide each other
-            draw_points(axes, curve, index, shift)
+            found = dict(pairs)[curve]
+            draw_points(axes, curve, index, shift, fitted=bool(found and found.fit))
+            draw_fit(axes, found, index, shift)
         perfect_scaling(axes, workload)
         missing_legend(axes, workload)
         batch_axis(axes, [p.batch_size for c in workload.curves for p in c.points])

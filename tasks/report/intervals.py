@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -53,14 +54,19 @@ def log_median(values: np.ndarray) -> float:
     return float(high if math.isinf(high) or low <= 0 else math.sqrt(low * high))
 
 
-def order_statistics(values: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
-    """Give the distribution-free interval of the median; None with fewer than 6 values, too few for 95 %."""
-    n = len(values)
-    rank = int(stats.binom.ppf((1 - level) / 2, n, 0.5))
-    if rank < 1:
-        return None
-    values = np.sort(values)
-    return float(values[rank - 1]), float(values[n - rank])
+@lru_cache
+def rank_of(n: int) -> int:
+    """Give the rank of the order statistics, from either end, that hold the median of n values in 95 %."""
+    return int(stats.binom.ppf(0.025, n, 0.5))
+
+
+def order_statistics(low: np.ndarray, high: np.ndarray) -> tuple[float, float] | None:
+    """Give the distribution-free interval of the median of values that lie in (low, high].
+
+    None with fewer than 6 values, too few for 95 %.
+    """
+    rank = rank_of(len(low))
+    return (float(np.sort(low)[rank - 1]), float(np.sort(high)[-rank])) if rank else None
 
 
 def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
@@ -76,7 +82,7 @@ def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
     low, high = np.array(brackets, dtype=float).T
     values = np.where(low > 0, np.sqrt(low * high), high)
     median = log_median(values)
-    free = order_statistics(values)
+    free = order_statistics(low, high)
     if free:
         return Interval(median, *free)
     finite = np.log(values[np.isfinite(values) & (values > 0)])

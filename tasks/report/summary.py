@@ -2,16 +2,13 @@
 
 import math
 
-from tasks.report.critical import Critical, critical
+from tasks.report.critical import Critical
 from tasks.report.curves import Curve, Point, Workload
 from tasks.report.intervals import Interval
+from tasks.report.verdicts.claims import CLAIMS, claim_summary
+from tasks.report.verdicts.decide import Verdict
 
 Analysis = list[tuple[Workload, list[tuple[Curve, Critical | None]]]]
-
-
-def analyse(found: list[Workload]) -> Analysis:
-    """Work out what every curve says."""
-    return [(w, [(c, critical(c)) for c in w.curves]) for w in found]
 
 
 def plain_number(value):
@@ -97,13 +94,14 @@ def curve_summary(workload: Workload, curve: Curve, found: Critical | None) -> d
     return summary
 
 
-def summary(analysis: Analysis, left_out: list[tuple[str, str]]) -> dict:
+def summary(analysis: Analysis, verdicts: dict[str, Verdict], left_out: list[tuple[str, str]]) -> dict:
     """Give the whole report."""
     workloads = [curve_summary(w, c, found) for w, curves in analysis for c, found in curves]
     return plain_number(
         {
             "version": 1,
             "workloads": workloads,
+            "claims": [claim_summary(claim, verdicts[claim.id]) for claim in CLAIMS],
             "left_out": [{"path": path, "reason": reason} for path, reason in left_out],
         }
     )

@@ -197,7 +197,7 @@ def deficit_share(first: list, last: list) -> Interval:
     if not gap.low > LEAST_DEFICIT:
         return NOTHING
     value = train_gap.value / gap.value
-    # The share is r where train gap - r x test gap is 0: r is inside as long as its interval holds 0 (Fieller).
+    # The share is the r where train gap - r x test gap is 0: inside while its interval holds 0 (Fieller).
 
     def inside(r: float) -> bool:
         return zero_inside(combined(train[0], test[0], r), combined(train[1], test[1], r))

@@ -24,8 +24,9 @@ critical_of = lru_cache(maxsize=4096)(critical)
 
 
 def trusted(workloads: Iterable[Workload]) -> list[Workload]:
-    """Leave out smoke and demonstration studies, which decide nothing."""
-    return [w for w in workloads if not w.study.lower().startswith(("smoke", "demo"))]
+    """Leave out smoke and demonstration studies, and numbers from outside: they decide nothing."""
+    own = [w for w in workloads if w.data.get("train_examples")]
+    return [w for w in own if not w.study.lower().startswith(("smoke", "demo"))]
 
 
 def seeds(points: Iterable[Point]) -> int:

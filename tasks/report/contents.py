@@ -1,0 +1,172 @@
+"""What the report's tables hold."""
+
+import math
+
+from tasks.report.critical import Critical
+from tasks.report.curves import Curve, Point, Workload
+from tasks.report.intervals import Interval, proportion
+from tasks.report.tables import Table
+from tasks.report.verdicts.claims import CLAIMS
+from tasks.report.verdicts.decide import Verdict
+
+Pairs = list[tuple[Curve, Critical | None]]
+COUNTS = {
+    "reached": "reached",
+    "censored": "budget",
+    "diverged": "diverged",
+    "failed": "failed",
+    "running": "running",
+}
+
+
+def medians(point: Point) -> tuple[float, ...]:
+    """Give what a point costs: steps, examples, seconds."""
+    return tuple(point.interval(unit).value for unit in ("steps", "examples", "seconds"))
+
+
+def on_front(point: Point, others: list[Point]) -> bool:
+    """Say whether no other batch size is as cheap in steps, examples and seconds and cheaper in one."""
+    mine = [v for v in medians(point) if not math.isnan(v)]
+    if not all(math.isfinite(v) for v in mine):
+        return False
+    rivals = [[v for v in medians(p) if not math.isnan(v)] for p in others if p is not point]
+    same = [r for r in rivals if len(r) == len(mine)]
+    return not any(all(a <= b for a, b in zip(r, mine, strict=True)) and r != mine for r in same)
+
+
+def point_rows(curve: Curve) -> list[list]:
+    """Give a curve's rows of the table of points."""
+    points = [p for p in curve.points if p.observations]
+    steps = {p.batch_size: p.interval("steps") for p in points if p.n}
+    first = next((b for b in sorted(steps) if math.isfinite(steps[b].value)), None)
+    rows = []
+    for p in points:
+        s = steps.get(p.batch_size)
+        speedup = steps[first].value / s.value if s and first is not None and s.value > 0 else math.nan
+        cost = p.batch_size / first / speedup if first is not None and speedup > 0 else math.nan
+        marks = [m for m, yes in (("untuned", p.untuned), ("Pareto", on_front(p, points))) if yes]
+        counts = [p.count(status) for status in COUNTS.values()]
+        units = [p.interval(unit) for unit in ("steps", "examples", "seconds")]
+        share = proportion(p.count("reached"), p.n)
+        rows.append([curve.name, p.batch_size, p.n, *counts, share, *units, speedup, cost, ", ".join(marks)])
+    return rows
+
+
+def points_table(workload: Workload) -> Table:
+    """List every point of a workload with counts, and medians with 95 % intervals."""
+    columns = ["curve", "batch size", "n", *COUNTS, "P(reach)", "steps", "examples", "seconds"]
+    columns += ["speed-up", "cost ratio", "marks"]
+    rows = [row for curve in workload.curves for row in point_rows(curve)]
+    note = (
+        "Medians over seeds with 95 % intervals; a run that spent its budget or diverged counts as ∞. "
+        "Speed-up and cost ratio are against the smallest batch that arrived. Pareto: no other size is as "
+        "cheap in steps, examples and seconds. Untuned: the best rate lies at an edge of those tried."
+    )
+    return Table("Every batch size", columns, rows, note)
+
+
+def critical_row(name: str, curve: Curve, found: Critical | None) -> list:
+    """Give one curve's row of the table of critical batch sizes."""
+    nothing = Interval(math.nan, math.nan, math.nan)
+    if found is None:
+        return [name, curve.name, "no", nothing, "too few points", nothing, nothing, nothing, math.nan, ""]
+    return [
+        *(name, curve.name, "yes" if found.identified else "no", found.b2),
+        "" if found.identified else found.bound,
+        *(found.hyperbola, found.linear_end, found.useful_end, found.hyperbola_lack_of_fit),
+        "; ".join(found.why_not),
+    ]
+
+
+def critical_table(analysis: list[tuple[Workload, Pairs]]) -> Table:
+    """List what every curve says about batch size."""
+    columns = ["workload", "curve", "identified", "B2 (E ≤ 2 min E)", "B2 is", "hyperbola B_crit"]
+    columns += ["end of linear scaling", "doubling saves ≥ 20 % up to", "lack of fit p", "why not identified"]
+    rows = [critical_row(f"{w.name}, {w.target}", c, k) for w, pairs in analysis for c, k in pairs]
+    note = (
+        "B2 is the largest batch that needs at most twice the examples of the cheapest; on a curve not tuned "
+        "at each size it is the saturation batch of its rule. ∞ means beyond the largest batch studied."
+    )
+    return Table("Critical batch sizes", columns, rows, note)
+
+
+def doublings_table(pairs: Pairs) -> Table | None:
+    """List what each doubling of the batch saves and costs."""
+    rows = []
+    for curve, found in pairs:
+        for size, saves in found.doublings if found else []:
+            costs = Interval(*(100 * (1 - 2 * s) for s in (saves.value, saves.high, saves.low)))
+            rows.append([curve.name, size, 2 * size, saves.mapped(lambda s: 100 * s), costs])
+    columns = ["curve", "from", "to", "saves % of the steps", "costs % more examples"]
+    return Table("The next doubling", columns, rows) if rows else None
+
+
+def forms_table(pairs: Pairs) -> Table | None:
+    """Compare the forms of curve by how well they predict a batch size left out."""
+    rows = []
+    for curve, found in pairs:
+        for c in found.candidates if found else []:
+            rows.append([curve.name, c.name, c.error, c.b2, "chosen" if c.name == found.chosen else ""])
+    note = (
+        "Error: root mean square of log steps at each size when predicted from the others. "
+        "The simplest form within one standard error of the best is chosen."
+    )
+    return Table("Forms of curve", ["curve", "form", "error", "B2", ""], rows, note) if rows else None
+
+
+def trust_table(pairs: Pairs) -> Table | None:
+    """Say how far each fit can be trusted."""
+    rows = []
+    for curve, found in pairs:
+        if found and found.fit:
+            left_out = "; ".join(f"{size:,}: {reason}" for size, reason in found.data.left_out.items())
+            ends = [
+                found.sensitivity.get(f"without the {end} size", math.nan) for end in ("smallest", "largest")
+            ]
+            rows.append([curve.name, found.tau, found.largest_residual, *ends, left_out])
+    columns = ["curve", "scatter between sizes (log)", "largest residual (log)", "B2 without smallest"]
+    return (
+        Table("How far to trust it", [*columns, "B2 without largest", "not fitted"], rows) if rows else None
+    )
+
+
+def verdict_table(verdicts: dict[str, Verdict]) -> Table:
+    """List all claims with what was decided."""
+    rows = []
+    for claim in CLAIMS:
+        v = verdicts[claim.id]
+        effect = v.main.interval if v.main else Interval(math.nan, math.nan, math.nan)
+        what = v.main.what if v.main else ""
+        share = round(100 * v.censored) if not math.isnan(v.censored) else math.nan
+        rows.append(
+            [claim.id, claim.statement, v.verdict, what, effect, v.n, share, v.reason, v.scale, claim.rerun]
+        )
+    columns = [
+        "claim",
+        "statement",
+        "verdict",
+        "measure",
+        "effect",
+        "n",
+        "% not arrived",
+        "reason",
+        "scale",
+        "rerun",
+    ]
+    return Table("Verdicts", columns, rows)
+
+
+def parts_table(verdict: Verdict) -> Table:
+    """List the parts that a verdict was made of."""
+    rows = []
+    for p in verdict.parts:
+        wanted = " and ".join(
+            f"{w} {m:.3g}" for w, m in (("above", p.above), ("below", p.below)) if m is not None
+        )
+        rows.append([p.what, p.interval, wanted, p.verdict])
+    return Table("Parts", ["measure", "effect", "claim says", "decides"], rows)
+
+
+def robustness_table(verdict: Verdict) -> Table:
+    """List the verdict and its effect under every other view."""
+    return Table("Robustness", ["view", "verdict", "effect"], [list(row) for row in verdict.robustness])
