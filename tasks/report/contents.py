@@ -3,9 +3,11 @@
 import math
 
 from tasks.report.critical import Critical
-from tasks.report.curves import Curve, Point, Workload
+from tasks.report.curves import COUNTED, Curve, Point, Workload
 from tasks.report.intervals import Interval, proportion
+from tasks.report.survival import log_normal_median, turnbull_median
 from tasks.report.tables import Table
+from tasks.report.tuning import best_of, shallue
 from tasks.report.verdicts.claims import CLAIMS
 from tasks.report.verdicts.decide import Verdict
 
@@ -112,6 +114,52 @@ def forms_table(pairs: Pairs) -> Table | None:
         "The simplest form within one standard error of the best is chosen."
     )
     return Table("Forms of curve", ["curve", "form", "error", "B2", ""], rows, note) if rows else None
+
+
+def methods_table(curves: list[Curve]) -> Table:
+    """Lay other ways to score a batch size beside the median."""
+    rows = []
+    for curve in curves:
+        for p in (p for p in curve.points if p.n):
+            best = shallue(p)
+            others = [turnbull_median(p), log_normal_median(p), best[0] if best else math.nan]
+            rows.append(
+                [curve.name, p.batch_size, p.interval("steps").value, *others, best[1] if best else ""]
+            )
+    note = (
+        "Turnbull and log-normal take a spent budget as right-censored where it stopped; the fit leaves out "
+        "runs that diverged. Shallue: the fewest steps of any trial, at its first measurement past the goal."
+    )
+    columns = [
+        "curve",
+        "batch size",
+        "median",
+        "Turnbull median",
+        "log-normal median",
+        "Shallue's steps",
+        "trial",
+    ]
+    return Table("Steps by other methods", columns, rows, note)
+
+
+def budget_table(curves: list[Curve]) -> Table | None:
+    """Show how each batch size looks with fewer trials to tune it."""
+    tuned = [c for c in curves if c.tuned and any(len(p.trials) > 2 for p in c.points)]
+    if not tuned:
+        return None
+    sizes = [len(p.trials) for c in tuned for p in c.points if p.trials]
+    budgets = sorted({1, *(2**k for k in range(1, 12) if 2**k < min(sizes)), min(sizes)})
+    rows = []
+    for c in tuned:
+        for p in (p for p in c.points if p.trials):
+            steps = [o.value("steps") for o in p.trials if o.status in COUNTED]
+            rows.append(
+                [c.name, p.batch_size, *(best_of(steps, k) if len(steps) >= k else math.nan for k in budgets)]
+            )
+    columns = ["curve", "batch size", *(f"best of {k}" for k in budgets)]
+    return Table(
+        "Steps by tuning budget", columns, rows, "Median of the fewest steps among k trials drawn at random."
+    )
 
 
 def trust_table(pairs: Pairs) -> Table | None:

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cache
 
 from tasks.report.intervals import Interval, median_interval
 from tasks.report.read import Hit, Run, look_up
@@ -66,6 +67,7 @@ class Point:
         """Give each counted run's cost in this unit, infinite where the target was not reached."""
         return [o.value(unit, rule) for o in self.counted]
 
+    @cache  # noqa: B019  points live as long as the report does
     def interval(self, unit: str) -> Interval:
         """Give the median over seeds with its 95 % interval."""
         return median_interval([o.bracket(unit) for o in self.counted])

@@ -21,14 +21,13 @@ def draw_points(axes, curve: Curve, index: int, shift: float, fitted: bool) -> N
     for at, i in there:
         if math.isfinite(i.low):
             axes.plot([at, at], [i.low, i.high if math.isfinite(i.high) else i.value], color=style["color"])
-    for p, _ in seen:
-        for o in p.counted:
-            at, stopped = p.batch_size * shift, o.run.stopped_at("steps")
-            if o.status == "reached":
-                axes.plot(at, o.value("steps"), ".", color=style["color"], alpha=0.35, markersize=4)
-            else:
-                marker = "^" if o.status == "budget" else "x"
-                axes.plot(at, stopped, marker, color=style["color"], markerfacecolor="none", alpha=0.8)
+    runs = [(p.batch_size * shift, o) for p, _ in seen for o in p.counted]
+    marks = {"reached": (".", 0.35, 4), "budget": ("^", 0.8, 6), "diverged": ("x", 0.8, 6)}
+    for status, (marker, alpha, size) in marks.items():
+        ended = [(x, o) for x, o in runs if o.status == status]
+        at = [o.value("steps") if status == "reached" else o.run.stopped_at("steps") for _, o in ended]
+        look_of = {"color": style["color"], "alpha": alpha, "markersize": size, "markerfacecolor": "none"}
+        axes.plot([x for x, _ in ended], at, marker, **look_of)
 
 
 def perfect_scaling(axes, workload: Workload) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.report import contents, page
@@ -13,6 +14,7 @@ from tasks.report.read import Run
 from tasks.report.sources import read_sources
 from tasks.report.summary import summary
 from tasks.report.tables import Table, plain, write_csv
+from tasks.report.targets import chosen_again, parse
 from tasks.report.verdicts.claims import CLAIMS, decide
 from tasks.report.verdicts.decide import Verdict
 
@@ -47,6 +49,7 @@ def section_of(w: Workload, pairs: list[tuple[Curve, Critical | None]], name: st
     """Draw one workload and write its tables."""
     points = contents.points_table(w)
     more = (contents.doublings_table(pairs), contents.forms_table(pairs), contents.trust_table(pairs))
+    more += (contents.methods_table(w.curves), contents.budget_table(w.curves))
     tables = [points, *(t for t in more if t)]
     for table in tables:
         write_csv(table, out / "tables" / f"{name}-{slug(table.title)}.csv")
@@ -65,12 +68,14 @@ def claimed(verdicts: dict[str, Verdict]) -> tuple[Table, list[page.Claimed]]:
     ]
 
 
-def make_report(sources: list[Path], out: Path) -> str:
+def make_report(sources: list[Path], out: Path, targets: Sequence[str] = ()) -> str:
     """Write the whole report; give the text to print, whose last line is the path of the page."""
+    wishes = [parse(text) for text in targets]
     runs, left_out = read_sources(sources)
+    runs = chosen_again(runs, wishes) if wishes else runs
     found = workloads(runs)
     if not found:
-        raise ValueError("no run has a target, so there are no steps to measure; set targets in the config.")
+        raise ValueError("no run has a target to measure steps to; choose one with --target METRIC>=VALUE.")
     (out / "tables").mkdir(parents=True, exist_ok=True)
     analysis = [(w, [(c, critical(c)) for c in w.curves]) for w in found]
     verdicts = decide(found)

@@ -22,7 +22,7 @@ REQUIRED = {
     "task": str,
     "seed": int,
     "data.name": str,
-    "data.train_examples": int,
+    "data.train_examples": (int, type(None)),
     "network": str,
     "optimizer.name": str,
     "lr.base": NUMBER,

@@ -1,11 +1,11 @@
 """Every kind of source a report can be made from."""
 
-import csv
 import json
 import math
 from pathlib import Path
 
-from tasks.report.read import Hit, Run, UnusableError, check_record, read_runs
+from tasks.report import wandb_export
+from tasks.report.read import Hit, Run, UnusableError, read_runs
 
 EXAMPLES_IN_AN_EPOCH = {"resnet": 1_281_167}  # where MLPerf counts epochs: ImageNet's training images
 LARGEST_EPOCHS = 5_000  # above it, what MLPerf calls "epochs to converge" are samples
@@ -34,14 +34,14 @@ def read_source(source: Path) -> Found:
         return read_runs(source)
     try:
         if source.suffix == ".csv":
-            return read_wandb_table(source)
+            return wandb_export.read_table(source)
         content = json.loads(source.read_text())
     except (UnicodeDecodeError, ValueError) as error:
         return [], [(str(source), f"neither JSON nor CSV ({error})")]
     if isinstance(content, dict) and all(is_reference_point(p) for p in content.values()):
         return read_mlperf(source, content)
     if isinstance(content, list):
-        return read_wandb_runs(source, content)
+        return wandb_export.read_list(source, content)
     return [], [(str(source), "neither MLPerf reference points nor a W&B export")]
 
 
@@ -95,66 +95,3 @@ def reference_runs(source: Path, name: str, point: dict) -> list[Run]:
         }
         runs.append(Run(f"{source}: {name} #{i}", record, [hit]))
     return runs
-
-
-def nested(flat: dict) -> dict:
-    """Turn dotted or slashed names such as `batch.global` and `targets.0.status` into nested fields."""
-    tree: dict = {}
-    for name, value in flat.items():
-        *parents, last = name.replace("record/", "record.").split(".")
-        here = tree
-        for parent in parents:
-            here = here.setdefault(parent, {})
-        here[last] = value
-    return as_lists(tree.get("record", tree))
-
-
-def as_lists(tree):
-    """Turn dictionaries with keys 0, 1, ... into lists, throughout."""
-    if not isinstance(tree, dict):
-        return tree
-    tree = {key: as_lists(value) for key, value in tree.items()}
-    if tree and all(key.isdigit() for key in tree):
-        return [tree[key] for key in sorted(tree, key=int)]
-    return tree
-
-
-def cell(text: str):
-    """Read a CSV cell as JSON where it is JSON, else as text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def read_wandb_table(source: Path) -> Found:
-    """Read the CSV export of a W&B runs table whose columns hold the record's fields under dotted names."""
-    with open(source, newline="") as file:
-        rows = list(csv.DictReader(file))
-    flat = [{key: cell(value) for key, value in row.items() if key and value} for row in rows]
-    return checked(source, [(nested(row), {}) for row in flat])
-
-
-def read_wandb_runs(source: Path, content: list) -> Found:
-    """Read a JSON list of W&B runs ({"config", "summary", "history"}) that mirror the record."""
-    found = []
-    for item in content:
-        item = item if isinstance(item, dict) else {}
-        flat = {**(item.get("config") or {}), **(item.get("summary") or {})}
-        history = item.get("history") or []
-        names = dict.fromkeys(name for row in history for name in row)
-        found.append((nested(flat), {n: [row.get(n, math.nan) for row in history] for n in names}))
-    return checked(source, found)
-
-
-def checked(source: Path, found: list[tuple[dict, dict]]) -> Found:
-    """Check records from an export as those of run directories are."""
-    runs, left_out = [], []
-    for i, (record, curve) in enumerate(found):
-        try:
-            record, hits = check_record(record)
-        except UnusableError as reason:
-            left_out.append((f"{source}: row {i + 1}", str(reason)))
-        else:
-            runs.append(Run(f"{source}: {record['run']}", record, hits, curve_given=curve))
-    return runs, left_out
