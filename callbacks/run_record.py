@@ -87,10 +87,11 @@ class RunRecord(Callback):
     Args:
         study: the folder of runs that belong together.
         name: the run's own folder (null: made from batch size, seed and a hash of the config).
+        plan: the frozen plan that the run belongs to: its hash, the stage, and what the stage before found.
     """
 
-    def __init__(self, study: str = "default", name: str | None = None) -> None:
-        self.study, self.name = study, name
+    def __init__(self, study: str = "default", name: str | None = None, plan: dict[str, Any] | None = None) -> None:
+        self.study, self.name, self.plan = study, name, plan
         self.record: dict[str, Any] = {}
 
     def directory(self, trainer: Trainer) -> Path:
@@ -132,7 +133,7 @@ class RunRecord(Callback):
             "final": {},
             "test": None,
             "cost": {"peak_memory_bytes": None, "energy_joules": None},
-            "plan": None,
+            "plan": self.plan,
             "versions": versions(),
             "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
             "ended": None,

@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from datamodules.keyed import example_keys, uniform
 from datamodules.variant import Variant
 
 ENDLESS = 10**9  # steps of a run whose end is left to the trainer or to the convergence detector
+LOOK_AHEAD = 16  # parts, of which a streamed split decodes as many as keep its workers busy
 TRAIN_SUBSET = 2_000  # training examples measured in evaluation mode (protocol rule 5)
 
 Draw = Callable[[int, int], Tensor]
@@ -24,7 +25,7 @@ Prepare = Callable[[Tensor, Tensor, Draw | None], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Examples:
-    """A split in memory: inputs [N, ...], targets [N, ...], counted elements a example [N] (None: one each)."""
+    """A split in memory: inputs and targets [N, ...], counted elements an example [N] (None: one each)."""
 
     inputs: Tensor
     targets: Tensor
@@ -37,6 +38,9 @@ class Examples:
         """The examples of `indices` int64 [n], as a split of their own."""
         elements = None if self.elements is None else self.elements[indices]
         return Examples(self.inputs[indices], self.targets[indices], elements)
+
+    def expect(self, plan: Sequence[Tensor]) -> None:
+        """Hear which indices will be asked for, part after part, the next one first."""
 
     def digest(self) -> bytes:
         """A hash of the contents."""
@@ -57,11 +61,21 @@ class Batch:
     """A whole *global* batch, not gathered yet: example ids int64 [B] in their order, and counted elements.
 
     It has no `.to`, so Lightning leaves it alone; each part is gathered and moved by itself, and memory
-    does not grow with B.
+    does not grow with B. `following` are the next batch's ids. Where `exact` is false, `elements` are a guess
+    and the parts' targets must be counted.
     """
 
-    def __init__(self, examples: Examples, indices: Tensor, prepare: Prepare, key: tuple[int, int] | None) -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        indices: Tensor,
+        prepare: Prepare,
+        key: tuple[int, int] | None,
+        following: Tensor | None = None,
+        exact: bool = True,
+    ) -> None:
         self.indices, self._examples, self._prepare, self._key = indices, examples, prepare, key
+        self._following, self.exact = following, exact
         # a running count, so that any share of the batch knows its elements without a collective
         counts = None if examples.elements is None else examples.elements[indices].to(torch.int64)
         self._cumulative = None if counts is None else torch.cat([counts.new_zeros(1), counts.cumsum(0)])
@@ -75,6 +89,15 @@ class Batch:
         if self._cumulative is None:
             return stop - start
         return int(self._cumulative[stop] - self._cumulative[start])
+
+    def parts(self, spans: Sequence[tuple[int, int]], device: torch.device) -> Iterator[Part]:
+        """The parts at these (start, stop), one after the other; what comes next is read meanwhile."""
+        plan = [self.indices[start:stop] for start, stop in spans]
+        if self._following is not None:
+            plan += [self._following[start:stop] for start, stop in spans]
+        for i, (start, stop) in enumerate(spans):
+            self._examples.expect(plan[i : i + LOOK_AHEAD])
+            yield self.part(start, stop, device)
 
     def part(self, start: int, stop: int, device: torch.device) -> Part:
         """Gather positions start to stop and move them to `device`."""
@@ -145,15 +168,18 @@ class Order:
 class GlobalBatches:
     """The training loader: global batches from number `k` on; `k` is all its state (lightning.md, resume)."""
 
-    def __init__(self, order: Order, steps: int, make: Callable[[Tensor, int], Batch]) -> None:
+    def __init__(self, order: Order, steps: int, make: Callable[[Tensor, int, Tensor | None], Batch]) -> None:
         self.order, self.steps, self.make, self.k = order, steps, make, 0
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[Batch]:
+        following = None
         for k in range(self.k, self.steps):
-            batch = self.make(self.order.batch(k), k)
+            indices = self.order.batch(k) if following is None else following
+            following = self.order.batch(k + 1) if k + 1 < self.steps else None
+            batch = self.make(indices, k, following)
             self.k = k + 1
             yield batch  # nothing may stand after the last yield
 
@@ -219,6 +245,10 @@ class InMemoryDataModule(LightningDataModule):
         """
         return inputs, targets
 
+    def exact(self, training: bool) -> bool:
+        """Whether a batch's counted elements are known before its targets are read and augmented."""
+        return True
+
     @property
     def seed(self) -> int:
         """The run's one seed (`seed_everything`)."""
@@ -271,16 +301,17 @@ class InMemoryDataModule(LightningDataModule):
         return name | sizes | {"elements_per_example": elements} | variant
 
     def train_dataloader(self) -> GlobalBatches:
-        examples = self.splits["train"]
-        seed = self.seed
-        return GlobalBatches(
-            self.order, self.steps, lambda indices, k: Batch(examples, indices, self.prepare, (seed, k))
-        )
+        examples, seed = self.splits["train"], self.seed
+
+        def make(indices: Tensor, k: int, following: Tensor | None) -> Batch:
+            return Batch(examples, indices, self.prepare, (seed, k), following, self.exact(training=True))
+
+        return GlobalBatches(self.order, self.steps, make)
 
     def whole(self, split: str) -> Batch:
         """All examples of a split, in order, for evaluation."""
         examples = self.splits[split]
-        return Batch(examples, torch.arange(len(examples)), self.prepare, None)
+        return Batch(examples, torch.arange(len(examples)), self.prepare, None, exact=self.exact(training=False))
 
     def val_dataloader(self) -> list[WholeSplit]:
         return [WholeSplit(self.whole(split)) for split in self.evaluated]

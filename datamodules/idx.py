@@ -1,4 +1,4 @@
-"""The IDX files of MNIST and its kin (http://yann.lecun.com/exdb/mnist): plain or gzipped."""
+"""The IDX files of MNIST and its kin: plain or gzipped."""
 
 import gzip
 import math
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import Examples
+from datamodules.images import check_labels
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -36,23 +37,25 @@ def read_file(path: Path, dimensions: int) -> Tensor:
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).view(shape)
 
 
-def find(root: Path, name: str) -> Path:
+def find(root: Path, name: str, data_set: str) -> Path:
     """The file `name` or `name.gz` in `root` or, where torchvision puts it, in `root/<data set>/raw`."""
-    for pattern in (name, f"{name}.gz", f"*/raw/{name}", f"*/raw/{name}.gz"):
-        for path in sorted(root.glob(pattern)):
-            return path
+    for folder in (root, root / data_set / "raw"):
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
     raise FileNotFoundError(f"no {name} or {name}.gz in {root}: data.root must hold the four IDX files")
 
 
-def read_folder(root: Path, classes: int) -> dict[str, Examples]:
-    """`train` and `test` of a folder of the four files: images uint8 [N, 1, H, W], labels int64 [N]."""
+def read_folder(root: Path, classes: int, data_set: str = "") -> dict[str, Examples]:
+    """`train` and `test` of a folder of the four files: images uint8 [N, 1, 28, 28], labels int64 [N]."""
     splits = {}
     for split, (images_name, labels_name) in FILES.items():
-        images_path, labels_path = find(root, images_name), find(root, labels_name)
+        images_path, labels_path = (find(root, name, data_set) for name in (images_name, labels_name))
         images, labels = read_file(images_path, 3), read_file(labels_path, 1).long()
-        if len(images) != len(labels) or not len(images):
-            raise ValueError(f"{images_path} has {len(images)} images, {labels_path} {len(labels)} labels")
-        if labels.max() >= classes:
-            raise ValueError(f"{labels_path} has class {labels.max()}: the classes are 0 to {classes - 1}")
+        if images.shape[1:] != (28, 28):
+            raise ValueError(
+                f"{images_path} has images of {tuple(images.shape[1:])} pixels: (28, 28) was expected"
+            )
+        check_labels(labels_path, labels, len(images), classes)
         splits[split] = Examples(images.unsqueeze(1), labels)
     return splits

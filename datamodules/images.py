@@ -1,7 +1,17 @@
-"""What image data sets share on the device."""
+"""What data sets of images of one class share."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+from urllib.error import URLError
 
 import torch
 from torch import Tensor
+
+from datamodules.augment import Augmentation
+from datamodules.base import Draw, Examples, InMemoryDataModule
+from datamodules.variant import Variant
 
 
 def standardize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -9,3 +19,96 @@ def standardize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...])
     scale = images.new_tensor([255 * s for s in std], dtype=torch.float32).view(-1, 1, 1)
     shift = images.new_tensor([255 * m for m in mean], dtype=torch.float32).view(-1, 1, 1)
     return (images.float() - shift) / scale
+
+
+def hold_out(splits: dict[str, Examples], n: int) -> dict[str, Examples]:
+    """Make the last n training examples the validation split; their order must be shuffled already."""
+    train = splits["train"]
+    if not 0 < n < len(train):
+        raise ValueError(f"cannot hold out {n} of {len(train)} training examples for validation")
+    at = torch.arange(len(train))
+    return splits | {"train": train.at(at[:-n]), "val": train.at(at[-n:])}
+
+
+def join(parts: list[Examples]) -> Examples:
+    """The examples of all parts, in order."""
+    return Examples(torch.cat([p.inputs for p in parts]), torch.cat([p.targets for p in parts]))
+
+
+def check_labels(path: Path, labels: Tensor, images: int, classes: int) -> None:
+    """ValueError naming `path` unless there is a label of 0 to classes - 1 for each of so many images."""
+    if not images or len(labels) != images:
+        raise ValueError(
+            f"{path}: {images} images and {len(labels)} labels, where as many and some were expected"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise ValueError(f"{path} has class {wrong}: the classes are 0 to {classes - 1}")
+
+
+class ClassImages(InMemoryDataModule):
+    """Images of one class each, in memory as bytes; the last training images are held out for validation.
+
+    A subclass gives the facts below and `read`.
+
+    Args:
+        root: the folder of the data set's files, or with `download` the one to put them into.
+        download: fetch the files through torchvision where they are missing.
+        augmentation: of the training images (null: none).
+        val_examples: training images held out for validation (null: the data set's own number).
+    """
+
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]  # of the training images, each channel's, in [0, 1]
+    held_out: int
+    fetch: Callable  # torchvision's class, which knows the addresses
+
+    def __init__(
+        self,
+        root: str | None = None,
+        download: bool = False,
+        augmentation: Augmentation | None = None,
+        val_examples: int | None = None,
+        batch_size: int = 64,
+        epochs: float | None = None,
+        epoch_end: Literal["wrap", "keep"] = "wrap",
+        variant: Variant | None = None,
+    ) -> None:
+        super().__init__(batch_size, epochs, epoch_end, variant)
+        self.root, self.download = root, download
+        self.augmentation = augmentation or Augmentation()
+        self.val_examples = self.held_out if val_examples is None else val_examples
+        self.dimensions = (len(self.mean), self.classes)
+
+    @abstractmethod
+    def read(self, root: Path) -> dict[str, Examples]:
+        """`train` and `test` of the files in `root`: images uint8 [N, C, H, W], labels int64 [N]."""
+
+    def fetch_all(self, root: Path) -> None:
+        """Download what `read` needs."""
+        self.fetch(root, download=True)
+
+    def prepare_data(self) -> None:
+        if not self.download:
+            return
+        name = type(self).__name__
+        if self.root is None:
+            raise ValueError(f"data.download needs data.root, the folder to put {name} into")
+        try:
+            self.fetch_all(Path(self.root))
+        except (URLError, OSError, RuntimeError) as error:  # RuntimeError: torchvision's, of a damaged file
+            raise ValueError(
+                f"could not download {name} into {self.root} ({error}): put its files there by hand"
+            ) from error
+
+    def load(self) -> dict[str, Examples]:
+        if self.root is None:
+            raise ValueError(f"data.root is not set: give the folder of {type(self).__name__}'s files")
+        return hold_out(self.read(Path(self.root)), self.val_examples)
+
+    def prepare(self, inputs: Tensor, targets: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
+        if draw is None:
+            return standardize(inputs, self.mean, self.std), targets
+        moved = standardize(self.augmentation.move(inputs, draw), self.mean, self.std)
+        return self.augmentation.blank(moved, draw), targets

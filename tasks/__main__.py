@@ -25,13 +25,13 @@ def main(args: Sequence[str] | None = None) -> int:
     if verb == "report":
         from tasks.report.command import main as run
     elif verb == "sweep":
-        from tasks.sweep import main as run
+        from tasks.sweep.command import main as run
     elif verb in ("fit", "validate", "test", "predict"):
         from tasks.cli import main as run
 
         return run(args)
     else:
-        print(f"error: there is no verb {verb!r}: choose among fit, validate, test, predict, sweep, report", file=sys.stderr)
+        print(f"error: no verb {verb!r}: choose among fit, validate, test, predict, sweep, report", file=sys.stderr)
         return 2
     return run(args[1:])
 

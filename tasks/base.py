@@ -15,6 +15,10 @@ from torchmetrics import Metric
 
 from tasks.networks.ghost import collect, ghost_layers, has_batch_norm, with_ghost_batches
 from tasks.networks.keyed import keyed, number_dropouts
+from tasks.optim.groups import parameter_groups
+from tasks.optim.rate import Rate
+from tasks.optim.scaling import AverageRule, Duration, LRRule, scaled_average
+from tasks.optim.schedules import Constant, Schedule
 
 EVALUATION_BATCH = 256  # examples of one forward pass in evaluation, which no result depends on
 
@@ -38,8 +42,15 @@ class ExactBatchTask(LightningModule):
     Args:
         network: called with the data's dimensions, gives the network.
         optimizer: called with the parameters; its `lr` is the base learning rate.
-        lr_scaling: effective rate = base rate x (1, B / base_batch_size, or its square root).
-        base_batch_size: the batch at which the base rate was chosen; needed by `linear` and `sqrt`.
+        lr_scaling: what the base rate is multiplied by: 1 (none), k = batch_size / base_batch_size (linear),
+            or its square root (sqrt, and legw, whose warm-up has the base batch's number of steps).
+        base_batch_size: the batch at which the base rate, momentum and warm-up were chosen.
+        warmup: length of the linear warm-up, such as "5 epochs", "300 steps" or "64000 examples" (null: none).
+        warmup_from: the rate that the warm-up begins at: zero, or the base rate.
+        schedule: what follows, over the horizon.
+        horizon: the length of the schedule, written as the warm-up's (null: the run's own).
+        momentum_scaling: of momentum or beta1: none; noise (held noise scale); half-life (held in examples).
+        decay_norm_bias: whether weight decay holds for norm layers and biases too.
         micro_batch_size: examples of one forward and backward pass on one rank; null finds the largest that
             fits, by halving when memory runs out.
         ghost_batch_size: examples that batch normalization sees, or `global`; needed where the network has any.
@@ -55,8 +66,14 @@ class ExactBatchTask(LightningModule):
         self,
         network: Callable[..., nn.Module],
         optimizer: OptimizerCallable,
-        lr_scaling: Literal["none", "linear", "sqrt"] = "none",
+        lr_scaling: LRRule = "none",
         base_batch_size: int | None = None,
+        warmup: str | None = None,
+        warmup_from: Literal["zero", "base"] = "zero",
+        schedule: Schedule | None = None,
+        horizon: str | None = None,
+        momentum_scaling: AverageRule = "none",
+        decay_norm_bias: bool = True,
         micro_batch_size: int | None = None,
         ghost_batch_size: int | Literal["global"] | None = None,
         clip_norm: float | None = None,
@@ -67,10 +84,15 @@ class ExactBatchTask(LightningModule):
         for name, value in (("micro_batch_size", micro_batch_size), ("ghost_batch_size", ghost_batch_size)):
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"model.{name} is {value}: give at least 1, or null")
-        if lr_scaling != "none" and not base_batch_size:
-            raise ValueError(f"model.lr_scaling={lr_scaling} needs model.base_batch_size, the batch of the base rate")
+        for duration in (warmup, horizon):
+            if duration is not None:
+                Duration.parse(duration)
+        if momentum_scaling != "none" and not base_batch_size:
+            raise ValueError("model.momentum_scaling needs model.base_batch_size, the batch of the base momentum")
         self.make_network, self.make_optimizer = network, optimizer
-        self.lr_scaling, self.base_batch_size = lr_scaling, base_batch_size
+        self.lr_scaling, self.base_batch_size, self.momentum_scaling = lr_scaling, base_batch_size, momentum_scaling
+        self.warmup, self.warmup_from, self.horizon = warmup, warmup_from, horizon
+        self.schedule, self.decay_norm_bias = schedule or Constant(), decay_norm_bias
         self.micro_batch_size, self.ghost_batch_size = micro_batch_size, ghost_batch_size
         self.clip_norm, self.label_smoothing = clip_norm, label_smoothing
         self.network: nn.Module | None = None
@@ -91,8 +113,8 @@ class ExactBatchTask(LightningModule):
         """The metric of one split beside its loss, None if the loss is all."""
         return None
 
-    def scores(self, loss: float, metric: Metric | None) -> dict[str, float]:
-        """An evaluation's numbers by name, from the mean loss and the filled metric."""
+    def scores(self, loss: float, metric: nn.Module) -> dict[str, float]:
+        """An evaluation's numbers by name, from the mean loss and the filled metric (Identity where there is none)."""
         return {"loss": loss}
 
     # the network and its optimizer ---------------------------------------------------------------------
@@ -113,17 +135,35 @@ class ExactBatchTask(LightningModule):
             network = with_ghost_batches(network, self.ghost_batch_size)
         number_dropouts(network)
         self.network = network
-        names = [*data.evaluated, "test"] if self.make_metric() else []
-        self.split_metrics = nn.ModuleDict({n: self.make_metric() for n in names})
+        self.split_metrics = nn.ModuleDict({s: self.make_metric() or nn.Identity() for s in [*data.evaluated, "test"]})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimizer = self.make_optimizer([p for p in self.network.parameters() if p.requires_grad])
-        ratio = self.trainer.datamodule.batch_size / (self.base_batch_size or 1)
-        factor = {"none": 1.0, "linear": ratio, "sqrt": ratio**0.5}[self.lr_scaling]
+        self.rate = self._make_rate()
+        optimizer = self.make_optimizer(parameter_groups(self.network, self.decay_norm_bias))
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
-            group["lr"] = group["initial_lr"] = group["lr"] * factor
+            group["lr"] = group["initial_lr"] = group["lr"] * self.rate.factor
+            if self.momentum_scaling != "none":
+                self._scale_momentum(group)
         return optimizer
+
+    def _make_rate(self) -> Rate:
+        data = self.trainer.datamodule
+        examples = len(data.splits["train"])
+        if self.horizon is not None:
+            total = Duration.parse(self.horizon).steps(data.batch_size, examples)
+        else:
+            ends = [data.steps] if data.epochs is not None else []
+            total = min([*ends, *([self.trainer.max_steps] if self.trainer.max_steps > 0 else [])], default=None)
+        parts = (self.lr_scaling, data.batch_size, self.base_batch_size, examples, self.schedule, total)
+        return Rate(*parts, self.warmup, self.warmup_from)
+
+    def _scale_momentum(self, group: dict[str, Any]) -> None:
+        sizes = (self.momentum_scaling, self.trainer.datamodule.batch_size, self.base_batch_size)
+        if "betas" in group:
+            group["betas"] = (scaled_average(group["betas"][0], *sizes), *group["betas"][1:])
+        else:
+            group["momentum"] = scaled_average(group["momentum"], *sizes)
 
     # a step --------------------------------------------------------------------------------------------
 
@@ -131,30 +171,34 @@ class ExactBatchTask(LightningModule):
         self._trained = [p for p in self.network.parameters() if p.requires_grad]
         first = self._trained[0]
         count = sum(p.numel() for p in self._trained)
-        # one buffer for all gradients, the step's loss and the count of ranks that failed: one collective a step
-        self._flat = torch.zeros(count + 2, dtype=first.dtype, device=first.device)
+        # one buffer for all gradients, the step's loss, its elements where they were counted (as a share of the
+        # guess) and the count of ranks that failed: one collective a step
+        self._flat = torch.zeros(count + 3, dtype=first.dtype, device=first.device)
         views = self._flat[:count].split([p.numel() for p in self._trained])
         self._views = [v.view_as(p) for v, p in zip(views, self._trained, strict=True)]
         if self.micro is None:
             self.micro = -(-self.trainer.datamodule.batch_size // self.trainer.world_size)
 
-    def training_step(self, batch: Any, _: int) -> None:
+    def training_step(self, batch: Any, batch_idx: int) -> None:
         """Make one optimizer step of the global batch `batch`."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         self._set_gradient(batch)
         if self.clip_norm is not None:
-            norm = self._flat[:-2].norm()
-            self._flat[:-2] *= (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+            norm = self._flat[:-3].norm()
+            self._flat[:-3] *= (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
+        factor = self.rate.at(self.trainer.global_step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
         optimizer.step()
         progress.increment_completed()
         self.examples += len(batch)
-        self._loss_sum = self._loss_sum + self._flat[-2].double()
+        self._loss_sum = self._loss_sum + self._flat[-3].double()
         self._loss_steps += 1
 
     def _set_gradient(self, batch: Any) -> None:
-        """Leave the gradient of the global batch's mean loss in `_flat`, its loss and failures behind it."""
+        """Leave the gradient of the global batch's mean loss in `_flat`, the loss behind it."""
         while True:
             self._flat.zero_()
             for p, view in zip(self._trained, self._views, strict=True):
@@ -162,21 +206,23 @@ class ExactBatchTask(LightningModule):
             error = None
             try:
                 self._add_gradients(batch)
-            except RuntimeError as e:
+            except (RuntimeError, ValueError, OSError) as e:  # the last two: a file that cannot be read
                 error = e
             together = dist.is_initialized()
             if error is None and not together:
-                return
+                break
             fatal = error is not None and not is_out_of_memory(error)
             self._flat[-1] = 1000 if fatal else int(error is not None)  # outside except: its tensors are freed
             if together:
                 dist.all_reduce(self._flat)
             failures = int(self._flat[-1])
             if not failures:
-                return
+                break
             self._recover(failures, error)
+        if not batch.exact:  # where every element is ignored, the sum is 0 as well
+            self._flat[:-2] /= self._flat[-2].clamp(min=1 / batch.elements())
 
-    def _recover(self, failures: int, error: RuntimeError | None) -> None:
+    def _recover(self, failures: int, error: Exception | None) -> None:
         if failures >= 1000:
             raise error or RuntimeError("another rank failed in this step")
         if self.micro_batch_size is not None or self.micro == 1:
@@ -186,13 +232,14 @@ class ExactBatchTask(LightningModule):
     def _add_gradients(self, batch: Any) -> None:
         total = batch.elements()
         with self.trainer.strategy.block_backward_sync() if dist.is_initialized() else nullcontext():
-            for start, stop in self._micro_batches(len(batch)):
-                part = batch.part(start, stop, self.device)
+            for part in batch.parts(list(self._micro_batches(len(batch))), self.device):
                 with keyed(part.draw):
                     outputs = self.network(self._cast(part.inputs))
                 loss = self.loss_sum(outputs, part.targets, self.label_smoothing) / total
                 loss.backward()
-                self._flat[-2] += loss.detach()
+                self._flat[-3] += loss.detach()
+                if not batch.exact:
+                    self._flat[-2] += self._count(part.targets) / total
 
     def _micro_batches(self, n: int) -> Iterator[tuple[int, int]]:
         """This rank's share of n examples, cut into micro-batches at the borders of ghost batches."""
@@ -207,7 +254,11 @@ class ExactBatchTask(LightningModule):
 
     def loss_now(self) -> float:
         """The mean training loss of the last step (waits for the device)."""
-        return float(self._flat[-2])
+        return float(self._flat[-3])
+
+    def _count(self, targets: Tensor) -> Tensor:
+        """How many of these targets are not ignored."""
+        return (targets != self.ignore_index).sum()
 
     def _cast(self, inputs: Tensor) -> Tensor:
         return inputs.to(self.dtype) if inputs.is_floating_point() else inputs
@@ -230,7 +281,7 @@ class ExactBatchTask(LightningModule):
             self._was_training = True
         else:
             self._was_training = False
-        self._totals: dict[str, tuple[Tensor, int]] = {}
+        self._totals: dict[str, tuple[Tensor, int | None]] = {}
         if self.network is not None and ghost_layers(self.network):
             self._collect_statistics()
 
@@ -249,47 +300,50 @@ class ExactBatchTask(LightningModule):
         batch = self.trainer.datamodule.whole("trainset")
         unit = len(batch) if self.ghost_batch_size == "global" else self.ghost_batch_size
         size = max(EVALUATION_BATCH // unit, 1) * unit
+        spans = [(start, min(start + size, len(batch))) for start in range(0, len(batch), size)]
         with collect(self.network):
-            for start in range(0, len(batch), size):
-                self.network(self._cast(batch.part(start, min(start + size, len(batch)), self.device).inputs))
+            for part in batch.parts(spans, self.device):
+                self.network(self._cast(part.inputs))
 
-    def validation_step(self, batch: Any, _: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._measure(batch, self.trainer.datamodule.evaluated[dataloader_idx])
 
-    def test_step(self, batch: Any, _: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         self._measure(batch, "test")
 
     def _measure(self, batch: Any, split: str) -> None:
-        metric = self.split_metrics[split] if split in self.split_metrics else None
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        metric = self.split_metrics[split]
+        total = torch.zeros(2, dtype=torch.float64, device=self.device)  # losses, and elements where they are counted
         for part in self._evaluation_parts(batch):
             outputs = self.network(self._cast(part.inputs))
-            total += self.loss_sum(outputs, part.targets).double()
-            if metric is not None:
+            total[0] += self.loss_sum(outputs, part.targets).double()
+            if not batch.exact:
+                total[1] += self._count(part.targets)
+            if isinstance(metric, Metric):
                 metric.update(outputs, part.targets)
-        self._totals[split] = (total, batch.elements())
+        self._totals[split] = (total, batch.elements() if batch.exact else None)
 
     def _evaluation_parts(self, batch: Any) -> Iterator[Any]:
         first, last = share(len(batch), self.global_rank, self.trainer.world_size)
         size = EVALUATION_BATCH if self.micro_batch_size is None else min(EVALUATION_BATCH, self.micro_batch_size)
-        for start in range(first, last, size):
-            yield batch.part(start, min(start + size, last), self.device)
+        spans = [(start, min(start + size, last)) for start in range(first, last, size)]
+        yield from batch.parts(spans, self.device)
 
     def _scores(self) -> dict[str, float]:
         scores = {}
         for split, (total, count) in self._totals.items():
             if dist.is_initialized():
                 dist.all_reduce(total)
-            metric = self.split_metrics[split] if split in self.split_metrics else None
-            loss = float(total) / count
+            metric = self.split_metrics[split]
+            loss = float(total[0]) / (count or max(float(total[1]), 1.0))
             scores |= {f"{split}/{k}": v for k, v in self.scores(loss, metric).items()}
-            if metric is not None:
+            if isinstance(metric, Metric):
                 metric.reset()
         return scores
 
     def on_validation_epoch_end(self) -> None:
         scores = self._scores()
-        self.log_dict(scores, logger=self.trainer.state.fn != "fit")
+        self.log_dict(scores, logger=self.trainer.state.fn != "fit", sync_dist=True)
         self.evaluation = self._position() | scores if self.trainer.state.fn == "fit" else scores
 
     def _position(self) -> dict[str, float]:
@@ -307,12 +361,13 @@ class ExactBatchTask(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.evaluation = self._scores()
-        self.log_dict(self.evaluation)
+        self.log_dict(self.evaluation, sync_dist=True)
 
-    def predict_step(self, batch: Any, _: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """This rank's share: example ids `index` int64 [n] and the most likely class of each element."""
         first, last = share(len(batch), self.global_rank, self.trainer.world_size)
-        best = [self.network(self._cast(p.inputs)).argmax(self.class_dimension).cpu() for p in self._evaluation_parts(batch)]
+        outputs = (self.network(self._cast(part.inputs)) for part in self._evaluation_parts(batch))
+        best = [o.argmax(self.class_dimension).cpu() for o in outputs]
         return {"index": batch.indices[first:last], "prediction": torch.cat(best)}
 
     # what others read and what a checkpoint keeps ------------------------------------------------------
@@ -333,8 +388,11 @@ class ExactBatchTask(LightningModule):
                 "effective": group["initial_lr"],
                 "scaling_rule": self.lr_scaling,
                 "base_batch_size": self.base_batch_size,
-                "schedule": "constant",
-                "warmup": "none",
+                "schedule": repr(self.schedule),
+                "warmup": f"{self.warmup} from {self.warmup_from}" if self.warmup else "none",
+                "warmup_steps": self.rate.warmup_steps,
+                "horizon_steps": self.rate.total_steps,
+                "momentum_scaling": self.momentum_scaling,
             },
             "batch": {
                 "global": self.trainer.datamodule.batch_size,

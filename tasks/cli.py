@@ -1,14 +1,16 @@
 """The command line: the only place that knows tasks, data, callbacks and run directories all together."""
 
+import contextlib
 import gc
 import hashlib
 import json
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,19 +18,29 @@ import torch
 import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 # imported so that YAML can name these classes by their short names
+import datamodules.cifar
+import datamodules.cityscapes
 import datamodules.fashion_mnist
+import datamodules.imagenet
 import datamodules.scenes
+import datamodules.svhn
 import datamodules.text
+import datamodules.token_files  # noqa: F401
 import tasks.image_classification
 import tasks.language_modeling
+import tasks.networks.cifar
 import tasks.networks.cnn
+import tasks.networks.drn
 import tasks.networks.language
 import tasks.networks.segmentation
-import tasks.segmentation
-import tasks.wandb_logger  # noqa: F401
+import tasks.networks.zoo
+import tasks.optim.lamb
+import tasks.optim.lars
+import tasks.optim.schedules
+import tasks.segmentation  # noqa: F401
 from callbacks.convergence_detector import ConvergenceDetector
 from callbacks.evaluation_schedule import EvaluationSchedule
 from callbacks.prediction_writer import PredictionWriter
@@ -37,6 +49,7 @@ from callbacks.rolling_checkpoint import AtomicCheckpointIO, RollingCheckpoint, 
 from callbacks.run_record import RunRecord, write_atomically
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
+from tasks.wandb_logger import RunWandbLogger
 
 USER_ERRORS = (ValueError, OSError, MisconfigurationException)
 # what a run is does not depend on these, so they may differ when it is resumed
@@ -71,7 +84,7 @@ def sentence(message: object) -> str:
     """What a person needs of jsonargparse's many lines: the option's name and the reason."""
     text = str(message)
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', text)[:1] + re.findall(r"NestedArg\(key='([\w.]+)'", text)[:1])
-    noise = r"(Parser key|Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"
+    noise = r"(Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"
     lines = [re.sub(r"^[\s-]+", "", line) for line in re.sub(r'Parser key "[\w.]+":', "", text).splitlines()]
     reasons = list(dict.fromkeys(line for line in lines if line and not re.match(noise, line)))
     reason = " ".join(reasons) or " ".join(text.split())
@@ -79,6 +92,10 @@ def sentence(message: object) -> str:
     if "backend found" in reason:
         reason += " Use --trainer.accelerator=cpu, or auto."
     return f"{key}: {reason}" if key and not reason.startswith(key.split(".")[0] + ".") else reason
+
+
+class PlacedError(Exception):
+    """Not an error: ends the road of a run as soon as its directory is known."""
 
 
 class Parser(LightningArgumentParser):
@@ -94,6 +111,7 @@ class Cli(LightningCLI):
     """LightningCLI with this project's callbacks, run directories and error messages."""
 
     verb = "fit"  # only its parser is built: that is most of the start-up
+    placed: Callable[["Cli"], None]  # called when `directory` is known, before anything is built
 
     @classmethod
     def subcommands(cls) -> dict[str, set[str]]:
@@ -121,6 +139,7 @@ class Cli(LightningCLI):
             config.run.name = f"b{dump['data']['init_args']['batch_size']}-s{dump['seed_everything']}-{digest}"
             dump["run"]["name"] = config.run.name
         self.directory = Path(config.trainer.default_root_dir) / config.run.study / config.run.name
+        self.placed(self)
         if self.subcommand == "fit":
             self._look_for_a_run(dump)
         elif config.ckpt_path is None:
@@ -187,6 +206,9 @@ class Cli(LightningCLI):
         if self.trainer.is_global_zero:
             self.directory.mkdir(parents=True, exist_ok=True)
             write_atomically(self.directory / "config.yaml", self._dump(self.config.fit))
+            for logger in self.trainer.loggers:
+                if isinstance(logger, RunWandbLogger):
+                    logger.name_run(self.directory)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         options = super()._prepare_subcommand_kwargs(subcommand)
@@ -237,7 +259,8 @@ def config_first(args: Sequence[str]) -> list[str]:
     return [*verb, *first, *others]
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Silence what the libraries say of every run and nobody can use."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -245,11 +268,24 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
 
 
-def run(args: Sequence[str]) -> None:
+def place(args: Sequence[str]) -> Path:
+    """The directory of the run that `args` stand for; UserError where they cannot be parsed."""
+
+    def stop(cli: Cli) -> NoReturn:
+        found.append(cli.directory)
+        raise PlacedError
+
+    found: list[Path] = []
+    with contextlib.suppress(PlacedError):
+        run(args, stop)
+    return found[0]
+
+
+def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> None:
     """Run `fit`, `validate`, `test` or `predict` with `args`; may be called many times in one process."""
     os.environ.pop("PL_GLOBAL_SEED", None)
     argv, sys.argv = sys.argv, sys.argv[:1]
-    Cli.verb = args[0]
+    Cli.verb, Cli.placed = args[0], staticmethod(placed)
     try:
         Cli(
             ExactBatchTask,
@@ -282,8 +318,8 @@ def run(args: Sequence[str]) -> None:
 
 
 def main(args: Sequence[str]) -> int:
-    """Run a verb; 0 for a finished run (also a diverged one), 2 for a user's mistake, 130 after Ctrl-C."""
-    _quiet()
+    """Run a verb; 0 for a finished run (also a diverged one), 2 for a user's mistake, 130 and 143 after a signal."""
+    quiet()
     try:
         run(args)
     except UserError as error:
@@ -291,6 +327,8 @@ def main(args: Sequence[str]) -> int:
         return 2
     except FinishedError as note:
         print(note, file=sys.stderr)
-    except SystemExit as exit_:  # Lightning's answer to Ctrl-C, after the record is written
+    except SystemExit as exit_:  # Lightning's answer to Ctrl-C and SIGTERM, after the record is written
+        if isinstance(exit_, SIGTERMException):
+            return 128 + signal.SIGTERM
         return 130 if exit_.code == 1 else exit_.code
     return 0

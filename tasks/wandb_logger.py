@@ -1,7 +1,9 @@
 """W&B as a mirror of the run directory: it never decides whether a run works."""
 
 import os
+import secrets
 import sys
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
@@ -62,8 +64,11 @@ class RunWandbLogger(WandbLogger):
             self._wandb_init["mode"] = os.environ["WANDB_MODE"] = "offline"
             return super().experiment
 
-    def name_run(self, study: str, name: str, resume_id: str) -> None:
-        """Give the W&B run the run directory's name and, so that a resumed run keeps it, a fixed id."""
-        self._wandb_init |= {"name": name, "group": study}
-        if "WANDB_RUN_ID" not in os.environ:
-            self._wandb_init |= {"id": resume_id, "resume": "allow"}
+    def name_run(self, directory: Path) -> None:
+        """Give the W&B run the run directory's name and, so that a resumed run keeps it, an id that stays there."""
+        self._wandb_init |= {"name": directory.name, "group": directory.parent.name}
+        kept = directory / "wandb_id.txt"
+        if "WANDB_RUN_ID" not in os.environ:  # an agent gives it, and keeps it when it runs the cell again
+            if not kept.exists():
+                kept.write_text(secrets.token_hex(4))
+            self._wandb_init |= {"id": kept.read_text(), "resume": "allow"}

@@ -11,7 +11,7 @@ from datamodules.base import Examples
 from datamodules.embedded import read
 from datamodules.fashion_mnist import FashionMNIST
 from datamodules.scenes import ROWS, THRESHOLD, ComposedScenes, Recipe, compose
-from datamodules.text import StateOfTheUnion, build_vocabulary, every_tenth, tokenize, windows
+from datamodules.text import StateOfTheUnion, every_tenth, split_windows, tokenize
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +91,7 @@ def test_pasting_overwrites_as_the_mask_says():
         assert scene[mask == label].max() <= value
     overlapping = [m.unique().numel() == 3 or (m > 0).sum() > 28 * 28 for m in mask]
     assert any(overlapping)
-    for s, m in zip(
-        scene, mask, strict=True
-    ):  # the last item of a scene lies whole on top: 784 pixels of one value
+    for s, m in zip(scene, mask, strict=True):  # the last item of a scene lies whole on top: 784 pixels of one value
         values, counts = s[m > 0].unique(return_counts=True)
         assert counts.max() >= 28 * 28 or len(values) == 1
 
@@ -135,12 +133,13 @@ def test_windows_give_each_token_of_an_address_once(addresses):
 
 
 def test_windows_against_a_hand_written_case():
-    vocabulary = build_vocabulary([list("aaabbc")], min_freq=2)
-    assert vocabulary.itos == ["<unk>", "<pad>", "a", "b"]
-    made = windows([["a", "b", "c", "a"], ["b"], ["a", "a", "b"]], vocabulary, bptt=2)
-    assert made.inputs.tolist() == [[2, 3], [0, 1], [2, 2]]
-    assert made.targets.tolist() == [[3, 0], [2, -100], [2, 3]]
-    assert made.elements.tolist() == [2, 1, 2]
+    documents = [list("aaabbc"), list("b"), list("abca")]
+    made, size = split_windows({"train": documents, "val": [list("ad")]}, min_freq=2, bptt=2)
+    assert size == 5  # <unk> 0, <pad> 1, a (5 times) 2, b (4) 3, c (2) 4
+    assert made["train"].inputs.tolist() == [[2, 2], [2, 3], [3, 1], [2, 3], [4, 1]]
+    assert made["train"].targets.tolist() == [[2, 2], [3, 3], [4, -100], [3, 4], [2, -100]]
+    assert made["train"].elements.tolist() == [2, 2, 1, 2, 1]
+    assert made["val"].targets.tolist() == [[0, -100]]  # d was never seen
 
 
 def test_notes_of_the_editors_are_not_tokens():

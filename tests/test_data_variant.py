@@ -53,7 +53,7 @@ def test_the_measured_subset_is_the_same_for_every_size_that_holds_it():
 def test_the_whole_training_set_keeps_its_order():
     assert torch.equal(made().splits["train"].inputs[:, 0], torch.arange(N))
     assert made().evaluated == ["val", "trainset"]
-    assert [len(b[0]) for b in made().val_dataloader()] == [10, 2_000]
+    assert [len(loader.batch) for loader in made().val_dataloader()] == [10, 2_000]
 
 
 def test_balanced_subsets_have_equal_classes_while_they_last():
@@ -75,9 +75,7 @@ def test_label_noise_is_exact_nested_and_never_the_true_class():
     wrong = (made(label_noise=1.0).splits["train"].targets - clean) % CLASSES
     counts = wrong.bincount(minlength=CLASSES)
     assert counts[0] == 0
-    assert (counts[1:] - N / 4).abs().max() < 5 * (
-        N * 3 / 16
-    ) ** 0.5  # each other class equally likely, 5 sigma
+    assert (counts[1:] - N / 4).abs().max() < 5 * (N * 3 / 16) ** 0.5  # each other class equally likely, 5 sigma
 
 
 def test_under_noise_clean_and_noisy_labels_are_both_measured():
@@ -87,9 +85,7 @@ def test_under_noise_clean_and_noisy_labels_are_both_measured():
     assert torch.equal(noisy.inputs, clean.inputs)
     assert torch.equal(clean.targets, (clean.inputs[:, 0] % 11).clamp(max=CLASSES - 1))
     assert 0.35 < (noisy.targets != clean.targets).float().mean() < 0.45
-    seen = dict(
-        zip(data.splits["train"].inputs[:, 0].tolist(), data.splits["train"].targets.tolist(), strict=True)
-    )
+    seen = dict(zip(data.splits["train"].inputs[:, 0].tolist(), data.splits["train"].targets.tolist(), strict=True))
     assert all(seen[i] == t for i, t in zip(noisy.inputs[:, 0].tolist(), noisy.targets.tolist(), strict=True))
     assert data.facts()["label_noise"] == 0.4
 
@@ -113,6 +109,4 @@ def test_bad_variants_are_refused(variant, message):
 def test_masks_have_no_class_to_balance_or_relabel():
     for variant in (Variant(balanced=True), Variant(label_noise=0.1)):
         with pytest.raises(ValueError, match="one class an example"):
-            variant.relabel(torch.zeros(4, 2, 2), 3) if variant.label_noise else variant.order(
-                4, torch.zeros(4, 2, 2)
-            )
+            variant.relabel(torch.zeros(4, 2, 2), 3) if variant.label_noise else variant.order(4, torch.zeros(4, 2, 2))

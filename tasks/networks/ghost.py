@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tasks.networks.norm import exchange, with_its_activation
+
 
 class GhostBatchNorm(nn.Module):
     """Batch normalization over ghost batches of `size` examples (dimension 0), or over the `global` batch.
@@ -85,11 +87,13 @@ def has_batch_norm(network: nn.Module) -> bool:
 
 def with_ghost_batches(network: nn.Module, size: int | Literal["global"]) -> nn.Module:
     """Replace every batch normalization of `network` by one of ghost size `size`."""
-    if isinstance(network, _BatchNorm):
-        return GhostBatchNorm(network, size)
-    for name, child in network.named_children():
-        setattr(network, name, with_ghost_batches(child, size))
-    return network
+
+    def replacement(module: nn.Module) -> nn.Module | None:
+        if isinstance(module, _BatchNorm):
+            return with_its_activation(module, [GhostBatchNorm(module, size)])
+        return None
+
+    return exchange(network, replacement)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def with_norm(
             raise ValueError(
                 "zero_init_residual sets a gamma of normalization; use it with norm: batch or group."
             )
-    return network if norm == "batch" else _exchange(network, lambda module: _norm_for(module, norm, groups))
+    return network if norm == "batch" else exchange(network, lambda module: _norm_for(module, norm, groups))
 
 
 def with_keyed_dropout(network: nn.Module) -> nn.Module:
@@ -60,16 +60,16 @@ def with_keyed_dropout(network: nn.Module) -> nn.Module:
             raise ValueError(
                 f"{name} drops inside its kernel; set its dropout to 0 and stack layers instead."
             )
-    return _exchange(network, _dropout_for)
+    return exchange(network, _dropout_for)
 
 
-def _exchange(module: nn.Module, replacement) -> nn.Module:
+def exchange(module: nn.Module, replacement) -> nn.Module:
     """Put `replacement(child)` in the place of every child for which it is not None, all the way down."""
     new = replacement(module)
     if new is not None:
         return new.train(module.training)
     for name, child in module.named_children():
-        setattr(module, name, _exchange(child, replacement))
+        setattr(module, name, exchange(child, replacement))
     return module
 
 
@@ -82,8 +82,12 @@ def _norm_for(module: nn.Module, norm: Norm, groups: int) -> nn.Module | None:
         layers.append(nn.GroupNorm(groups, module.num_features, module.eps, module.affine))
         if module.affine:
             layers[0].load_state_dict({"weight": module.weight, "bias": module.bias})
-    # timm's BatchNormAct2d carries a dropout and the activation, which must stay
-    layers += [getattr(module, name) for name in ("drop", "act") if hasattr(module, name)]
+    return with_its_activation(module, layers)
+
+
+def with_its_activation(norm: _BatchNorm, layers: list[nn.Module]) -> nn.Module:
+    """`layers` in the place of `norm`, with the dropout and the activation that timm's BatchNormAct2d carries."""
+    layers = layers + [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
     layers = [layer for layer in layers if not isinstance(layer, nn.Identity)]
     return layers[0] if len(layers) == 1 else nn.Sequential(*layers) if layers else nn.Identity()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tasks.networks.drn import register_drn_encoder
 from tasks.networks.norm import Norm, with_keyed_dropout, with_norm
 
 
@@ -42,6 +43,7 @@ def _build(
 ) -> nn.Module:
     import segmentation_models_pytorch as smp  # 1.1 s
 
+    register_drn_encoder()
     refusal = f"segmentation-models-pytorch refuses {arch} with {encoder}"
     known = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING.get(arch.lower(), object)).parameters
     for option in options:  # smp drops an option that it does not know, unless timm's encoder sees it

@@ -34,8 +34,7 @@ class TorchvisionNetwork(nn.Module):
             raise ValueError(f"torchvision refuses the network {name}: {error}") from error
         if getattr(network, "aux_logits", False):
             raise ValueError(f"{name} has auxiliary outputs; add options: {{aux_logits: false}}.")
-        if in_channels != 3:
-            _set_input_channels(network, in_channels)
+        set_input_channels(network, in_channels)
         self.network = with_keyed_dropout(with_norm(network, norm, groups, zero_init_residual))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -45,7 +44,8 @@ class TorchvisionNetwork(nn.Module):
 class TimmNetwork(nn.Module):
     """Any network of timm by its name, from random weights unless `options` holds `pretrained: true`.
 
-    `options` goes to timm as it is. Raises ValueError for a name or an option that timm does not know.
+    `options` goes to timm as it is; timm's ResNets zero their last gammas by themselves unless it holds
+    `zero_init_last: false`. Raises ValueError for a name or an option that timm does not know.
     """
 
     def __init__(
@@ -74,18 +74,12 @@ class TimmNetwork(nn.Module):
         return self.network(images)
 
 
-def _set_input_channels(network: nn.Module, channels: int) -> None:
-    """Exchange the first convolution for one of the same kind with `channels` input channels."""
-    name, first = next(
-        (name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)
-    )
+def set_input_channels(network: nn.Module, channels: int) -> None:
+    """Exchange the first convolution for one with `channels` input channels, unless it has them."""
+    name, first = next((name, m) for name, m in network.named_modules() if isinstance(m, nn.Conv2d))
+    if first.in_channels == channels:
+        return
     parent, _, child = name.rpartition(".")
-    new = nn.Conv2d(
-        channels,
-        first.out_channels,
-        first.kernel_size,
-        stride=first.stride,
-        padding=first.padding,
-        bias=first.bias is not None,
-    )
+    kind = {"stride": first.stride, "padding": first.padding, "bias": first.bias is not None}
+    new = nn.Conv2d(channels, first.out_channels, first.kernel_size, **kind)
     setattr(network.get_submodule(parent), child, new)

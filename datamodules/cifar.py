@@ -1,0 +1,56 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 32 x 32 colour pictures of 10 or 100 kinds of things."""
+
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision import datasets
+
+from datamodules.base import Examples
+from datamodules.images import ClassImages, check_labels, join
+
+
+def read_batch(path: Path, key: str, classes: int) -> Examples:
+    """One file of the "python version": a pickled dictionary, `data` uint8 [n, 3072], labels under `key`."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file {path}: data.root must hold the unpacked archive, or set data.download"
+        )
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            # Python 2 wrote these files: in latin1, and with an argument that numpy 2.4 warns of
+            warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
+            content = pickle.load(file, encoding="latin1")
+        images = torch.from_numpy(content["data"]).view(-1, 3, 32, 32)
+        labels = torch.tensor(content[key])
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise ValueError(f"{path} is not a whole CIFAR file ({error}): unpack the archive again") from error
+    check_labels(path, labels, len(images), classes)
+    return Examples(images, labels)
+
+
+class CIFAR10(ClassImages):
+    """CIFAR-10 from the folder that holds `cifar-10-batches-py`: 45,000, 5,000 and 10,000 pictures."""
+
+    classes, held_out = 10, 5_000
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    fetch = datasets.CIFAR10
+
+    def read(self, root: Path) -> dict[str, Examples]:
+        folder = root / "cifar-10-batches-py"
+        train = [read_batch(folder / f"data_batch_{i}", "labels", self.classes) for i in range(1, 6)]
+        return {"train": join(train), "test": read_batch(folder / "test_batch", "labels", self.classes)}
+
+
+class CIFAR100(ClassImages):
+    """CIFAR-100 from the folder that holds `cifar-100-python`: 45,000, 5,000 and 10,000 pictures."""
+
+    classes, held_out = 100, 5_000
+    mean, std = (0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)
+    fetch = datasets.CIFAR100
+
+    def read(self, root: Path) -> dict[str, Examples]:
+        folder = root / "cifar-100-python"
+        return {split: read_batch(folder / split, "fine_labels", self.classes) for split in ("train", "test")}

@@ -1,0 +1,71 @@
+"""Street View House Numbers (Netzer et al. 2011), cropped digits: 32 x 32 colour pictures of 10 digits."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from scipy.io import loadmat
+from torchvision import datasets
+
+from datamodules.augment import Augmentation
+from datamodules.base import Examples
+from datamodules.images import ClassImages, check_labels, join
+from datamodules.variant import Variant
+
+
+def read_mat(path: Path) -> Examples:
+    """One .mat file: `X` uint8 [32, 32, 3, n], `y` [n, 1] of 1 to 10, where 10 is the digit 0."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: data.root must hold the .mat files, or set data.download")
+    try:
+        content = loadmat(path)
+        images = torch.from_numpy(content["X"]).permute(3, 2, 0, 1).contiguous()
+        labels = torch.from_numpy(content["y"].astype("int64")).flatten()
+    except Exception as error:  # a damaged file raises nearly anything
+        raise ValueError(f"{path} is not a whole SVHN file ({error}): fetch it again") from error
+    labels = torch.where(labels == 10, 0, labels)
+    check_labels(path, labels, len(images), 10)
+    return Examples(images, labels)
+
+
+class SVHN(ClassImages):
+    """SVHN from {train,extra,test}_32x32.mat; the last 6,000 of `train` are the validation split.
+
+    With `extra` 598,388 training pictures, 1.8 GB in memory, without it 67,257; 26,032 for test.
+
+    Args:
+        root: the folder of the .mat files.
+        extra: train on the extra pictures, too, which are easier.
+        download: fetch the files through torchvision where they are missing (for non-commercial use only).
+        augmentation: of the training images (null: none).
+        val_examples: training images held out for validation (null: 6,000).
+    """
+
+    classes, held_out = 10, 6_000
+    mean, std = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
+    fetch = datasets.SVHN
+
+    def __init__(
+        self,
+        root: str | None = None,
+        extra: bool = True,
+        download: bool = False,
+        augmentation: Augmentation | None = None,
+        val_examples: int | None = None,
+        batch_size: int = 64,
+        epochs: float | None = None,
+        epoch_end: Literal["wrap", "keep"] = "wrap",
+        variant: Variant | None = None,
+    ) -> None:
+        super().__init__(root, download, augmentation, val_examples, batch_size, epochs, epoch_end, variant)
+        self.parts = (
+            ("extra", "train") if extra else ("train",)
+        )  # validation is cut from the end: from `train`
+
+    def fetch_all(self, root: Path) -> None:
+        for part in (*self.parts, "test"):
+            self.fetch(root, split=part, download=True)
+
+    def read(self, root: Path) -> dict[str, Examples]:
+        train = join([read_mat(root / f"{part}_32x32.mat") for part in self.parts])
+        return {"train": train, "test": read_mat(root / "test_32x32.mat")}

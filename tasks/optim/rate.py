@@ -1,0 +1,58 @@
+"""The learning rate of every step: scaling rule, warm-up and schedule put together for one batch size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from tasks.optim.scaling import Duration, LRRule, lr_factor, warmup_steps
+from tasks.optim.schedules import Schedule, warmed_up
+
+
+@dataclass(frozen=True)
+class Rate:
+    """rate(step) = base rate x `factor` x `at(step)`; durations are counted for this batch size.
+
+    Raises ValueError where a rule needs the base batch, or a schedule a horizon, that is not there.
+    """
+
+    scaling: LRRule
+    batch_size: int
+    base_batch_size: int | None
+    train_examples: int
+    schedule: Schedule
+    total_steps: int | None  # the schedule's horizon; None: the run has no set end
+    warmup: str | None = None
+    warmup_from: Literal["zero", "base"] = "zero"
+
+    def __post_init__(self) -> None:
+        if self.scaling != "none" and not self.base_batch_size:
+            raise ValueError(f"model.lr_scaling={self.scaling} needs model.base_batch_size, the batch of the base rate")
+        if self.total_steps is None and self.schedule.needs_horizon:
+            raise ValueError(
+                f"model.schedule={self.schedule!r} needs the run's length: "
+                "give model.horizon, data.epochs or trainer.max_steps"
+            )
+
+    @property
+    def factor(self) -> float:
+        """What the base rate is multiplied by at this batch size."""
+        return lr_factor(self.scaling, self.batch_size, self.base_batch_size or self.batch_size)
+
+    @cached_property
+    def warmup_steps(self) -> int:
+        """The length of the warm-up."""
+        if self.warmup is None:
+            return 0
+        duration = Duration.parse(self.warmup)
+        return warmup_steps(duration, self.scaling, self.batch_size, self.base_batch_size, self.train_examples)
+
+    @cached_property
+    def resolved(self) -> Callable[[int, int], float]:
+        """The schedule with its durations in steps."""
+        return self.schedule.resolved(lambda d: d.steps(self.batch_size, self.train_examples))
+
+    def at(self, step: int) -> float:
+        """The factor of the effective rate at update number `step`, counted from 0."""
+        start = 1 / self.factor if self.warmup_from == "base" else 0.0
+        return warmed_up(self.resolved, step, self.total_steps or 1, self.warmup_steps, start)

@@ -1,0 +1,99 @@
+"""What changes with the batch size: learning rate, warm-up, momentum and the batch's own growth; all pure."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+LRRule = Literal["none", "linear", "sqrt", "legw"]
+AverageRule = Literal["none", "noise", "half-life"]
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training, as "5 epochs", "3000 steps" or "64000 examples"."""
+
+    amount: float
+    unit: Literal["steps", "examples", "epochs"]
+
+    @classmethod
+    def parse(cls, text: str) -> "Duration":
+        """Read the text form; raises ValueError with the forms that there are."""
+        found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s+(step|example|epoch)s?\s*", text)
+        try:
+            return cls(float(found[1]), found[2] + "s")
+        except (TypeError, ValueError):
+            raise ValueError(f"{text!r} is no duration; write '5 epochs', '3000 steps' or '64000 examples'.") from None
+
+    def steps(self, batch_size: int, train_examples: int) -> int:
+        """The number of optimizer steps, rounded up."""
+        examples_in_unit = {"steps": batch_size, "examples": 1, "epochs": train_examples}[self.unit]
+        return math.ceil(self.amount * examples_in_unit / batch_size - 1e-9)  # 0.1 + 0.2 is not a step more
+
+
+def lr_factor(rule: LRRule, batch_size: int, base_batch_size: int) -> float:
+    """What the base learning rate is multiplied by, k = batch_size / base_batch_size.
+
+    none: 1; linear: k (Goyal et al. 2017); sqrt: the square root of k; legw: the same, and see `warmup_steps`
+    (You et al. 2019).
+    """
+    k = batch_size / base_batch_size
+    return {"none": 1.0, "linear": k, "sqrt": math.sqrt(k), "legw": math.sqrt(k)}[rule]
+
+
+def warmup_steps(
+    duration: Duration, rule: LRRule, batch_size: int, base_batch_size: int | None, train_examples: int
+) -> int:
+    """The steps of the warm-up; under `legw` its duration is that of the base batch.
+
+    LEGW multiplies the warm-up's epochs by k, so that it has the same number of steps at every batch size.
+    """
+    return duration.steps(base_batch_size if rule == "legw" else batch_size, train_examples)
+
+
+def scaled_average(beta: float, rule: AverageRule, batch_size: int, base_batch_size: int) -> float:
+    """A momentum or beta for another batch size, k = batch_size / base_batch_size.
+
+    none: as it is. noise: 1 - (1 - beta) / k, at least 0, which holds the noise scale lr N / (B (1 - beta))
+    at a held rate (Smith et al. 2018). half-life: beta^k, which averages over as many examples as before.
+    """
+    k = batch_size / base_batch_size
+    return {"none": beta, "noise": max(0.0, 1 - (1 - beta) / k), "half-life": beta**k}[rule]
+
+
+class Stage(NamedTuple):
+    """A run of steps of one batch size."""
+
+    first_step: int
+    first_example: int
+    batch_size: int
+    lr_factor: float
+
+
+def growth_stages(drops: list[tuple[int, float]], batch_size: int, largest_batch_size: int) -> list[Stage]:
+    """Raise the batch where a schedule would lower the rate (Smith et al. 2018, arXiv 1711.00489).
+
+    `drops` holds (example from which it counts, factor of the rate), the first at example 0. Each stage's
+    batch is batch_size / factor as far as largest_batch_size allows, and the rest of the drop is left to the
+    rate; a stage begins with the first whole step at or after its example.
+    """
+    stages: list[Stage] = []
+    step = example = 0
+    for begin, factor in drops:
+        if stages:
+            steps = max(0, math.ceil((begin - example) / stages[-1].batch_size))
+            step, example = step + steps, example + steps * stages[-1].batch_size
+        size = min(round(batch_size / factor), max(batch_size, largest_batch_size))
+        stages.append(Stage(step, example, size, factor * size / batch_size))
+    return stages
+
+
+def stage_at(stages: list[Stage], step: int) -> Stage:
+    """The stage that a step belongs to; of stages that begin at the same step, the last."""
+    return [stage for stage in stages if stage.first_step <= step][-1]
+
+
+def first_example(stages: list[Stage], step: int) -> int:
+    """The place of a step's first example in the endless stream of epochs."""
+    stage = stage_at(stages, step)
+    return stage.first_example + (step - stage.first_step) * stage.batch_size

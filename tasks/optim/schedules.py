@@ -1,0 +1,113 @@
+"""Schedules: pure functions of (step, total steps) that give a factor of the effective learning rate."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from tasks.optim.scaling import Duration
+
+
+class Schedule:
+    """The factor at `step` (updates made so far) of `total_steps`; 1 unless a subclass says otherwise."""
+
+    after_warmup = True  # the horizon begins where the warm-up ends; False: where training begins
+    needs_horizon = True  # it depends on total_steps
+
+    def __call__(self, step: int, total_steps: int) -> float:
+        return 1.0
+
+    def resolved(self, steps: Callable[[Duration], int]) -> "Schedule":
+        """The same schedule with its durations counted in steps."""
+        return self
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({settings})"
+
+
+class Constant(Schedule):
+    """1 at every step."""
+
+    needs_horizon = False
+
+
+class Step(Schedule):
+    """Multiply by `factor` at each milestone: a fraction of the steps, or a duration such as "30 epochs".
+
+    Raises ValueError for a milestone that is neither.
+    """
+
+    after_warmup = False  # Goyal et al. count epochs 30, 60, 80 from the start
+
+    def __init__(self, milestones: Sequence[float | str] = (1 / 3, 2 / 3, 8 / 9), factor: float = 0.1):
+        self.milestones, self.factor = tuple(milestones), factor
+        for milestone in self.milestones:
+            if isinstance(milestone, str):
+                Duration.parse(milestone)
+            elif not 0 < milestone < 1:
+                raise ValueError(f"milestone {milestone} is no fraction of the steps; write '{milestone} epochs'.")
+
+    def resolved(self, steps: Callable[[Duration], int]) -> "Step":
+        counted = Step((), self.factor)
+        counted.milestones = tuple(steps(Duration.parse(m)) if isinstance(m, str) else m for m in self.milestones)
+        return counted
+
+    @property
+    def needs_horizon(self) -> bool:
+        """Whether any milestone is a fraction of the steps."""
+        return any(isinstance(m, float) for m in self.milestones)
+
+    def __call__(self, step: int, total_steps: int) -> float:
+        passed = sum(step >= (m if isinstance(m, int) else m * total_steps) for m in self.milestones)
+        return self.factor**passed
+
+
+class Polynomial(Schedule):
+    """end + (1 - end) (1 - t/T)^power; LARS's Algorithm 1 has power 2 and end 0."""
+
+    def __init__(self, power: float = 2.0, end: float = 0.0):
+        self.power, self.end = power, end
+
+    def __call__(self, step: int, total_steps: int) -> float:
+        return self.end + (1 - self.end) * (1 - _progress(step, total_steps)) ** self.power
+
+
+class Cosine(Schedule):
+    """Half a cosine from 1 to `end`."""
+
+    def __init__(self, end: float = 0.0):
+        self.end = end
+
+    def __call__(self, step: int, total_steps: int) -> float:
+        return self.end + (1 - self.end) * (1 + math.cos(math.pi * _progress(step, total_steps))) / 2
+
+
+class LinearTo(Schedule):
+    """Linear from 1 to `end_factor` over `decay_fraction` of the steps, then constant.
+
+    The form of Shallue et al. 2018, whose released search spaces name both numbers; its text was not read.
+    """
+
+    def __init__(self, end_factor: float = 0.01, decay_fraction: float = 1.0):
+        if not 0 < decay_fraction <= 1:
+            raise ValueError(f"decay_fraction is {decay_fraction}; give a fraction of the steps, above 0 up to 1.")
+        self.end_factor, self.decay_fraction = end_factor, decay_fraction
+
+    def __call__(self, step: int, total_steps: int) -> float:
+        return 1 - (1 - self.end_factor) * min(1.0, _progress(step, total_steps) / self.decay_fraction)
+
+
+def warmed_up(schedule: Schedule, step: int, total_steps: int, warmup: int, start: float) -> float:
+    """The schedule's factor after a linear ramp of `warmup` steps.
+
+    Update u = 1 ... warmup gets start + (1 - start) u / warmup, so that none has a rate of zero; `start` is
+    0, or 1 / lr_factor to begin at the base rate (Goyal et al. 2017). A schedule that counts from the start
+    applies within the ramp too.
+    """
+    ramp = 1.0 if step >= warmup else start + (1 - start) * (step + 1) / warmup
+    if not schedule.after_warmup:
+        return ramp * schedule(step, total_steps)
+    return ramp * schedule(max(0, step - warmup), max(1, total_steps - warmup))
+
+
+def _progress(step: int, total_steps: int) -> float:
+    return min(1.0, step / total_steps)

@@ -1,0 +1,153 @@
+"""`python -m tasks sweep FILE...`: a W&B sweep file's runs on this machine, without a server."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from tasks.sweep.files import Cell, read_sweep
+from tasks.sweep.ledger import FINAL, Ledger, State
+from tasks.sweep.plan import ENDING, Plain, Staged, source
+from tasks.sweep.pool import Pool, places
+from tasks.sweep.table import Display, cost
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    words = argparse.ArgumentParser(prog="python -m tasks sweep", description=__doc__)
+    words.add_argument("files", nargs="+", type=Path, metavar="FILE", help="W&B sweep files")
+    words.add_argument("--workers", type=int, metavar="N", help="default: one per GPU, else one per core")
+    words.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    words.add_argument("--status", action="store_true", help="show how far the sweep is, and run nothing")
+    words.add_argument("--retry-failed", action="store_true", help="run the cells that failed before again")
+    words.add_argument("--dry-run", action="store_true", help="print every cell's command, and run nothing")
+    return words
+
+
+class Runner:
+    """Runs the cells of sweeps in a pool of workers until none is left."""
+
+    def __init__(self, sources: list[Plain | Staged], ledger: Ledger) -> None:
+        self.sources, self.ledger = sources, ledger
+        self.states: dict[Cell, State] = {}
+        self.extend()
+
+    def extend(self) -> None:
+        """Take up the cells that follow from those that have ended."""
+        self.states = {cell: self.look(cell) for source in self.sources for cell in source.cells(self.look)}
+
+    def look(self, cell: Cell) -> State:
+        """The cell's state as last seen."""
+        return self.states.get(cell) or self.states.setdefault(cell, self.ledger.state(cell))
+
+    def left(self) -> list[Cell]:
+        """The cells that have not come to an end."""
+        return [cell for cell, state in self.states.items() if state.status not in FINAL]
+
+    def retry_failed(self) -> None:
+        """Let the failed cells count as never begun."""
+        for cell, state in self.states.items():
+            if state.status == "failed":
+                self.ledger.write(cell, **state.entry | {"status": "left", "attempts": 0})
+                self.states[cell] = self.ledger.state(cell)
+
+    def run(self, pool: Pool, display: Display) -> None:
+        """Run what is left; cells that other processes run are waited for. ValueError for what cannot be parsed."""
+        self.check(pool)
+        while self.left():
+            self._feed(pool)
+            for cell, kind, detail in pool.wait(1.0):
+                if kind == "died":
+                    self.ledger.end_vanished(cell, "failed", reason=detail)
+                self._refresh(cell, display)
+            mine = pool.running()
+            for cell in self.left():
+                if cell not in mine:
+                    self._refresh(cell, display)
+            self.extend()
+            display.update(self.states)
+
+    def check(self, pool: Pool) -> None:
+        """Parse cells that show every value once. Raises ValueError with all that is wrong with them."""
+        waiting = covering(self.left())
+        asked, complaints = len(waiting), []
+        while asked:
+            for worker in pool.idle()[: len(waiting)]:
+                worker.give("check", waiting.pop().args)
+            for _, kind, complaint in pool.wait(1.0):
+                asked -= 1
+                complaints += [complaint] if kind == "checked" and complaint else []
+        if complaints:
+            raise ValueError("; ".join(dict.fromkeys(complaints)))
+
+    def _feed(self, pool: Pool) -> None:
+        mine = pool.running()
+        waiting = [c for c, s in self.states.items() if s.status == "left" and c not in mine]
+        for worker in pool.idle():
+            if waiting:
+                cell = max(waiting, key=self._urgency)
+                waiting.remove(cell)
+                worker.give("run", cell)
+                self.states[cell] = State("running", {}, {})
+
+    def _urgency(self, cell: Cell) -> tuple[float, int]:
+        """The longest first, so that all workers end together; of an unknown sweep the largest batch."""
+        seconds = cost(cell, self.states)
+        return (float("inf") if seconds is None else seconds, cell.batch_size)
+
+    def _refresh(self, cell: Cell, display: Display) -> None:
+        before, self.states[cell] = self.states[cell], self.ledger.state(cell)
+        if self.states[cell].status in FINAL and before.status not in FINAL:
+            display.ended(cell, self.states[cell], self.states)
+
+
+def covering(cells: list[Cell]) -> list[Cell]:
+    """Few cells that show, sweep by sweep, every value of every parameter."""
+    seen, chosen = set(), []
+    for cell in cells:
+        shown = {(cell.sweep, name, repr(value)) for name, value in cell.values}
+        if not shown <= seen:
+            seen |= shown
+            chosen.append(cell)
+    return chosen
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Run the files' cells; 0 if every one has ended and none failed. Raises ValueError."""
+    files = [path for path in options.files if not path.name.endswith(ENDING)]
+    runner = Runner([source(read_sweep(path)) for path in files], Ledger(options.runs))
+    rooms = places(options.workers)
+    display = Display(len(rooms))
+    if options.dry_run:
+        for cell in runner.states:
+            print("python -m tasks", shlex.join(cell.args))
+        return 0
+    if options.retry_failed:
+        runner.retry_failed()
+    if runner.left() and not options.status:
+        grows = any(isinstance(cells, Staged) for cells in runner.sources)
+        pool = Pool(rooms if grows else rooms[: len(runner.left())], options.runs)
+        busy: list[Cell] = []
+        try:
+            with display:
+                runner.run(pool, display)
+        finally:
+            busy = pool.running()
+            pool.close()
+            for cell in busy:
+                runner.ledger.end_vanished(cell, "interrupted")
+    display.summary(runner.states)
+    return int(any(state.status == "failed" for state in runner.states.values()))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the sweep; 2 for a user's mistake, 1 if a cell failed, 130 after Ctrl-C."""
+    options = parser().parse_args(argv)
+    try:
+        return sweep(options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        return 130

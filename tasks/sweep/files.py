@@ -1,0 +1,160 @@
+"""A W&B sweep file and the cells, each one run's arguments, that it stands for."""
+
+import hashlib
+import itertools
+import json
+import os
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.sweep import parameters
+
+EXAMPLE = "command: ['${interpreter}', -m, tasks, fit, --config, configs/..., '${args}']"
+MACRO = re.compile(r"\$\{(\w+)(?::(\w+))?\}")
+TEXTS = {"program", "name", "description", "project", "entity", "apiVersion", "kind", "job", "image_uri"}
+FIELDS = TEXTS | {"method", "parameters", "command", "metric", "run_cap", "early_terminate", "controller"}
+ELSEWHERE = {  # what W&B allows and this program does not do
+    "bayes": "only W&B's server proposes runs by bayes: use `wandb agent`, or method: grid or random",
+    "custom": "only W&B's server runs a custom method: use `wandb agent`, or method: grid or random",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep: `args` follow `python -m tasks`, `values` are those that the sweep chose."""
+
+    sweep: str
+    args: tuple[str, ...]
+    values: tuple[tuple[str, Any], ...]
+
+    @cached_property
+    def key(self) -> str:
+        """Names the cell in the ledger: a hash of its arguments and of the config files that they name."""
+        digest = hashlib.sha256(json.dumps(self.args).encode())
+        for path in config_files(self.args):
+            digest.update(Path(path).read_bytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def batch_size(self) -> int:
+        """The global batch that the sweep gives, 0 where it leaves that to the config."""
+        sizes = [v for k, v in self.values if k.startswith("data.") and k.endswith("batch_size")]
+        return sizes[0] if sizes and isinstance(sizes[0], int) else 0
+
+    def __str__(self) -> str:
+        return " ".join(f"{name.split('.')[-1]}={value}" for name, value in self.values)
+
+
+def config_files(args: tuple[str, ...]) -> Iterator[str]:
+    """The files that `args` give with --config."""
+    for option, value in itertools.pairwise((*args, "")):
+        if option in ("--config", "-c"):
+            yield value
+        elif option.startswith("--config="):
+            yield option.removeprefix("--config=")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, read and checked."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+    @property
+    def command(self) -> list[str]:
+        """What follows `python -m tasks`, with ${args} still in it."""
+        command = self.content["command"]
+        return [MACRO.sub(_environment, str(item)) for item in command[command.index("fit") :]]
+
+    def choices(self, seed: int = 0) -> list[dict[str, Any]]:
+        """The values of every run: all combinations of a grid, `run_cap` draws from `seed` at random."""
+        if self.content["method"] == "grid":
+            return parameters.grid(self.content["parameters"])[: self.content.get("run_cap")]
+        source = random.Random(seed)
+        return [parameters.draw(self.content["parameters"], source) for _ in range(self.content["run_cap"])]
+
+    def cell(self, values: Mapping[str, Any], stage: str = "", flags: tuple[str, ...] = ()) -> Cell:
+        """The run with these values, its arguments written as W&B's agent writes them, and then `flags`."""
+        chosen = [f"--{name}={value}" for name, value in values.items()]
+        args = [arg for item in self.command for arg in (chosen if item == "${args}" else [item])]
+        shown = tuple((k, str(v) if isinstance(v, dict | list) else v) for k, v in values.items())
+        return Cell(f"{self.name} {stage}".strip(), (*args, *flags), shown)
+
+
+def _environment(match: re.Match[str]) -> str:
+    return os.environ.get(match[2], match[2]) if match[1] == "envvar" else match[0]
+
+
+def read_yaml(path: Path) -> Any:
+    """A file's content; ValueError where it cannot be read or is not YAML."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read and check a sweep file; ValueError names the file and the field that is wrong."""
+    sweep = Sweep(path, read_yaml(path))
+    try:
+        check(sweep.content)
+        for config in config_files(tuple(sweep.command)):
+            if not Path(config).is_file():
+                raise ValueError(f"command: there is no file {config} (paths are from the folder you are in)")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return sweep
+
+
+def check(content: Any) -> None:
+    """Raise ValueError, beginning with the field's name, where W&B or this program would refuse the file."""
+    if not isinstance(content, dict) or "parameters" not in content:
+        raise ValueError("parameters: is missing, so this is no sweep file")
+    for name in content:
+        if name not in FIELDS:
+            raise ValueError(f"{name}: W&B's sweep files have no such field")
+        if name in TEXTS and not isinstance(content[name], str):
+            raise ValueError(f"{name}: is {content[name]!r}: give text")
+    method = content.get("method")
+    if method not in ("grid", "random"):
+        raise ValueError(f"method: {ELSEWHERE.get(method, f'is {method!r}: give grid or random')}")
+    if "program" not in content:
+        raise ValueError("program: is missing (`wandb agent` asks for one): write program: tasks/__main__.py")
+    if "early_terminate" in content:
+        raise ValueError("early_terminate: only W&B's server stops runs by it: use `wandb agent`, or leave it out")
+    cap = content.get("run_cap", 1 if method == "grid" else None)
+    if isinstance(cap, bool) or not isinstance(cap, int) or cap < 1:
+        raise ValueError("run_cap: give the number of runs, at least 1; method: random needs it")
+    metric = content.get("metric", {"name": ""})
+    if not isinstance(metric, dict) or "name" not in metric or metric.get("goal", "minimize") not in GOALS:
+        raise ValueError("metric: give a name, and minimize or maximize as its goal")
+    parameters.check(content["parameters"], method)
+    check_command(content.get("command"))
+
+
+GOALS = ("minimize", "maximize")
+
+
+def check_command(command: Any) -> None:
+    """Raise ValueError unless `command` is a `python -m tasks fit` that is given the parameters."""
+    if not isinstance(command, list) or "fit" not in command or "${args}" not in command:
+        raise ValueError(f"command: must run `tasks fit` with the parameters, as in {EXAMPLE}")
+    for item in command[command.index("fit") :]:
+        for macro in MACRO.finditer(str(item)):
+            if item != "${args}" and macro[1] != "envvar":
+                raise ValueError(f"command: {item} does not work with `tasks fit`: give ${{args}}, alone")

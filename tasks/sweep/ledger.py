@@ -1,0 +1,113 @@
+"""What is known of every cell: a small file and a lock each, shared by all processes on a folder of runs."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.sweep.files import Cell
+
+ATTEMPTS = 3  # times that a cell's process may vanish before the cell counts as failed
+FINAL = ("reached", "budget", "diverged", "failed")
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a cell stands: `left`, `running`, or one of FINAL, with its record where it has ended."""
+
+    status: str
+    entry: dict[str, Any]
+    record: dict[str, Any]
+
+    @property
+    def seconds(self) -> float:
+        """What the cell cost, evaluation and all."""
+        return self.entry.get("seconds", 0.0)
+
+
+class Ledger:
+    """The cells' entries in `<runs>/.sweep/`.
+
+    The lock of a running cell is an flock held by the process that runs it: the system frees it however
+    that process ends, so a cell is never run twice and never stays locked.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self.folder = runs / ".sweep"
+
+    def path(self, cell: Cell, ending: str) -> Path:
+        """One of the cell's files: its entry (.json), its lock or its log."""
+        return self.folder / f"{cell.key}{ending}"
+
+    def read(self, cell: Cell) -> dict[str, Any]:
+        """The cell's entry, empty where it was never begun."""
+        try:
+            return json.loads(self.path(cell, ".json").read_text())
+        except FileNotFoundError:
+            return {}
+
+    def write(self, cell: Cell, **entry: Any) -> None:
+        """Replace the cell's entry."""
+        part = self.path(cell, f".{os.getpid()}.part")
+        part.write_text(json.dumps(entry, indent=1))
+        os.replace(part, self.path(cell, ".json"))
+
+    @contextlib.contextmanager
+    def lock(self, cell: Cell) -> Iterator[bool]:
+        """Hold the cell, or give False where another process holds it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.path(cell, ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    def state(self, cell: Cell) -> State:
+        """Where the cell stands now."""
+        entry = self.read(cell)
+        status = entry.get("status", "left")
+        if status == "running":
+            with self.lock(cell) as free:
+                if free:  # its process is gone; the entry may have been finished meanwhile
+                    entry = self.read(cell)
+                    status = entry["status"]
+                    if status == "running":
+                        status = "failed" if entry["attempts"] >= ATTEMPTS else "left"
+                        entry["reason"] = f"its process vanished {entry['attempts']} times"
+        if status != "done":
+            return State("left" if status == "interrupted" else status, entry, {})
+        record = read_record(entry["directory"])
+        return State(record.get("status", "left"), entry, record)
+
+    def end_vanished(self, cell: Cell, status: str, **facts: Any) -> None:
+        """Say how a cell ended whose process could not."""
+        with self.lock(cell) as mine:
+            entry = self.read(cell)
+            if mine and entry.get("status") == "running":
+                seconds = time.time() - entry["started"]
+                self.write(cell, **entry | facts | {"status": status, "seconds": seconds})
+
+    def begin(self, cell: Cell, **facts: Any) -> dict[str, Any]:
+        """Write that this process runs the cell, whose lock it holds; give the entry."""
+        before = self.read(cell)
+        vanished = before.get("attempts", 0) if before.get("status") == "running" else 0
+        entry = {"status": "running", "args": cell.args, "attempts": vanished + 1, "pid": os.getpid()}
+        entry |= {"host": socket.gethostname(), "started": time.time(), **facts}
+        self.write(cell, **entry)
+        return entry
+
+
+def read_record(directory: str) -> dict[str, Any]:
+    """A run's record, empty where there is none."""
+    try:
+        return json.loads((Path(directory) / "record.json").read_text())
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,156 @@
+"""The worker processes: started, fed, watched, replaced, ended."""
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from tasks.sweep.files import Cell
+from tasks.sweep.worker import Place, work
+
+GRACE = 30.0  # seconds that a worker has to save its run before it is killed
+# keeps memory for the next step's activations instead of giving it back: a fifth less time at batch 1024 on a CPU
+MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+
+
+@contextlib.contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Let processes that are started here have these variables, where they are not set already."""
+    new = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            del os.environ[name]
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return [str(i) for i, line in enumerate(x for x in listing.splitlines() if x.startswith("GPU "))]
+
+
+def places(workers: int | None) -> list[Place]:
+    """One place per GPU, or per core where there is none, or as many as are asked for, sharing all GPUs."""
+    cores, devices = len(os.sched_getaffinity(0)), gpus()
+    count = workers or len(devices) or cores
+    threads = max(1, cores // count)
+    shares = [",".join(devices[i::count] or devices[i % len(devices) :][:1]) for i in range(count)] if devices else []
+    return [Place(threads, shares[i] if shares else None) for i in range(count)]
+
+
+@dataclass
+class Worker:
+    """A worker process and what it does: None (idle), a check, or a cell."""
+
+    process: Any
+    pipe: connection.Connection
+    place: Place
+    ready: bool = False
+    job: Any = None
+    since: float = 0.0
+    cpu: float = 0.0  # seconds of processor time when it was last seen to grow
+    alive: float = 0.0  # when that was
+
+    def give(self, order: str, what: Any) -> None:
+        """Send a job."""
+        self.job, self.since, self.alive = what, time.monotonic(), time.monotonic()
+        self.pipe.send((order, what))
+
+
+class Pool:
+    """Worker processes, one a place; `stall` and `limit` (seconds) say when a cell counts as hanging."""
+
+    def __init__(self, places: list[Place], runs: Path, stall: float = 900.0, limit: float | None = None) -> None:
+        self.runs, self.stall, self.limit = runs, stall, limit
+        self.context = multiprocessing.get_context("spawn")
+        self.workers = [self._start(place) for place in places]
+
+    def _start(self, place: Place) -> Worker:
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=work, args=(theirs, place, self.runs))
+        with environment(OMP_NUM_THREADS=str(place.threads), **MEMORY):
+            process.start()
+        theirs.close()
+        return Worker(process, ours, place)
+
+    def idle(self) -> list[Worker]:
+        """The workers that wait for a job."""
+        return [w for w in self.workers if w.ready and w.job is None]
+
+    def running(self) -> list[Cell]:
+        """The cells that are being run by these workers."""
+        return [w.job for w in self.workers if isinstance(w.job, Cell)]
+
+    def wait(self, seconds: float) -> list[tuple[Any, str, Any]]:
+        """What happened within `seconds`: (job, "checked" | "ended" | "died", detail)."""
+        events = []
+        for pipe in connection.wait([w.pipe for w in self.workers], seconds):
+            worker = next(w for w in self.workers if w.pipe is pipe)
+            try:
+                kind, *detail = pipe.recv()
+            except (EOFError, OSError):
+                events += self._bury(worker)
+                continue
+            if kind == "ready":
+                worker.ready = True
+            elif kind == "beat":
+                self._note(worker, *detail)
+            else:
+                events.append((worker.job, kind, detail[0]))
+                worker.job = None
+        return events + [event for w in list(self.workers) if self._hangs(w) for event in self._kill(w)]
+
+    def _note(self, worker: Worker, cpu: float) -> None:
+        """A computing process uses the processor; one that waits for ever only sends its beat."""
+        now = time.monotonic()
+        if cpu - worker.cpu > 0.02 * (now - worker.alive):
+            worker.cpu, worker.alive = cpu, now
+
+    def _hangs(self, worker: Worker) -> bool:
+        now = time.monotonic()
+        late = self.limit is not None and now - worker.since > self.limit
+        return worker.job is not None and (late or now - worker.alive > self.stall)
+
+    def _kill(self, worker: Worker) -> list[tuple[Any, str, Any]]:
+        worker.process.kill()
+        minutes = (time.monotonic() - worker.since) / 60
+        return self._bury(worker, f"it hung and was killed after {minutes:.1f} minutes")
+
+    def _bury(self, worker: Worker, reason: str | None = None) -> list[tuple[Any, str, Any]]:
+        """Replace a dead worker; say which job died with it."""
+        worker.process.join()
+        worker.pipe.close()
+        self.workers.remove(worker)
+        if not worker.ready:
+            raise RuntimeError(f"a worker process could not start (exit status {worker.process.exitcode})")
+        self.workers.append(self._start(worker.place))
+        code = worker.process.exitcode
+        reason = reason or f"its process died ({f'signal {-code}: out of memory?' if code < 0 else f'status {code}'})"
+        return [(worker.job, "died", reason)] if worker.job is not None else []
+
+    def close(self) -> None:
+        """End the workers: the idle at once, the busy after they have saved their run."""
+        for worker in self.workers:
+            worker.pipe.close()
+            if worker.job is not None or not worker.ready:
+                worker.process.terminate()
+        end = time.monotonic() + GRACE
+        for worker in self.workers:
+            worker.process.join(max(0.0, end - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()

@@ -1,0 +1,131 @@
+"""What a person sees of a sweep: a live table on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import TextIO
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from tasks.sweep.files import Cell
+from tasks.sweep.ledger import State
+
+COLUMNS = {"reached": "reached", "budget": "censored", "diverged": "diverged", "failed": "failed"}
+PLAIN_EVERY = 10.0  # seconds between two plain lines when no cell ends
+States = Mapping[Cell, State]
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as 1:02:03 or 2:03, ? where unknown."""
+    if seconds is None:
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def cost(cell: Cell, states: States) -> float | None:
+    """The seconds a cell should take: those of the ended cell of its sweep with the nearest batch size."""
+    ended = [(c, s) for c, s in states.items() if c.sweep == cell.sweep and s.record and s.seconds]
+    if not ended:
+        return None
+    size = max(cell.batch_size, 1)
+    return min(ended, key=lambda x: abs(max(x[0].batch_size, 1) / size - 1))[1].seconds
+
+
+def time_left(states: States, workers: int) -> float | None:
+    """Seconds until the last cell ends, if `workers` stay busy."""
+    costs = [cost(cell, states) for cell, state in states.items() if state.status in ("left", "running")]
+    known = [c for c in costs if c is not None]
+    if costs and not known:
+        return None
+    mean = sum(known) / len(known) if known else 0.0
+    total = sum(mean if c is None else c for c in costs)
+    return total / max(1, min(workers, len(costs)))
+
+
+def best(states: States) -> str:
+    """The fewest steps to the first target so far, per batch size."""
+    steps: dict[int, float] = {}
+    for state in states.values():
+        if state.status == "reached":
+            low, high = state.record["targets"][0]["bracket"]["steps"]
+            size = state.record["batch"]["global"]
+            steps[size] = min(steps.get(size, float("inf")), (max(low, 1) * high) ** 0.5)
+    return ", ".join(f"{size}: {steps[size]:,.0f}" for size in sorted(steps))
+
+
+def table(states: States, left: float | None) -> Table:
+    """A row per sweep and one for all."""
+    sweeps = dict.fromkeys(cell.sweep for cell in states)
+    records = {name: best({c: s for c, s in states.items() if c.sweep == name}) for name in sweeps}
+    lines = [f"fewest steps, {name}: {record}" for name, record in records.items() if record]
+    caption = "\n".join([*lines, f"time left {clock(left)}"])
+    grid = Table(box=SIMPLE, caption=caption, caption_justify="left")
+    for name in ("sweep", "done", "running", *COLUMNS.values(), "left"):
+        grid.add_column(name, justify="left" if name == "sweep" else "right", no_wrap=True)
+    for name in [*sweeps, *(["all"] if len(sweeps) > 1 else [])]:
+        part = {c: s for c, s in states.items() if name in (c.sweep, "all")}
+        count = Counter(s.status for s in part.values())
+        done = sum(count[c] for c in COLUMNS)
+        cells = [f"{done}/{len(part)}", str(count["running"]), *(str(count[c]) for c in COLUMNS)]
+        grid.add_row(name, *cells, str(count["left"]))
+    return grid
+
+
+class Display:
+    """Shows the states of a sweep's cells while it runs."""
+
+    def __init__(self, workers: int, out: TextIO | None = None) -> None:
+        self.workers, self.out = workers, out or sys.stdout
+        self.console = Console(file=self.out, width=None if self.out.isatty() else 120)
+        self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self.next = 0.0
+
+    def __enter__(self) -> "Display":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def ended(self, cell: Cell, state: State, states: States) -> None:
+        """A cell has come to an end: a line, where there is no table."""
+        final = state.record.get("final", {})
+        word = COLUMNS.get(state.status, state.status)
+        where = f" at step {final['step']:,}" if final else f": {state.entry.get('reason', '')}"
+        if not self.live or state.status == "failed":
+            self.say(f"{self._counts(states)} | {cell.sweep} {cell}: {word}{where}, {state.seconds:.1f} s")
+            self.next = time.monotonic() + PLAIN_EVERY
+
+    def _counts(self, states: States) -> str:
+        count = Counter(s.status for s in states.values())
+        done = sum(count[c] for c in COLUMNS)
+        bad = "".join(f", {count[c]} {word}" for c, word in COLUMNS.items() if c != "reached" and count[c])
+        left = clock(time_left(states, self.workers))
+        return f"{done}/{len(states)} done{bad}, {count['running']} running, {left} left"
+
+    def update(self, states: States) -> None:
+        """Refresh the table; elsewhere print a line now and then."""
+        if self.live:
+            self.live.update(table(states, time_left(states, self.workers)), refresh=True)
+        elif time.monotonic() >= self.next:
+            self.next = time.monotonic() + PLAIN_EVERY
+            self.say(self._counts(states))
+
+    def summary(self, states: States) -> None:
+        """The table once, at the end or for --status, with the failed cells' reasons."""
+        self.console.print(table(states, time_left(states, self.workers)))
+        for cell, state in states.items():
+            if state.status == "failed":
+                self.say(f"failed: {cell.sweep} {cell}: {state.entry.get('reason')} ({state.entry.get('log')})")

@@ -1,0 +1,184 @@
+"""A warm process that runs cell after cell: importing the libraries costs more than a small run."""
+
+import contextlib
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing import connection, parent_process
+from pathlib import Path
+from typing import Any
+
+from tasks.sweep.files import Cell
+from tasks.sweep.ledger import FINAL, Ledger
+
+BEAT = 2.0  # seconds between two signs of life
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker runs: its share of the cores, and its GPU, if any."""
+
+    threads: int = 1
+    gpu: str | None = None
+
+
+def work(pipe: connection.Connection, place: Place, runs: Path) -> None:
+    """Answer ("check", args) and ("run", cell) until the pipe closes; the main function of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends workers by SIGTERM
+    if place.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
+    from tasks import cli
+
+    torch.set_num_threads(place.threads)
+    cli.quiet()
+    gc.collect()
+    gc.freeze()
+    sending = threading.Lock()
+
+    def send(*message: Any) -> None:
+        with sending, contextlib.suppress(OSError):
+            pipe.send(message)
+
+    threading.Thread(target=_beat, args=(send,), daemon=True).start()
+    send("ready")
+    ledger = Ledger(runs)
+    while True:
+        try:
+            order, what = pipe.recv()
+        except (EOFError, OSError):
+            return
+        if order == "check":
+            send("checked", _complaint(cli, what))
+        else:
+            status, sound = run_cell(cli, ledger, what)
+            send("ended", status)
+            if not sound:  # memory or a GPU may be left in disorder: a fresh process takes over
+                return
+
+
+def _beat(send: Any) -> None:
+    while True:
+        send("beat", time.process_time())
+        time.sleep(BEAT)
+
+
+def _end_with_parent() -> None:
+    connection.wait([parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _complaint(cli: Any, args: tuple[str, ...]) -> str | None:
+    try:
+        cli.place(args)
+    except cli.UserError as error:
+        return str(error)
+    return None
+
+
+def run_cell(cli: Any, ledger: Ledger, cell: Cell) -> tuple[str, bool]:
+    """Run a cell unless another process has it; give its end and whether this process is still sound."""
+    with ledger.lock(cell) as mine:
+        if not mine:
+            return "elsewhere", True
+        if ledger.read(cell).get("status") == "done" and ledger.state(cell).status in FINAL:
+            return "done", True
+        log = ledger.path(cell, ".log")
+        entry = ledger.begin(cell, log=str(log))
+        began = time.monotonic()
+        with output_to(log):
+            end = fit(cli, [*cell.args, *local_flags(ledger)])
+        directory = Path(end.get("directory", ""))
+        if "directory" in end and directory.exists():
+            with (directory / "log.txt").open("ab") as whole:
+                whole.write(log.read_bytes())
+            log.unlink()
+            log = directory / "log.txt"
+        facts = {"log": str(log), "seconds": time.monotonic() - began, "ended": time.time()}
+        ledger.write(cell, **entry | end | facts)
+        return end["status"], end["status"] == "done" or end.get("user_error", False)
+
+
+def local_flags(ledger: Ledger) -> list[str]:
+    """What differs from the same cell under an agent; nothing that changes the run or its name."""
+    return [f"--trainer.default_root_dir={ledger.folder.parent}", "--progress.show=false", "--trainer.logger=false"]
+
+
+class SeveralProcessesError(Exception):
+    """Not an error: the run needs processes of its own, which a warm worker cannot give it."""
+
+
+def fit(cli: Any, args: list[str]) -> dict[str, Any]:
+    """Run a fit; how it ended (done, interrupted or failed, with the reason) and where."""
+    end: dict[str, Any] = {}
+
+    def placed(run: Any) -> None:
+        end["directory"] = str(run.directory)
+        if devices(run.config.fit.trainer) > 1:
+            raise SeveralProcessesError
+
+    try:
+        cli.run(args, placed)
+    except cli.FinishedError as note:
+        print(note)
+    except cli.UserError as error:
+        print(f"error: {error}")
+        return end | {"status": "failed", "reason": str(error), "user_error": True}
+    except SeveralProcessesError:
+        return end | fit_apart(args)
+    except SystemExit:  # SIGTERM, after the record was written
+        return end | {"status": "interrupted"}
+    except Exception as error:
+        traceback.print_exc()
+        return end | {"status": "failed", "reason": f"{type(error).__name__}: {error}".split("\n")[0]}
+    return end | {"status": "done"}
+
+
+def devices(trainer: Any) -> int:
+    """How many processes the trainer would start on this machine."""
+    wanted = trainer.devices
+    if str(wanted) in ("auto", "-1"):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return 1 if trainer.accelerator == "cpu" else len(visible.split(","))
+    return int(wanted) if str(wanted).isdigit() else len(wanted)
+
+
+def fit_apart(args: list[str]) -> dict[str, Any]:
+    """Run a fit as a command of its own."""
+    process = subprocess.Popen([sys.executable, "-m", "tasks", *args])
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        code = process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if code in (-signal.SIGTERM, 128 + signal.SIGTERM, 130):
+        return {"status": "interrupted"}
+    return {"status": "done"} if code == 0 else {"status": "failed", "reason": f"exit status {code}"}
+
+
+@contextlib.contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Append all that this process writes, libraries included, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with path.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for old, new in zip(saved, (1, 2), strict=True):
+            os.dup2(old, new)
+            os.close(old)
