@@ -52,14 +52,14 @@ def run(hits: list[Hit], size: int, seed: int, curve: dict | None = None, **chan
 
 
 def study(
-    steps, sizes=SIZES, seeds=5, scatter=0.02, tuned=True, metrics=("val/accuracy",), each=None, **changes
+    steps, sizes=SIZES, seeds=5, scatter=0.02, tuned=True, metrics=("val/accuracy",), each=None, draw=0, **changes
 ):
-    """Make runs at each size and seed; `steps` is one function or one per metric.
+    """Make runs at each size and seed; `steps` is one function or one per metric; `draw` seeds the scatter.
 
     A tuned study has its own rate at each size. `each(size, seed)` gives further arguments of a run.
     """
     functions = steps if isinstance(steps, tuple) else (steps,) * len(metrics)
-    random, runs = np.random.default_rng(0), []
+    random, runs = np.random.default_rng(draw), []
     for size in sizes:
         for seed in range(seeds):
             factor = math.exp(scatter * random.standard_normal())

@@ -73,8 +73,7 @@ def test_golmant_3(expected, runs):
 def other_tasks(critical: float, elements: float = 1.0):
     facts = {"data__elements_per_example": elements}
     return [
-        study(hyperbola(critical), task=task, data__name=task, **facts)
-        for task in ("Segmentation", "LanguageModeling")
+        study(hyperbola(critical), task=task, data__name=task, **facts) for task in ("Segmentation", "LanguageModeling")
     ]
 
 

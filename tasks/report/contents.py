@@ -123,9 +123,7 @@ def methods_table(curves: list[Curve]) -> Table:
         for p in (p for p in curve.points if p.n):
             best = shallue(p)
             others = [turnbull_median(p), log_normal_median(p), best[0] if best else math.nan]
-            rows.append(
-                [curve.name, p.batch_size, p.interval("steps").value, *others, best[1] if best else ""]
-            )
+            rows.append([curve.name, p.batch_size, p.interval("steps").value, *others, best[1] if best else ""])
     note = (
         "Turnbull and log-normal take a spent budget as right-censored where it stopped; the fit leaves out "
         "runs that diverged. Shallue: the fewest steps of any trial, at its first measurement past the goal."
@@ -153,13 +151,9 @@ def budget_table(curves: list[Curve]) -> Table | None:
     for c in tuned:
         for p in (p for p in c.points if p.trials):
             steps = [o.value("steps") for o in p.trials if o.status in COUNTED]
-            rows.append(
-                [c.name, p.batch_size, *(best_of(steps, k) if len(steps) >= k else math.nan for k in budgets)]
-            )
+            rows.append([c.name, p.batch_size, *(best_of(steps, k) if len(steps) >= k else math.nan for k in budgets)])
     columns = ["curve", "batch size", *(f"best of {k}" for k in budgets)]
-    return Table(
-        "Steps by tuning budget", columns, rows, "Median of the fewest steps among k trials drawn at random."
-    )
+    return Table("Steps by tuning budget", columns, rows, "Median of the fewest steps among k trials drawn at random.")
 
 
 def trust_table(pairs: Pairs) -> Table | None:
@@ -168,14 +162,10 @@ def trust_table(pairs: Pairs) -> Table | None:
     for curve, found in pairs:
         if found and found.fit:
             left_out = "; ".join(f"{size:,}: {reason}" for size, reason in found.data.left_out.items())
-            ends = [
-                found.sensitivity.get(f"without the {end} size", math.nan) for end in ("smallest", "largest")
-            ]
+            ends = [found.sensitivity.get(f"without the {end} size", math.nan) for end in ("smallest", "largest")]
             rows.append([curve.name, found.tau, found.largest_residual, *ends, left_out])
     columns = ["curve", "scatter between sizes (log)", "largest residual (log)", "B2 without smallest"]
-    return (
-        Table("How far to trust it", [*columns, "B2 without largest", "not fitted"], rows) if rows else None
-    )
+    return Table("How far to trust it", [*columns, "B2 without largest", "not fitted"], rows) if rows else None
 
 
 def verdict_table(verdicts: dict[str, Verdict]) -> Table:
@@ -186,9 +176,7 @@ def verdict_table(verdicts: dict[str, Verdict]) -> Table:
         effect = v.main.interval if v.main else Interval(math.nan, math.nan, math.nan)
         what = v.main.what if v.main else ""
         share = round(100 * v.censored) if not math.isnan(v.censored) else math.nan
-        rows.append(
-            [claim.id, claim.statement, v.verdict, what, effect, v.n, share, v.reason, v.scale, claim.rerun]
-        )
+        rows.append([claim.id, claim.statement, v.verdict, what, effect, v.n, share, v.reason, v.scale, claim.rerun])
     columns = [
         "claim",
         "statement",
@@ -208,9 +196,7 @@ def parts_table(verdict: Verdict) -> Table:
     """List the parts that a verdict was made of."""
     rows = []
     for p in verdict.parts:
-        wanted = " and ".join(
-            f"{w} {m:.3g}" for w, m in (("above", p.above), ("below", p.below)) if m is not None
-        )
+        wanted = " and ".join(f"{w} {m:.3g}" for w, m in (("above", p.above), ("below", p.below)) if m is not None)
         rows.append([p.what, p.interval, wanted, p.verdict])
     return Table("Parts", ["measure", "effect", "claim says", "decides"], rows)
 

@@ -88,9 +88,7 @@ def candidates_of(data: FitData) -> list[Candidate]:
         centred, norms = family.centred
         best = (norms - 2 * centred @ (y - y.mean())).argmin()
         rows.append((family.name, fits.predictions(family, y), family.size_at(2.0, x[0])[best]))
-    rows.append(
-        ("isotonic", fits.predictions_of_isotonic(x, y), fits.size_at(x, fits.isotonic_steps(y), 2.0))
-    )
+    rows.append(("isotonic", fits.predictions_of_isotonic(x, y), fits.size_at(x, fits.isotonic_steps(y), 2.0)))
     found = []
     for name, predicted, b2 in rows:
         squares = (predicted - y) ** 2

@@ -142,9 +142,7 @@ def fixed_settings(record: dict) -> tuple:
 def is_tuned(observations: list[Observation]) -> bool:
     """Tell a curve tuned at each size from fixed ones: no rule carries the rate, and several were tried."""
     records = [o.run.record for o in observations]
-    return (
-        records[0]["lr"]["scaling_rule"] == "none" and len({setting(record)[:-1] for record in records}) > 1
-    )
+    return records[0]["lr"]["scaling_rule"] == "none" and len({setting(record)[:-1] for record in records}) > 1
 
 
 def group(items, key) -> dict:
@@ -246,8 +244,6 @@ def workloads(runs: list[Run]) -> list[Workload]:
         ]
         record = members[0].run.record
         found.append(
-            Workload(
-                record["study"], record["task"], record["data"], record["network"], members[0].hit, curves
-            )
+            Workload(record["study"], record["task"], record["data"], record["network"], members[0].hit, curves)
         )
     return found

@@ -65,9 +65,7 @@ def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0
     t, d = t[keep], d[keep]
     if len(t) < LEAST_ROWS or math.log10(t[-1] / t[0]) < LEAST_DECADES:
         decades = math.log10(t[-1] / t[0]) if len(t) else 0.0
-        return (
-            f"not identifiable: {decades:.1f} decades of steps after warm-up, {LEAST_DECADES:.0f} are needed"
-        )
+        return f"not identifiable: {decades:.1f} decades of steps after warm-up, {LEAST_DECADES:.0f} are needed"
     weights = block_weights(len(t), np.random.default_rng(0))
     aic, parameters = {}, {}
     for name, (grid, shapes) in forms(t).items():
@@ -77,6 +75,4 @@ def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0
         parameters[name] = float(grid[found[0].argmin()])
     gain = aic["power"] - aic["log"]
     low, high = np.quantile(gain[1:], [0.025, 0.975])
-    return Growth(
-        float(gain[0]), float(low), float(high), parameters, {k: float(v[0]) for k, v in aic.items()}
-    )
+    return Growth(float(gain[0]), float(low), float(high), parameters, {k: float(v[0]) for k, v in aic.items()})

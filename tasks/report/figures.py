@@ -64,9 +64,7 @@ def draw_fit(axes, found: Critical | None, index: int, shift: float) -> None:
         axes.axvline(found.b2.value, color=colour, linestyle=":", zorder=0)
 
 
-def steps_to_target(
-    workload: Workload, pairs: list[tuple[Curve, Critical | None]], files: list[Path]
-) -> None:
+def steps_to_target(workload: Workload, pairs: list[tuple[Curve, Critical | None]], files: list[Path]) -> None:
     """Draw steps to the target against batch size, log-log."""
     with figure(files) as axes:
         for index, curve in enumerate(workload.curves):

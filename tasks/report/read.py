@@ -102,9 +102,7 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     if any(len(row) != len(header) for row in rows):
         raise UnusableError("curve.csv has rows of different lengths")
     try:
-        return {
-            name: [float(row[i]) if row[i] else math.nan for row in rows] for i, name in enumerate(header)
-        }
+        return {name: [float(row[i]) if row[i] else math.nan for row in rows] for i, name in enumerate(header)}
     except ValueError as error:
         raise UnusableError(f"curve.csv: {error}") from None
 
@@ -160,9 +158,7 @@ def read_hit(target: dict, run_status: str) -> Hit:
         raise UnusableError(f"target {target['metric']} is 'reached' but has no bracket")
     brackets = {rule: found for rule, found in brackets.items() if found}
     status = end_of_target(status, run_status)
-    return Hit(
-        target["metric"], target["direction"], target.get("value"), status, brackets, target.get("plateau")
-    )
+    return Hit(target["metric"], target["direction"], target.get("value"), status, brackets, target.get("plateau"))
 
 
 def check_record(record) -> tuple[dict, list[Hit]]:
@@ -170,9 +166,7 @@ def check_record(record) -> tuple[dict, list[Hit]]:
     if not isinstance(record, dict) or "version" not in record:
         raise UnusableError("not a run record (no version)")
     if record["version"] != RECORD_VERSION:
-        raise UnusableError(
-            f"record version {record['version']!r}; this report reads version {RECORD_VERSION}"
-        )
+        raise UnusableError(f"record version {record['version']!r}; this report reads version {RECORD_VERSION}")
     record = numbers(record)
     for name, kind in REQUIRED.items():
         value = look_up(record, name)

@@ -132,9 +132,7 @@ def chosen_again(runs: list[Run], wishes: list[Wish]) -> list[Run]:
         able = [run for run in runs if wish.metric in run.curve]
         if not able:
             known = sorted({name for run in runs for name in run.curve if "/" in name})
-            raise ValueError(
-                f"no run has {wish.metric!r} in its curve; there are {', '.join(known) or 'none'}."
-            )
+            raise ValueError(f"no run has {wish.metric!r} in its curve; there are {', '.join(known) or 'none'}.")
         for same in group(able, same_workload).values():
             goal, unscored = goal_of(same, wish)
             for run in same:

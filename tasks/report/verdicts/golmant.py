@@ -39,9 +39,7 @@ def claim_1(workloads: list[Workload], view: View) -> Found:
 def claim_2(workloads: list[Workload], view: View) -> Found:
     """At the top, four times the batch saves hardly a step and costs twice the examples."""
     for pairs in group(s.tuned_curves(workloads), lambda item: s.same_but_target(item[0])).values():
-        chosen = [
-            next((p for p in pairs if p[0].hit.metric.startswith(k)), None) for k in (s.TRAIN, s.VALIDATION)
-        ]
+        chosen = [next((p for p in pairs if p[0].hit.metric.startswith(k)), None) for k in (s.TRAIN, s.VALIDATION)]
         if None in chosen:
             continue
         parts = []
@@ -142,19 +140,13 @@ def claim_5(workloads: list[Workload], view: View) -> Found:
         parts, used = [], {}
         for m0, rules in arms.items():
             for rule in ("linear", "sqrt"):
-                if rule in rules and s.seeds(rules[rule].points) >= s.LEAST_SEEDS <= s.seeds(
-                    rules["none"].points
-                ):
+                if rule in rules and s.seeds(rules[rule].points) >= s.LEAST_SEEDS <= s.seeds(rules["none"].points):
                     more = rule_parts(m0, rule, rules["none"], rules[rule], view)
                     parts += more
                     used |= {(m0, rule): (w, rules[rule])} if more else {}
         if len({m0 for m0, _ in used}) >= 2 and {rule for _, rule in used} == {"linear", "sqrt"}:
-            return s.evidence(
-                parts, *used.values(), wide_enough=s.span(*(c for _, c in used.values())) >= 128
-            )
-    return Missing(
-        "no study of the rules none, linear and sqrt from two baseline batch sizes with 5 seeds each"
-    )
+            return s.evidence(parts, *used.values(), wide_enough=s.span(*(c for _, c in used.values())) >= 128)
+    return Missing("no study of the rules none, linear and sqrt from two baseline batch sizes with 5 seeds each")
 
 
 def lowest(o, name: str = "trainset/loss") -> float:
@@ -176,9 +168,7 @@ def claim_6(workloads: list[Workload], view: View) -> Found:
         reached = proportion(sum(lowest(o) <= goal for o in last), len(last))
         parts = [Part("P(lowest loss of the smallest batch is reached) at the largest", reached, below=0.5)]
         if any(o.run.stopped_at("examples") < 4 * most for o in last):
-            parts.append(
-                Part("budget at least 4 times the largest number of examples needed", NOTHING, above=0.0)
-            )
+            parts.append(Part("budget at least 4 times the largest number of examples needed", NOTHING, above=0.0))
         parts.append(Part(SHARE, deficit_share(first, last), above=0.5))
         return s.evidence(parts, (w, curve))
     return Missing("no tuned study whose runs went on to their budget at the smallest and the largest size")
@@ -187,10 +177,7 @@ def claim_6(workloads: list[Workload], view: View) -> Found:
 def deficit_share(first: list, last: list) -> Interval:
     """Give train deficit / test deficit of the last against the first, where the latter exceeds a point."""
     test = [s.by_seed(runs, s.test_accuracy) for runs in (first, last)]
-    train = [
-        s.by_seed(runs, lambda o: 100 * o.run.final.get("trainset/accuracy", math.nan))
-        for runs in (first, last)
-    ]
+    train = [s.by_seed(runs, lambda o: 100 * o.run.final.get("trainset/accuracy", math.nan)) for runs in (first, last)]
     if any(len(values) < 2 for values in test + train):
         return NOTHING
     gap, train_gap = difference_interval(*test), difference_interval(*train)

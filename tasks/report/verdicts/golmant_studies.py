@@ -47,9 +47,7 @@ def gap_at_matched_loss(curve: Curve, view: View) -> Interval:
 def claim_7(workloads: list[Workload], view: View) -> Found:
     """Test performance scales worse than training loss, and larger batches generalize worse."""
     for pairs in group(s.tuned_curves(workloads), lambda item: s.same_but_target(item[0])).values():
-        train, test = (
-            next((p for p in pairs if p[0].hit.metric.startswith(k)), None) for k in (s.TRAIN, s.VALIDATION)
-        )
+        train, test = (next((p for p in pairs if p[0].hit.metric.startswith(k)), None) for k in (s.TRAIN, s.VALIDATION))
         if train is None or test is None:
             continue
         ratio = s.b2_ratio(test[1], train[1], view)
@@ -109,9 +107,7 @@ def claim_8(workloads: list[Workload], view: View) -> Found:
                 1.0,
             )
             return s.evidence([part], (w, curve))
-    return Missing(
-        f"no linear-scaling curve with {LINEAR_ERROR} that passes 1 and a batch size at which it fails"
-    )
+    return Missing(f"no linear-scaling curve with {LINEAR_ERROR} that passes 1 and a batch size at which it fails")
 
 
 def claim_9(workloads: list[Workload], view: View) -> Found:
@@ -130,9 +126,7 @@ def claim_9(workloads: list[Workload], view: View) -> Found:
         if any(r is None for r in ratios):
             return TOO_FEW
         comparisons = len(ratios) // 2
-        logs = [
-            r.mapped(math.log).widened(comparisons) for r in ratios if r.value > 0 and math.isfinite(r.value)
-        ]
+        logs = [r.mapped(math.log).widened(comparisons) for r in ratios if r.value > 0 and math.isfinite(r.value)]
         if not logs:
             return Missing("no network's B2 lies inside the range studied")
         most = max(logs, key=lambda i: i.value)
@@ -144,9 +138,7 @@ def claim_9(workloads: list[Workload], view: View) -> Found:
     return Missing("no study with tuned curves of two or more networks")
 
 
-def compare_b2(
-    workloads: list[Workload], fact: str, values: tuple[float, float], part: dict, view: View
-) -> Found:
+def compare_b2(workloads: list[Workload], fact: str, values: tuple[float, float], part: dict, view: View) -> Found:
     """Compare B2 at two values of one fact of the data, all else the same."""
     default = {"fraction": 1.0, "label_noise": 0.0}[fact]
     key = lambda w: (w.study, w.task, w.data["name"], w.network, w.hit.metric)  # noqa: E731
@@ -160,9 +152,7 @@ def compare_b2(
             return TOO_FEW
         names = "/".join(f"B2({100 * v:g} %)" for v in values)
         return s.evidence([Part(f"{names} by {fact.replace('_', ' ')}", ratio, **part)], a, b)
-    return Missing(
-        f"no study with tuned curves at {fact.replace('_', ' ')} {' and '.join(f'{v:g}' for v in values)}"
-    )
+    return Missing(f"no study with tuned curves at {fact.replace('_', ' ')} {' and '.join(f'{v:g}' for v in values)}")
 
 
 def claim_10(workloads: list[Workload], view: View) -> Found:
@@ -195,10 +185,7 @@ def claim_12(workloads: list[Workload], view: View) -> Found:
             continue
         steps = {h: median_interval([o.bracket("steps", view.rule) for o in by_horizon[h]]) for h in horizons}
         best = min(horizons, key=lambda h: steps[h].value)
-        logs = [
-            {o.seed: math.log(o.value("steps", view.rule)) for o in by_horizon[h]}
-            for h in (horizons[0], best)
-        ]
+        logs = [{o.seed: math.log(o.value("steps", view.rule)) for o in by_horizon[h]} for h in (horizons[0], best)]
         ratio = difference_interval(*logs).mapped(math.exp)
         gains = [
             difference_interval(
@@ -211,9 +198,7 @@ def claim_12(workloads: list[Workload], view: View) -> Found:
         return s.evidence(
             [*parts, Part("test accuracy gained by a longer horizon (points)", gain, below=0.5)], (w, curve)
         )
-    return Missing(
-        "no tuned study with two or more horizons (max_steps) at its largest batch size, 5 seeds each"
-    )
+    return Missing("no tuned study with two or more horizons (max_steps) at its largest batch size, 5 seeds each")
 
 
 def claim_13(workloads: list[Workload], view: View) -> Found:

@@ -189,9 +189,7 @@ def every_run(workload: Workload) -> list[Observation]:
     return [o for o in runs if o.status in COUNTED]
 
 
-def by_seed(
-    observations: Iterable[Observation], value: Callable[[Observation], float | None]
-) -> dict[int, float]:
+def by_seed(observations: Iterable[Observation], value: Callable[[Observation], float | None]) -> dict[int, float]:
     """Collect a number by seed, leaving out what is not known."""
     found = {o.seed: value(o) for o in observations}
     return {seed: v for seed, v in found.items() if v is not None and math.isfinite(v)}

@@ -114,8 +114,7 @@ def claim_8(workloads: list[Workload], view: View) -> Found:
                 continue
             ends = [s.by_seed(r, lambda o: 100 * o.run.curve["val/accuracy"][-1]) for r in (first, last)]
             there = [
-                s.by_seed(r, partial(value_at, axis=DISTANCE, at=reach * (1 - MATCHED / 2)))
-                for r in (first, last)
+                s.by_seed(r, partial(value_at, axis=DISTANCE, at=reach * (1 - MATCHED / 2))) for r in (first, last)
             ]
             share = shrinkage(ends, there)
             half_or_more = Interval(share.value, share.value, math.inf)
@@ -206,9 +205,7 @@ def claim_11(workloads: list[Workload], view: View) -> Found:
             Part(f"P(warm-up + LARS arrives) at B = {best}", reach[best]["LARS, warm-up"], above=0.5),
         ]
         return s.evidence(parts, *((w, c) for c in w.curves))
-    return Missing(
-        "no study with linear scaling, LARS with warm-up, and LARS without as control, 5 seeds each"
-    )
+    return Missing("no study with linear scaling, LARS with warm-up, and LARS without as control, 5 seeds each")
 
 
 def arrivals(runs: list[Observation]) -> Interval:

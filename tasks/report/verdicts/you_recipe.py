@@ -66,17 +66,11 @@ def claim_1(workloads: list[Workload], view: View) -> Found:
     if study is None or not enough(study[1], view):
         return Missing("no study whose records name the ingredients of a recipe, 5 seeds each")
     w, found, full = study
-    baselines = {
-        name: found.get(frozenset({name}) if name == UNTUNED else frozenset()) for name in (TUNED, UNTUNED)
-    }
+    baselines = {name: found.get(frozenset({name}) if name == UNTUNED else frozenset()) for name in (TUNED, UNTUNED)}
     if None in baselines.values():
         return Missing(f"no runs of the {' or the '.join(k for k, v in baselines.items() if v is None)}")
     size = max(o.run.batch_size for o in s.every_run(w))
-    critical = [
-        s.critical_of(c, view, False)
-        for v, c in s.tuned_curves(workloads)
-        if v.data["name"] == w.data["name"]
-    ]
+    critical = [s.critical_of(c, view, False) for v, c in s.tuned_curves(workloads) if v.data["name"] == w.data["name"]]
     critical = [c for c in critical if c is not None]
     if not critical:
         return Missing("no measured critical batch size to compare the recipe's batch with")
@@ -106,9 +100,7 @@ def claim_2(workloads: list[Workload], view: View) -> Found:
     ranks = (a * b).mean(axis=0)
     parts = [Part("rank correlation of gains added alone and lost when left out", spread(ranks), above=0.0)]
     for name, gains in (("added alone", added), ("lost when left out", lost)):
-        parts.append(
-            Part(f"sum of gains {name} / total - 1", spread(gains.sum(axis=0) / total - 1), -0.25, 0.25)
-        )
+        parts.append(Part(f"sum of gains {name} / total - 1", spread(gains.sum(axis=0) / total - 1), -0.25, 0.25))
     return recipe_evidence(w, parts)
 
 
@@ -163,13 +155,8 @@ def claim_10(workloads: list[Workload], view: View) -> Found:
         size = max((o.run.batch_size for o in runs), default=0)
         if size < w.data["train_examples"]:
             continue
-        arms = group(
-            [o for o in runs if o.run.batch_size == size], lambda o: o.run.record["optimizer"]["name"]
-        )
-        if (
-            not set(OPTIMIZERS) <= set(arms)
-            or min(len({o.seed for o in arms[k]}) for k in OPTIMIZERS) < s.LEAST_SEEDS
-        ):
+        arms = group([o for o in runs if o.run.batch_size == size], lambda o: o.run.record["optimizer"]["name"])
+        if not set(OPTIMIZERS) <= set(arms) or min(len({o.seed for o in arms[k]}) for k in OPTIMIZERS) < s.LEAST_SEEDS:
             continue
         k = max(1, min(len(arms[name]) for name in OPTIMIZERS) // 2)
         parts = [
