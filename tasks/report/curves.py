@@ -8,6 +8,7 @@ from functools import cache
 from tasks.report.intervals import Interval, median_interval
 from tasks.report.read import Hit, Run, look_up
 
+WORDS = {"lr.base_batch_size": "m0 =", "lr.base": "base rate", "lr.warmup": "warm-up", "batch.ghost": "ghost batch"}
 COUNTED = ("reached", "budget", "diverged")  # the ends that are results; failed and running are not
 
 
@@ -216,7 +217,7 @@ def curve_names(arms: list[tuple[dict, bool, list[Observation]]]) -> list[str]:
         words = [facts["optimizer.name"], "tuned at each size" if tuned else f"{rule} scaling"]
         if rule == "none" and not tuned:
             words[1] = "same rate"
-        words += [f"{n.split('.')[-1]} {facts[n]}" for n in differing if facts.get(n) is not None]
+        words += [f"{WORDS.get(n, n.split('.')[-1])} {facts[n]}" for n in differing if facts.get(n) is not None]
         names.append(", ".join(words))
     return names
 

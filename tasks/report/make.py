@@ -4,12 +4,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tasks.report import contents, page
 from tasks.report.critical import Critical, critical
 from tasks.report.curves import Curve, Workload, workloads
-from tasks.report.figures import steps_to_target
+from tasks.report.figures.named import NAMED
+from tasks.report.figures.own import Cluster, read_cluster, time_and_cost
+from tasks.report.figures.steps import steps_to_target
 from tasks.report.read import Run
 from tasks.report.sources import read_sources
 from tasks.report.summary import summary
@@ -19,6 +22,8 @@ from tasks.report.verdicts.claims import CLAIMS, decide
 from tasks.report.verdicts.decide import Verdict
 
 PRINTED = ("curve", "batch size", "n", "reached", "censored", "diverged", "failed", "steps", "seconds")
+Pairs = list[tuple[Curve, Critical | None]]
+LeftOut = list[tuple[str, str]]
 
 
 def slug(text: str) -> str:
@@ -36,7 +41,12 @@ def file_names(found: list[Workload]) -> list[str]:
     return names
 
 
-def facts_of(runs: list[Run], found: list[Workload], left_out: list) -> str:
+def both_kinds(out: Path, name: str) -> list[Path]:
+    """Give a figure's files: vector and PNG."""
+    return [out / "figures" / f"{name}.{kind}" for kind in ("svg", "png")]
+
+
+def facts_of(runs: list[Run], found: list[Workload], left_out: LeftOut) -> str:
     """Say in a sentence what the report stands on."""
     counts = Counter(run.record["status"] for run in runs)
     names = {"budget": "budget spent"}
@@ -45,16 +55,32 @@ def facts_of(runs: list[Run], found: list[Workload], left_out: list) -> str:
     return f"{len(runs):,} runs ({kinds}) in {len(found)} workloads{more}."
 
 
-def section_of(w: Workload, pairs: list[tuple[Curve, Critical | None]], name: str, out: Path) -> page.Section:
+def section_of(w: Workload, pairs: Pairs, name: str, out: Path) -> page.Section:
     """Draw one workload and write its tables."""
-    points = contents.points_table(w)
     more = (contents.doublings_table(pairs), contents.forms_table(pairs), contents.trust_table(pairs))
     more += (contents.methods_table(w.curves), contents.budget_table(w.curves))
-    tables = [points, *(t for t in more if t)]
+    tables = [contents.points_table(w), *(t for t in more if t)]
     for table in tables:
         write_csv(table, out / "tables" / f"{name}-{slug(table.title)}.csv")
-    steps_to_target(w, pairs, [out / "figures" / f"{name}.{kind}" for kind in ("svg", "png")])
+    steps_to_target(w, pairs, both_kinds(out, name))
     return page.Section(w.name, f"Steps to {w.target}", name, tables)
+
+
+def named_sections(
+    found: list[Workload], names: Sequence[str], cluster: Cluster, out: Path
+) -> tuple[list[page.Section], LeftOut]:
+    """Draw the named figures that these runs give; give also the others with the reason."""
+    sections, missing = [], []
+    for name in names:
+        make = partial(time_and_cost, cluster=cluster) if name == "time-and-cost" else NAMED[name].make
+        drawing = make(found)
+        if isinstance(drawing, str):
+            missing.append((name, drawing))
+            continue
+        drawing.save(both_kinds(out, name))
+        write_csv(drawing.table, out / "tables" / f"{name}.csv")
+        sections.append(page.Section(NAMED[name].title, drawing.caption, name, [drawing.table]))
+    return sections, missing
 
 
 def claimed(verdicts: dict[str, Verdict]) -> tuple[Table, list[page.Claimed]]:
@@ -68,14 +94,40 @@ def claimed(verdicts: dict[str, Verdict]) -> tuple[Table, list[page.Claimed]]:
     ]
 
 
-def make_report(sources: list[Path], out: Path, targets: Sequence[str] = ()) -> str:
-    """Write the whole report; give the text to print, whose last line is the path of the page."""
+def read(sources: list[Path], targets: Sequence[str]) -> tuple[list[Run], list[Workload], LeftOut]:
+    """Read the runs and place them. Raises ValueError where there is nothing to report."""
     wishes = [parse(text) for text in targets]
     runs, left_out = read_sources(sources)
     runs = chosen_again(runs, wishes) if wishes else runs
     found = workloads(runs)
     if not found:
         raise ValueError("no run has a target to measure steps to; choose one with --target METRIC>=VALUE.")
+    return runs, found, left_out
+
+
+def make_figures(sources: list[Path], out: Path, targets: Sequence[str], names: Sequence[str], cluster) -> str:
+    """Draw only the named figures. Raises ValueError for a name or a figure that there is not."""
+    unknown = [name for name in names if name not in NAMED]
+    if unknown:
+        raise ValueError(f"there is no figure {unknown[0]!r}; choose among {', '.join(NAMED)}.")
+    _, found, _ = read(sources, targets)
+    (out / "tables").mkdir(parents=True, exist_ok=True)
+    sections, missing = named_sections(found, names, machine(cluster), out)
+    if missing:
+        raise ValueError(f"figure {missing[0][0]} cannot be drawn from these runs: {missing[0][1]}.")
+    texts = [f"{s.title}\n{plain(s.tables[0])}\n{out / 'figures' / s.figure}.svg" for s in sections]
+    return "\n\n".join(texts)
+
+
+def machine(file: Path | None) -> Cluster:
+    """Read the machine to project on."""
+    return read_cluster(file) if file else Cluster()
+
+
+def make_report(sources: list[Path], out: Path, targets: Sequence[str] = (), cluster: Path | None = None) -> str:
+    """Write the whole report; give the text to print, whose last line is the path of the page."""
+    paper = machine(cluster)
+    runs, found, left_out = read(sources, targets)
     (out / "tables").mkdir(parents=True, exist_ok=True)
     analysis = [(w, [(c, critical(c)) for c in w.curves]) for w in found]
     verdicts = decide(found)
@@ -85,17 +137,22 @@ def make_report(sources: list[Path], out: Path, targets: Sequence[str] = ()) -> 
     write_csv(overview, out / "tables" / "critical-batch-sizes.csv")
     names = file_names(found)
     sections = [section_of(w, pairs, name, out) for (w, pairs), name in zip(analysis, names, strict=True)]
+    more, missing = named_sections(found, list(NAMED), paper, out)
     facts = facts_of(runs, found, left_out)
-    page.write(out, page.Report(facts, claims, table, overview, sections, left_out))
+    page.write(out, page.Report(facts, claims, table, overview, sections + more, missing, left_out))
     content = summary(analysis, verdicts, left_out)
     (out / "summary.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    counts = Counter(v.verdict for v in verdicts.values())
-    decided = "Claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
-    printed = [printed_points(f"{w.name}; {w.target}", contents.points_table(w)) for w in found]
-    return "\n\n".join([*printed, decided, str(out / "report.html")])
+    return "\n\n".join([*map(printed_points, found), printed_verdicts(verdicts), str(out / "report.html")])
 
 
-def printed_points(title: str, table: Table) -> str:
+def printed_points(w: Workload) -> str:
     """Give the columns of a table of points that fit a terminal."""
+    title, table = f"{w.name}; {w.target}", contents.points_table(w)
     few = [table.columns.index(name) for name in PRINTED]
     return f"{title}\n{plain(Table(title, list(PRINTED), [[row[i] for i in few] for row in table.rows]))}"
+
+
+def printed_verdicts(verdicts: dict[str, Verdict]) -> str:
+    """Count the verdicts."""
+    counts = Counter(v.verdict for v in verdicts.values())
+    return "Claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())

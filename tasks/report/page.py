@@ -37,6 +37,7 @@ class Report:
     verdicts: Table
     overview: Table
     sections: list[Section]
+    not_drawn: list[tuple[str, str]]
     left_out: list[tuple[str, str]]
 
 
@@ -104,6 +105,9 @@ def as_markdown(report: Report) -> str:
         for table in s.tables:
             parts += [f"### {table.title}", markdown(table), *([table.note] if table.note else [])]
     parts += ["## How each number was made", "\n".join(f"- **{name}.** {text}" for name, text in HOW)]
+    if report.not_drawn:
+        parts += ["## Figures these runs do not give"]
+        parts += ["\n".join(f"- {name}: {reason}" for name, reason in report.not_drawn)]
     if report.left_out:
         parts += ["## Left out", "\n".join(f"- `{path}`: {reason}" for path, reason in report.left_out)]
     return "\n\n".join(parts) + "\n"

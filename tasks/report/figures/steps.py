@@ -7,17 +7,20 @@ import numpy as np
 
 from tasks.report.critical import Critical
 from tasks.report.curves import Curve, Workload
-from tasks.report.style import batch_axis, figure, log_axis, look
+from tasks.report.figures.style import batch_axis, figure, log_axis, look
+
+Named = list[tuple[str, Curve, Critical | None]]  # what the legend says, the curve, its fit
 
 
-def draw_points(axes, curve: Curve, index: int, shift: float, fitted: bool) -> None:
+def draw_points(axes, name: str, curve: Curve, index: int, shift: float, fitted: bool) -> None:
     """Draw medians with intervals, single seeds, and runs that never arrived, where they stopped."""
     seen = [(p, p.interval("steps")) for p in curve.points if p.n]
     there = [(p.batch_size * shift, i) for p, i in seen if math.isfinite(i.value)]
     style = look(index)
     x, y = [x for x, _ in there], [i.value for _, i in there]
-    line = "none" if fitted else "-"
-    axes.plot(x, y, **style, label=curve.name, zorder=3, markersize=5, linestyle=line)
+    line, counts = "none" if fitted else "-", sorted({p.n for p, _ in seen})
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
+    axes.plot(x, y, **style, label=f"{name} (n = {seeds} a size)", zorder=3, markersize=5, linestyle=line)
     for at, i in there:
         if math.isfinite(i.low):
             axes.plot([at, at], [i.low, i.high if math.isfinite(i.high) else i.value], color=style["color"])
@@ -30,21 +33,21 @@ def draw_points(axes, curve: Curve, index: int, shift: float, fitted: bool) -> N
         axes.plot([x for x, _ in ended], at, marker, **look_of)
 
 
-def perfect_scaling(axes, workload: Workload) -> None:
+def perfect_scaling(axes, curves: list[Curve]) -> None:
     """Draw the line on which twice the batch takes half the steps, through the smallest batch's median."""
-    starts = [(p.batch_size, p.interval("steps").value) for c in workload.curves for p in c.points if p.n]
+    starts = [(p.batch_size, p.interval("steps").value) for c in curves for p in c.points if p.n]
     starts = [(size, steps) for size, steps in starts if math.isfinite(steps)]
     if not starts:
         return
     first = min(starts)
-    last = max(p.batch_size for c in workload.curves for p in c.points)
+    last = max(p.batch_size for c in curves for p in c.points)
     ends = [first[0], last]
     axes.plot(ends, [first[1] * first[0] / b for b in ends], "--", color="#777777", label="perfect scaling")
 
 
-def missing_legend(axes, workload: Workload) -> None:
+def missing_legend(axes, curves: list[Curve]) -> None:
     """Explain the marks of the runs that never arrived, where there are any."""
-    counts = {s: sum(p.count(s) for c in workload.curves for p in c.points) for s in ("budget", "diverged")}
+    counts = {s: sum(p.count(s) for c in curves for p in c.points) for s in ("budget", "diverged")}
     if counts["budget"]:
         text = f"budget spent without arriving ({counts['budget']} runs)"
         axes.plot([], [], "^", color="#444444", markerfacecolor="none", label=text)
@@ -64,17 +67,22 @@ def draw_fit(axes, found: Critical | None, index: int, shift: float) -> None:
         axes.axvline(found.b2.value, color=colour, linestyle=":", zorder=0)
 
 
+def curves_panel(axes, named: Named) -> None:
+    """Draw steps against batch size for several curves, with fits, perfect scaling, and what never arrived."""
+    for index, (name, curve, found) in enumerate(named):
+        shift = 1.03 ** (index - (len(named) - 1) / 2)  # so that curves do not hide each other
+        draw_points(axes, name, curve, index, shift, fitted=bool(found and found.fit))
+        draw_fit(axes, found, index, shift)
+    curves = [curve for _, curve, _ in named]
+    perfect_scaling(axes, curves)
+    missing_legend(axes, curves)
+    batch_axis(axes, [p.batch_size for c in curves for p in c.points])
+    log_axis(axes, "steps to target (optimizer updates)")
+    axes.legend()
+
+
 def steps_to_target(workload: Workload, pairs: list[tuple[Curve, Critical | None]], files: list[Path]) -> None:
-    """Draw steps to the target against batch size, log-log."""
+    """Draw one workload: steps to the target against batch size, log-log."""
     with figure(files) as axes:
-        for index, curve in enumerate(workload.curves):
-            shift = 1.03 ** (index - (len(workload.curves) - 1) / 2)  # so that curves do not hide each other
-            found = dict(pairs)[curve]
-            draw_points(axes, curve, index, shift, fitted=bool(found and found.fit))
-            draw_fit(axes, found, index, shift)
-        perfect_scaling(axes, workload)
-        missing_legend(axes, workload)
-        batch_axis(axes, [p.batch_size for c in workload.curves for p in c.points])
-        log_axis(axes, "steps to target (optimizer updates)")
+        curves_panel(axes, [(curve.name, curve, found) for curve, found in pairs])
         axes.set_title(f"{workload.name}\n{workload.target}", fontsize=10, loc="left")
-        axes.legend()
