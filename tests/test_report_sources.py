@@ -3,6 +3,9 @@
 import csv
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +115,20 @@ def test_a_file_that_is_no_source_is_named(tmp_path, text):
     runs, left_out = read_source(tmp_path / "x.json")
     assert not runs
     assert left_out[0][0] == str(tmp_path / "x.json")
+
+
+def test_the_report_is_logged_as_an_artifact_without_account_or_network(run, tmp_path):
+    root = Path(__file__).parents[1]
+    out = tmp_path / "report"
+    home = {"HOME": str(tmp_path), "WANDB_MODE": "offline", "PATH": os.environ["PATH"]}
+    command = ["-m", "tasks", "report", str(tmp_path / "runs"), "--out", str(out), "--wandb"]
+    done = subprocess.run([sys.executable, *command], cwd=root, env=home, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("W&B is offline")
+    assert done.stdout.strip().endswith(str(out / "report.html"))
+    (log,) = out.glob("wandb/offline-run-*/*.wandb")
+    inspect = [Path(sys.executable).parent / "wandb", "leet", "inspect", "--json", str(log)]
+    read = subprocess.run(inspect, env=home, capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in read.stdout.splitlines() if line.startswith("{")]
+    names = [row["artifact"].get("name") for row in rows if row["type"] == "artifact"]
+    assert "batch-size-report" in names
+    assert any("figures/golmant-1" in json.dumps(row) for row in rows if row["type"] == "history")

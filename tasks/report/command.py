@@ -1,6 +1,7 @@
 """`python -m tasks report SOURCE... --out DIR`: from run directories to a page, figures, tables and JSON."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -38,6 +39,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the machine to project time and cost on: YAML with devices, bandwidth, latency, price, overlap",
     )
+    words.add_argument(
+        "--wandb",
+        action="store_true",
+        help="also log pages, tables and figures as a W&B artifact (of the sweep in WANDB_SWEEP_ID, if set)",
+    )
     return words
 
 
@@ -51,8 +57,17 @@ def main(argv: list[str] | None = None) -> int:
         if options.figure:
             print(make_figures(options.sources, options.out, options.target, options.figure, options.cluster))
         else:
-            print(make_report(options.sources, options.out, options.target, options.cluster))
+            text = make_report(options.sources, options.out, options.target, options.cluster)
+            print(wandb_line(options.out) + text if options.wandb else text)
     except ValueError as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def wandb_line(out: Path) -> str:
+    """Log the report to W&B; give the line that says so."""
+    from tasks.report.wandb_log import log_report
+
+    names = {w["name"].split(":")[0] for w in json.loads((out / "summary.json").read_text())["workloads"]}
+    return log_report(out, sorted(names)) + "\n\n"
