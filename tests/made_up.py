@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 
 from tasks.report.curves import Workload, workloads
-from tasks.report.read import Hit, Run
+from tasks.report.read import Run
+from tasks.report.record import Hit
 from tests.fake_runs import merged
 
 SIZES = [16 * 2**k for k in range(11)]

@@ -9,7 +9,8 @@ from functools import cache
 import numpy as np
 
 from callbacks.hit import crossing
-from tasks.report.read import Hit, Run
+from tasks.report.read import Run
+from tasks.report.record import Hit
 from tests.fake_runs import bracket, evaluation_steps
 from tests.made_up import run
 

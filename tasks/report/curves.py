@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from tasks.report.intervals import Interval, median_interval
-from tasks.report.read import Hit, Run, look_up
+from tasks.report.read import Run
+from tasks.report.record import Hit, look_up
 
 WORDS = {"lr.base_batch_size": "m0 =", "lr.base": "base rate", "lr.warmup": "warm-up", "batch.ghost": "ghost batch"}
 COUNTED = ("reached", "budget", "diverged")  # the ends that are results; failed and running are not

@@ -65,7 +65,7 @@ def effective_size(point: Point, view: View) -> float:
     """Give the batch size that gradient noise sees: the mean of a ragged epoch's, or without replacement."""
     size = float(point.batch_size)
     record = point.observations[0].run.record
-    n = record["data"]["train_examples"]
+    n = record["data"].get("train_examples")
     if n and record["batch"].get("epoch_end") == "keep":
         size = n / math.ceil(n / size)
     if n and view.without_replacement and size < n:
@@ -75,7 +75,7 @@ def effective_size(point: Point, view: View) -> float:
 
 def reason_to_leave_out(point: Point, values: list[float]) -> str | None:
     """Say why a point cannot be fitted, if so."""
-    n = point.observations[0].run.record["data"]["train_examples"]
+    n = point.observations[0].run.record["data"].get("train_examples")
     arrived = sum(math.isfinite(v) for v in values)
     if not values or any(math.isnan(v) or v <= 0 for v in values):
         return "no run with a result"

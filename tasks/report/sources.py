@@ -5,7 +5,8 @@ import math
 from pathlib import Path
 
 from tasks.report import wandb_export
-from tasks.report.read import Hit, Run, UnusableError, read_runs
+from tasks.report.read import Run, read_runs
+from tasks.report.record import Hit, UnusableError
 
 EXAMPLES_IN_AN_EPOCH = {"resnet": 1_281_167}  # where MLPerf counts epochs: ImageNet's training images
 LARGEST_EPOCHS = 5_000  # above it, what MLPerf calls "epochs to converge" are samples

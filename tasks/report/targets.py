@@ -8,7 +8,8 @@ import numpy as np
 
 from callbacks.hit import crossing
 from tasks.report.curves import group
-from tasks.report.read import Hit, Run
+from tasks.report.read import Run
+from tasks.report.record import Hit
 
 POSITIONS = {"steps": "step", "examples": "examples", "epochs": "epoch", "seconds": "seconds"}
 RULES = ("median", "first", "consecutive")

@@ -10,7 +10,8 @@ import json
 import math
 from pathlib import Path
 
-from tasks.report.read import RECORD_VERSION, Run, UnusableError, check_record
+from tasks.report.read import Run
+from tasks.report.record import RECORD_VERSION, UnusableError, check_record
 
 Found = tuple[list[Run], list[tuple[str, str]]]
 

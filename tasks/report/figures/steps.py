@@ -9,10 +9,11 @@ from tasks.report.critical import Critical
 from tasks.report.curves import Curve, Workload
 from tasks.report.figures.style import batch_axis, figure, log_axis, look
 
+IN_LEGEND = 10
 Named = list[tuple[str, Curve, Critical | None]]  # what the legend says, the curve, its fit
 
 
-def draw_points(axes, name: str, curve: Curve, index: int, shift: float, fitted: bool) -> None:
+def draw_points(axes, name: str | None, curve: Curve, index: int, shift: float, fitted: bool) -> None:
     """Draw medians with intervals, single seeds, and runs that never arrived, where they stopped."""
     seen = [(p, p.interval("steps")) for p in curve.points if p.n]
     there = [(p.batch_size * shift, i) for p, i in seen if math.isfinite(i.value)]
@@ -20,7 +21,7 @@ def draw_points(axes, name: str, curve: Curve, index: int, shift: float, fitted:
     x, y = [x for x, _ in there], [i.value for _, i in there]
     line, counts = "none" if fitted else "-", sorted({p.n for p, _ in seen})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
-    axes.plot(x, y, **style, label=f"{name} (n = {seeds} a size)", zorder=3, markersize=5, linestyle=line)
+    axes.plot(x, y, **style, label=name and f"{name} (n = {seeds} a size)", zorder=3, markersize=5, linestyle=line)
     for at, i in there:
         if math.isfinite(i.low):
             axes.plot([at, at], [i.low, i.high if math.isfinite(i.high) else i.value], color=style["color"])
@@ -69,7 +70,10 @@ def draw_fit(axes, found: Critical | None, index: int, shift: float) -> None:
 
 def curves_panel(axes, named: Named) -> None:
     """Draw steps against batch size for several curves, with fits, perfect scaling, and what never arrived."""
+    if len(named) > IN_LEGEND:
+        axes.plot([], [], linestyle="none", label=f"{len(named)} curves, the first {IN_LEGEND} named; see the table")
     for index, (name, curve, found) in enumerate(named):
+        name = name if index < IN_LEGEND else None
         shift = 1.03 ** (index - (len(named) - 1) / 2)  # so that curves do not hide each other
         draw_points(axes, name, curve, index, shift, fitted=bool(found and found.fit))
         draw_fit(axes, found, index, shift)

@@ -1,5 +1,6 @@
 """One look for every figure: colour-blind safe, readable on a phone, vector and PNG."""
 
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def figure(files: list[Path], **options):
     with plt.rc_context(STYLE):
         drawing, axes = plt.subplots(**options)
         yield axes
-        drawing.draw_without_rendering()
+        with warnings.catch_warnings():  # long names of curves may leave it no room, which is no harm
+            warnings.filterwarnings("ignore", "constrained_layout not applied")
+            drawing.draw_without_rendering()
         drawing.set_layout_engine("none")  # laid out once is enough for both files
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import numpy as np
 from tasks.report.curves import Curve, Observation, Workload, choose, group, setting
 from tasks.report.fit_data import View, half
 from tasks.report.intervals import NOTHING, Interval, difference_interval, median_interval
-from tasks.report.read import look_up
+from tasks.report.record import look_up
 from tasks.report.verdicts import studies as s
 from tasks.report.verdicts.decide import Evidence, Missing, Part
 

@@ -10,7 +10,7 @@ from tasks.report.critical import Critical, critical
 from tasks.report.curves import COUNTED, Curve, Observation, Point, Workload, group
 from tasks.report.fit_data import PRIMARY, View, half
 from tasks.report.intervals import Interval, difference_interval, median_interval, proportion, ratio_interval
-from tasks.report.read import look_up
+from tasks.report.record import look_up
 from tasks.report.verdicts.decide import Evidence, Missing, Part
 
 LEAST_SEEDS = 5
