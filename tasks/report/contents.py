@@ -6,7 +6,7 @@ from tasks.report.critical import Critical
 from tasks.report.curves import COUNTED, Curve, Point, Workload
 from tasks.report.intervals import Interval, proportion
 from tasks.report.survival import log_normal_median, turnbull_median
-from tasks.report.tables import Table
+from tasks.report.tables import Table, number
 from tasks.report.tuning import best_of, shallue
 from tasks.report.verdicts.claims import CLAIMS
 from tasks.report.verdicts.decide import Verdict
@@ -65,6 +65,23 @@ def points_table(workload: Workload) -> Table:
         "cheap in steps, examples and seconds. Untuned: the best rate lies at an edge of those tried."
     )
     return Table("Every batch size", columns, rows, note)
+
+
+def finding(curve: Curve, found: Critical) -> str:
+    """Say in words, to the one who must choose, what a curve says."""
+    kind = "critical batch size" if curve.tuned else "saturation batch of this rule"
+    known = number(found.b2) if found.identified else f"{found.bound} (not identified)"
+    useful, top = found.useful_end, f"{found.data.sizes[-1]:,.0f}"
+    ends = "beyond the largest size studied" if math.isinf(useful.value) else f"up to batch {number(useful)}"
+    text = f"{curve.name}: {kind} B2 {known}. Doubling still saves at least 20 % of the steps {ends}"
+    if math.isinf(useful.high):
+        text += f" ({top} was the largest fitted)"
+    late = [
+        (size, why) for size, why in found.data.left_out.items() if "arrived" in why and size > found.data.sizes[-1]
+    ]
+    if late:
+        text += f". At batch {late[0][0]:,} {late[0][1]}"
+    return text + "."
 
 
 def critical_row(name: str, curve: Curve, found: Critical | None) -> list:

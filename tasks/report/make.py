@@ -63,7 +63,8 @@ def section_of(w: Workload, pairs: Pairs, name: str, out: Path) -> page.Section:
     for table in tables:
         write_csv(table, out / "tables" / f"{name}-{slug(table.title)}.csv")
     steps_to_target(w, pairs, both_kinds(out, name))
-    return page.Section(w.name, f"Steps to {w.target}", name, tables)
+    findings = [contents.finding(c, k) for c, k in pairs if k is not None and k.fit is not None]
+    return page.Section(w.name, f"Steps to {w.target}", name, tables, findings)
 
 
 def named_sections(

@@ -17,6 +17,7 @@ class Section:
     subtitle: str
     figure: str | None = None  # the figure's name without folder and ending
     tables: list[Table] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def as_markdown(report: Report) -> str:
     for s in report.sections:
         parts += [f"## {s.title}", s.subtitle]
         parts += [f"![{s.title}](figures/{s.figure}.png)"] if s.figure else []
+        parts += [f"- {line}" for line in s.findings]
         for table in s.tables:
             parts += [f"### {table.title}", markdown(table), *([table.note] if table.note else [])]
     parts += ["## How each number was made", "\n".join(f"- **{name}.** {text}" for name, text in HOW)]
