@@ -8,21 +8,9 @@ from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
+from tasks.wandb_mode import choose_mode
+
 INIT_TIMEOUT, FINISH_TIMEOUT = "30", "60"  # seconds; wandb's own defaults block for minutes
-
-
-def choose_mode() -> tuple[str, str]:
-    """The W&B mode for this place, and why, in words."""
-    mode = os.environ.get("WANDB_MODE")
-    if mode in ("online", "offline", "disabled", "shared"):
-        return mode, f"WANDB_MODE is {mode}"
-    if mode:
-        raise ValueError(f"WANDB_MODE is {mode!r}: give online, offline or disabled")
-    import wandb
-
-    if wandb.api.api_key:
-        return "online", "an API key is there"
-    return "offline", "there is no API key (`wandb login`, or WANDB_API_KEY); `wandb sync` uploads later"
 
 
 class RunWandbLogger(WandbLogger):
