@@ -60,9 +60,11 @@ class RollingCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
-        ending = trainer.should_stop or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if trainer.state.fn == "fit" and not trainer.sanity_checking and (self._due or ending):
+        if trainer.state.fn == "fit" and self._due:
             self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
+        self._save(trainer)  # for validate, test and predict: the record says already that the run is over
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.directory / "checkpoints" / f"step={trainer.global_step}.ckpt")

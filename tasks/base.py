@@ -343,7 +343,7 @@ class ExactBatchTask(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         scores = self._scores()
-        self.log_dict(scores, logger=self.trainer.state.fn != "fit", sync_dist=True)
+        self.log_dict(scores, logger=False, sync_dist=True)  # the run record tells the loggers, exactly
         self.evaluation = self._position() | scores if self.trainer.state.fn == "fit" else scores
 
     def _position(self) -> dict[str, float]:
@@ -361,7 +361,7 @@ class ExactBatchTask(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.evaluation = self._scores()
-        self.log_dict(self.evaluation, sync_dist=True)
+        self.log_dict(self.evaluation, logger=False, sync_dist=True)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """This rank's share: example ids `index` int64 [n] and the most likely class of each element."""

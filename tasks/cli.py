@@ -148,7 +148,7 @@ class Cli(LightningCLI):
                 raise UserError(f"{self.directory} holds no checkpoint: fit this run first, or give --ckpt_path")
 
     def _dump(self, config: Any) -> str:
-        return self._parser(self.subcommand).dump(config, skip_none=False, skip_link_targets=False)
+        return self._parser(self.subcommand).dump(config, skip_unset=False, skip_link_targets=False)
 
     @staticmethod
     def _essence(dump: dict[str, Any]) -> dict[str, Any]:
@@ -216,6 +216,10 @@ class Cli(LightningCLI):
             options["ckpt_path"] = self.resume_from
             if self.resume_from and self.trainer.is_global_zero:
                 print(f"resuming from {self.resume_from}", file=sys.stderr)
+        if subcommand in ("validate", "test"):
+            options["verbose"] = False
+        if subcommand == "predict":
+            options["return_predictions"] = False
         return options
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -225,6 +229,14 @@ class Cli(LightningCLI):
             if self.trainer.global_step:
                 raise
             raise UserError(sentence(error)) from error
+
+    def after_validate(self) -> None:
+        """Print what was measured."""
+        if self.trainer.is_global_zero:
+            for name, value in self.model.evaluation.items():
+                print(f"{name:20} {value:.6g}")
+
+    after_test = after_validate
 
     def after_fit(self) -> None:
         """Read the test split, once, at the stop (protocol rule 4), and say how the run ended."""
