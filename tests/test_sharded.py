@@ -1,6 +1,5 @@
 """Sharded parameters (FSDP2, ModelParallelStrategy) over gloo give the step of one process."""
 
-from functools import partial
 
 import pytest
 import torch
