@@ -9,25 +9,10 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from tasks.wandb_mode import choose_mode
+
 INIT_TIMEOUT, FINISH_TIMEOUT = "30", "60"  # seconds; wandb's own defaults block for minutes
 STARTS = 4  # times that W&B may give a sweep's cell that does not end well to an agent
-
-
-def choose_mode() -> tuple[str, str]:
-    """The W&B mode for this place, and why, in words."""
-    mode = os.environ.get("WANDB_MODE")
-    if mode in ("online", "offline", "disabled", "shared"):
-        return mode, f"WANDB_MODE is {mode}"
-    if mode:
-        raise ValueError(f"WANDB_MODE is {mode!r}: give online, offline or disabled")
-    import wandb  # here, since most runs do not need it and it takes half a second
-
-    try:
-        if wandb.login(prompt=False):
-            return "online", "an API key is there"
-    except Exception as error:  # wandb raises many kinds; none may end a training run
-        return "offline", f"its server cannot be used ({str(error).splitlines()[0]}); `wandb sync` uploads later"
-    return "offline", "there is no API key (`wandb login`, or WANDB_API_KEY); `wandb sync` uploads later"
 
 
 class RunWandbLogger(WandbLogger):
