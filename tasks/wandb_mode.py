@@ -10,8 +10,11 @@ def choose_mode() -> tuple[str, str]:
         return mode, f"WANDB_MODE is {mode}"
     if mode:
         raise ValueError(f"WANDB_MODE is {mode!r}: give online, offline or disabled")
-    import wandb
+    import wandb  # here, since most runs do not need it and it takes half a second
 
-    if wandb.api.api_key:
-        return "online", "an API key is there"
+    try:
+        if wandb.login(prompt=False):
+            return "online", "an API key is there"
+    except Exception as error:  # wandb raises many kinds; none may end a training run
+        return "offline", f"its server cannot be used ({str(error).splitlines()[0]}); `wandb sync` uploads later"
     return "offline", "there is no API key (`wandb login`, or WANDB_API_KEY); `wandb sync` uploads later"
