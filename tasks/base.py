@@ -243,10 +243,11 @@ class ExactBatchTask(LightningModule):
 
     def _micro_batches(self, n: int) -> Iterator[tuple[int, int]]:
         """This rank's share of n examples, cut into micro-batches at the borders of ghost batches."""
-        if self.ghost_batch_size == "global" and ghost_layers(self.network):
+        ghost = self.ghost_batch_size if ghost_layers(self.network) else None
+        if ghost == "global":
             yield share(n, self.global_rank, self.trainer.world_size)
             return
-        unit = self.ghost_batch_size or 1
+        unit = ghost or 1
         first, last = share(n, self.global_rank, self.trainer.world_size, unit)
         size = max(self.micro // unit, 1) * unit
         for start in range(first, last, size):
