@@ -18,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("files", nargs="+", type=Path, metavar="FILE", help="W&B sweep files")
     words.add_argument("--workers", type=int, metavar="N", help="default: one per GPU, else one per core")
     words.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    words.add_argument("--timeout", type=float, metavar="MINUTES", help="of one run, then it counts as failed")
     words.add_argument("--status", action="store_true", help="show how far the sweep is, and run nothing")
     words.add_argument("--retry-failed", action="store_true", help="run the cells that failed before again")
     words.add_argument("--dry-run", action="store_true", help="print every cell's command, and run nothing")
@@ -126,7 +127,8 @@ def sweep(options: argparse.Namespace) -> int:
         runner.retry_failed()
     if runner.left() and not options.status:
         grows = any(isinstance(cells, Staged) for cells in runner.sources)
-        pool = Pool(rooms if grows else rooms[: len(runner.left())], options.runs)
+        limit = 60 * options.timeout if options.timeout else None
+        pool = Pool(rooms if grows else rooms[: len(runner.left())], options.runs, limit=limit)
         busy: list[Cell] = []
         try:
             with display:

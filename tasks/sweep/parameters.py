@@ -45,7 +45,7 @@ def kind(parameter: Parameter) -> str:
         return "categorical_w_probabilities" if "probabilities" in parameter else "categorical"
     if "value" in parameter:
         return "constant"
-    whole = all(isinstance(parameter.get(name), int) for name in ("min", "max"))
+    whole = any(isinstance(parameter.get(name), int) for name in ("min", "max"))
     return "int_uniform" if whole else "uniform"
 
 
@@ -81,7 +81,9 @@ def _check_one(parameter: Parameter, method: str, field: str) -> None:
     for extra in sorted(given - needed - allowed):
         raise ValueError(f"{field}.{extra}: {name} does not have it")
     for number in sorted(given - {"value", "values", "probabilities"}):
-        _check_number(parameter, number, name, field)
+        _check_number(parameter[number], number, name, f"{field}.{number}")
+    if "max" in given and parameter["max"] < parameter["min"]:
+        raise ValueError(f"{field}.max: {parameter['max']} is below min, {parameter['min']}")
     if "values" in needed and (not isinstance(parameter["values"], list) or not parameter["values"]):
         raise ValueError(f"{field}.values: give a list with at least one value")
     if "probabilities" in needed:
@@ -90,17 +92,14 @@ def _check_one(parameter: Parameter, method: str, field: str) -> None:
         raise ValueError(f"{field}: a grid cannot have the distribution {name}: give values, or use method: random")
 
 
-def _check_number(parameter: Parameter, number: str, name: str, field: str) -> None:
-    value = parameter[number]
+def _check_number(value: Any, number: str, name: str, field: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int if name == "int_uniform" else int | float):
-        what = "a whole number" if name == "int_uniform" else "a number (YAML reads 1e-3 as text: write 1.0e-3)"
-        raise ValueError(f"{field}.{number}: is {value!r}: give {what}")
+        what = "a whole number, or write both bounds with a point" if name == "int_uniform" else "a number (YAML reads 1e-3 as text: write 1.0e-3)"
+        raise ValueError(f"{field}: is {value!r}: give {what}")
     if (number == "q" and value <= 0) or (number in ("sigma", "a", "b") and value < 0):
-        raise ValueError(f"{field}.{number}: is {value}: it must be positive")
-    if number == "max" and parameter["max"] < parameter["min"]:
-        raise ValueError(f"{field}.max: {value} is below min, {parameter['min']}")
+        raise ValueError(f"{field}: is {value}: it must be positive")
     if number == "min" and name.endswith("log_uniform_values") and value <= 0:
-        raise ValueError(f"{field}.min: is {value}: {name} needs a positive one")
+        raise ValueError(f"{field}: is {value}: {name} needs a positive one")
 
 
 def _check_probabilities(parameter: Parameter, field: str) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from tasks.sweep.files import Cell
 from tasks.sweep.worker import Place, work
 
+STALL = 900.0
 GRACE = 30.0  # seconds that a worker has to save its run before it is killed
 # keeps memory for the next step's activations instead of giving it back: a fifth less time at batch 1024 on a CPU
 MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
@@ -72,16 +73,27 @@ class Worker:
 
 
 class Pool:
-    """Worker processes, one a place; `stall` and `limit` (seconds) say when a cell counts as hanging."""
+    """Worker processes, one a place, that each run `work`.
 
-    def __init__(self, places: list[Place], runs: Path, stall: float = 900.0, limit: float | None = None) -> None:
-        self.runs, self.stall, self.limit = runs, stall, limit
+    A cell hangs where its process has used next to no processor time for `stall` seconds, or where it has run for
+    `limit` seconds; it is killed then.
+    """
+
+    def __init__(
+        self,
+        places: list[Place],
+        runs: Path,
+        stall: float = STALL,
+        limit: float | None = None,
+        work: Callable[[connection.Connection, Place, Path], None] = work,
+    ) -> None:
+        self.runs, self.stall, self.limit, self.work = runs, stall, limit, work
         self.context = multiprocessing.get_context("spawn")
         self.workers = [self._start(place) for place in places]
 
     def _start(self, place: Place) -> Worker:
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=work, args=(theirs, place, self.runs))
+        process = self.context.Process(target=self.work, args=(theirs, place, self.runs))
         with environment(OMP_NUM_THREADS=str(place.threads), **MEMORY):
             process.start()
         theirs.close()
