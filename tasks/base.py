@@ -149,6 +149,8 @@ class ExactBatchTask(LightningModule):
 
     def _make_rate(self) -> Rate:
         data = self.trainer.datamodule
+        if data.growth and not isinstance(self.schedule, Constant):
+            raise ValueError("data.growth takes the place of model.schedule: leave one of them out")
         examples = len(data.splits["train"])
         if self.horizon is not None:
             total = Duration.parse(self.horizon).steps(data.batch_size, examples)
@@ -188,7 +190,8 @@ class ExactBatchTask(LightningModule):
             self._flat[:-3] *= (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
-        factor = self.rate.at(self.trainer.global_step)
+        step = self.trainer.global_step
+        factor = self.rate.at(step) * self.trainer.datamodule.lr_factor(step)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         optimizer.step()
@@ -243,11 +246,10 @@ class ExactBatchTask(LightningModule):
 
     def _micro_batches(self, n: int) -> Iterator[tuple[int, int]]:
         """This rank's share of n examples, cut into micro-batches at the borders of ghost batches."""
-        ghost = self.ghost_batch_size if ghost_layers(self.network) else None
-        if ghost == "global":
+        if self.ghost_batch_size == "global" and ghost_layers(self.network):
             yield share(n, self.global_rank, self.trainer.world_size)
             return
-        unit = ghost or 1
+        unit = self.ghost_batch_size or 1
         first, last = share(n, self.global_rank, self.trainer.world_size, unit)
         size = max(self.micro // unit, 1) * unit
         for start in range(first, last, size):

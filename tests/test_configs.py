@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tasks.cli import PlacedError, run
-from tests.workloads import CONFIGS, DATA, FILES, data_name, parameters, told, two_steps, write_all
+from tests.workloads import CONFIGS, FILES, data_name, parameters, told, two_steps, write_all
 
 
 @pytest.fixture(scope="session")

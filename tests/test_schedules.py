@@ -8,15 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from datamodules.growth import first_example, growth_stages, stage_at, step_of
 from tasks.optim.groups import parameter_groups
 from tasks.optim.rate import Rate
 from tasks.optim.scaling import (
     Duration,
-    first_example,
-    growth_stages,
     lr_factor,
     scaled_average,
-    stage_at,
     warmup_steps,
 )
 from tasks.optim.schedules import Constant, Cosine, LinearTo, Polynomial, Schedule, Step, warmed_up
@@ -162,6 +160,7 @@ def test_growth_covers_the_stream_without_gap(begins, batch_size, largest):
     for step in range(80):
         stage = stage_at(stages, step)
         assert first_example(stages, step) == place
+        assert step_of(stages, place) == step_of(stages, place + stage.batch_size - 1) == step
         wanted = max(i for i, (begin, _) in enumerate(drops) if begin <= place)
         assert stage.batch_size == stages[wanted].batch_size
         place += stage.batch_size
