@@ -57,6 +57,9 @@ class ExactBatchTask(LightningModule):
         schedule: what follows, over the horizon.
         horizon: the length of the schedule, written as the warm-up's (null: the run's own).
         momentum_scaling: of momentum or beta1: none; noise (held noise scale); half-life (held in examples).
+        beta2_scaling: of Adam's and LAMB's second average: none (held per step), or half-life (held in examples).
+        baseline_steps: what the tuned run at the base batch needed; a warm-up in epochs that takes more than 30 %
+            of it there is refused (null: not known, or a replication with the warm-up of its paper).
         decay_norm_bias: whether weight decay holds for norm layers and biases too.
         micro_batch_size: examples of one forward and backward pass on one rank; null finds the largest that
             fits, by halving when memory runs out.
@@ -80,6 +83,8 @@ class ExactBatchTask(LightningModule):
         schedule: Schedule | None = None,
         horizon: str | None = None,
         momentum_scaling: AverageRule = "none",
+        beta2_scaling: Literal["none", "half-life"] = "none",
+        baseline_steps: int | None = None,
         decay_norm_bias: bool = True,
         micro_batch_size: int | None = None,
         ghost_batch_size: int | Literal["global"] | None = None,
@@ -94,10 +99,12 @@ class ExactBatchTask(LightningModule):
         for duration in (warmup, horizon):
             if duration is not None:
                 Duration.parse(duration)
-        if momentum_scaling != "none" and not base_batch_size:
-            raise ValueError("model.momentum_scaling needs model.base_batch_size, the batch of the base momentum")
+        for name, value in (("momentum", momentum_scaling != "none"), ("beta2", beta2_scaling != "none")):
+            if value and not base_batch_size:
+                raise ValueError(f"model.{name}_scaling needs model.base_batch_size, the batch of the base {name}")
         self.make_network, self.make_optimizer = network, optimizer
         self.lr_scaling, self.base_batch_size, self.momentum_scaling = lr_scaling, base_batch_size, momentum_scaling
+        self.beta2_scaling, self.baseline_steps = beta2_scaling, baseline_steps
         self.warmup, self.warmup_from, self.horizon = warmup, warmup_from, horizon
         self.schedule, self.decay_norm_bias = schedule or Constant(), decay_norm_bias
         self.micro_batch_size, self.ghost_batch_size = micro_batch_size, ghost_batch_size
@@ -154,12 +161,13 @@ class ExactBatchTask(LightningModule):
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
             group["lr"] = group["initial_lr"] = group["lr"] * self.rate.factor
-            if self.momentum_scaling != "none":
-                self._scale_momentum(group)
+            self._scale_averages(group)
         return optimizer
 
     def _make_rate(self) -> Rate:
         data = self.trainer.datamodule
+        if data.growth and not isinstance(self.schedule, Constant):
+            raise ValueError("data.growth takes the place of model.schedule: leave one of them out")
         examples = len(data.splits["train"])
         if self.horizon is not None:
             total = Duration.parse(self.horizon).steps(data.batch_size, examples)
@@ -167,14 +175,18 @@ class ExactBatchTask(LightningModule):
             ends = [data.steps] if data.epochs is not None else []
             total = min([*ends, *([self.trainer.max_steps] if self.trainer.max_steps > 0 else [])], default=None)
         parts = (self.lr_scaling, data.batch_size, self.base_batch_size, examples, self.schedule, total)
-        return Rate(*parts, self.warmup, self.warmup_from)
+        return Rate(*parts, self.warmup, self.warmup_from, self.baseline_steps)
 
-    def _scale_momentum(self, group: dict[str, Any]) -> None:
-        sizes = (self.momentum_scaling, self.trainer.datamodule.batch_size, self.base_batch_size)
+    def _scale_averages(self, group: dict[str, Any]) -> None:
+        sizes = (self.trainer.datamodule.batch_size, self.base_batch_size)
         if "betas" in group:
-            group["betas"] = (scaled_average(group["betas"][0], *sizes), *group["betas"][1:])
-        else:
-            group["momentum"] = scaled_average(group["momentum"], *sizes)
+            rules = (self.momentum_scaling, self.beta2_scaling)
+            betas = zip(group["betas"], rules, strict=True)
+            group["betas"] = tuple(b if rule == "none" else scaled_average(b, rule, *sizes) for b, rule in betas)
+        elif self.beta2_scaling != "none":
+            raise ValueError("model.beta2_scaling is for Adam, AdamW, LAMB and their kin: leave it out")
+        elif self.momentum_scaling != "none":
+            group["momentum"] = scaled_average(group["momentum"], self.momentum_scaling, *sizes)
 
     # a step --------------------------------------------------------------------------------------------
 
@@ -203,7 +215,8 @@ class ExactBatchTask(LightningModule):
             self._clip(self.clip_norm)
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
-        factor = self.rate.at(self.trainer.global_step)
+        step = self.trainer.global_step
+        factor = self.rate.at(step) * self.trainer.datamodule.lr_factor(step)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         optimizer.step()
@@ -425,6 +438,8 @@ class ExactBatchTask(LightningModule):
                 "warmup_steps": self.rate.warmup_steps,
                 "horizon_steps": self.rate.total_steps,
                 "momentum_scaling": self.momentum_scaling,
+                "beta2_scaling": self.beta2_scaling,
+                "baseline_steps": self.baseline_steps,
             },
             "batch": {
                 "global": self.trainer.datamodule.batch_size,
