@@ -97,6 +97,7 @@ class ExactBatchTask(LightningModule):
         self.clip_norm, self.label_smoothing = clip_norm, label_smoothing
         self.network: nn.Module | None = None
         self.evaluation: dict[str, float] = {}  # the last evaluation, by contract 4's names, exact
+        self.observers: list[Any] = []  # instruments of this step's gradient: begin(gradient), add(weight), end(batch)
         self.examples, self.micro = 0, micro_batch_size
         self._loss_sum, self._loss_steps = 0.0, 0
         self._seconds, self._since = 0.0, None
@@ -183,6 +184,8 @@ class ExactBatchTask(LightningModule):
         """Make one optimizer step of the global batch `batch`."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         self._set_gradient(batch)
+        for observer in self.observers:
+            observer.end(batch)
         if self.clip_norm is not None:
             norm = self._flat[:-3].norm()
             self._flat[:-3] *= (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
@@ -230,9 +233,11 @@ class ExactBatchTask(LightningModule):
         self.micro = -(-self.micro // 2)
 
     def _add_gradients(self, batch: Any) -> None:
-        total = batch.elements()
+        total, spans = batch.elements(), list(self._micro_batches(len(batch)))
+        for observer in self.observers:
+            observer.begin(self._flat[:-3])
         with self.trainer.strategy.block_backward_sync() if dist.is_initialized() else nullcontext():
-            for part in batch.parts(list(self._micro_batches(len(batch))), self.device):
+            for span, part in zip(spans, batch.parts(spans, self.device), strict=True):
                 with keyed(part.draw):
                     outputs = self.network(self._cast(part.inputs))
                 loss = self.loss_sum(outputs, part.targets, self.label_smoothing) / total
@@ -240,6 +245,8 @@ class ExactBatchTask(LightningModule):
                 self._flat[-3] += loss.detach()
                 if not batch.exact:
                     self._flat[-2] += self._count(part.targets) / total
+                for observer in self.observers:
+                    observer.add((batch.elements(*span) if batch.exact else float(self._count(part.targets))) / total)
 
     def _micro_batches(self, n: int) -> Iterator[tuple[int, int]]:
         """This rank's share of n examples, cut into micro-batches at the borders of ghost batches."""
