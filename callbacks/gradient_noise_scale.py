@@ -49,13 +49,14 @@ class GradientNoiseScale(Callback):
     micro-batches, which changes the step by rounding only.
 
     Args:
-        every: steps between two samples.
+        every: steps between two samples (null: 100 steps or 4,000 examples, whichever is less, so that small batches,
+            which cost more to cut up, are cut up more rarely).
         parts: micro-batches, over all ranks, that a sampled batch is cut into at least.
         window: sampled steps that an average runs over.
     """
 
-    def __init__(self, every: int = 20, parts: int = 8, window: int = 30) -> None:
-        if every < 1 or parts < 2 or window < 2:
+    def __init__(self, every: int | None = None, parts: int = 4, window: int = 30) -> None:
+        if (every is not None and every < 1) or parts < 2 or window < 2:
             raise ValueError("noise scale: every is at least 1, parts and window are at least 2")
         self.every, self.parts = every, parts
         self.samples: deque[tuple[float, float]] = deque(maxlen=window)
@@ -72,6 +73,7 @@ class GradientNoiseScale(Callback):
                 f"the noise scale compares parts of a batch, and data.batch_size {size} has only one: "
                 f"give at least {2 * (ghost or 1)}, or leave GradientNoiseScale out"
             )
+        self.every = self.every or max(1, min(100, 4000 // size))
         self._population = len(trainer.datamodule.splits["train"])
 
     def on_train_batch_start(self, trainer: Trainer, task: LightningModule, batch: Any, batch_idx: int) -> None:

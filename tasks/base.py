@@ -330,6 +330,15 @@ class ExactBatchTask(LightningModule):
                 metric.update(outputs, part.targets)
         self._totals[split] = (total, batch.elements() if batch.exact else None)
 
+    def loss_parts(self, batch: Any, span: tuple[int, int] | None = None) -> Iterator[Tensor]:
+        """Scalars with their graphs, whose sum over parts and ranks is the mean loss of `batch` in evaluation.
+
+        With a `span` (start, stop): the mean loss of these examples, whole on every rank.
+        """
+        elements = batch.elements(*(span or (0, None)))
+        for part in self._evaluation_parts(batch) if span is None else [batch.part(*span, self.device)]:
+            yield self.loss_sum(self.network(self._cast(part.inputs)), part.targets) / elements
+
     def _evaluation_parts(self, batch: Any) -> Iterator[Any]:
         first, last = share(len(batch), self.global_rank, self.trainer.world_size)
         size = EVALUATION_BATCH if self.micro_batch_size is None else min(EVALUATION_BATCH, self.micro_batch_size)
