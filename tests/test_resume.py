@@ -150,8 +150,10 @@ def kill_at_random_moments(root: Path, kills: int, signal_: int, flags: list[str
     return subprocess.run(command, check=False, capture_output=True).returncode
 
 
-@pytest.mark.parametrize(("kills", "ranks"), [(3, 1), pytest.param(30, 1, marks=pytest.mark.slow),
-                                              pytest.param(10, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kills", "ranks"),
+    [(3, 1), pytest.param(30, 1, marks=pytest.mark.slow), pytest.param(10, 2, marks=pytest.mark.slow)],
+)
 def test_killed_and_started_again_it_ends_the_same(tmp_path, kills, ranks):
     flags = ["--trainer.max_steps", "1500", "--evaluation.ratio", "1.5", "--convergence.stop", "false"]
     flags += ["--trainer.devices", str(ranks), "--trainer.strategy", "ddp"] if ranks > 1 else []
