@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from callbacks.convergence_detector import ConvergenceDetector
 from callbacks.rolling_checkpoint import RollingCheckpoint, checkpoints
-from datamodules.base import Batch, Examples, GlobalBatches, Order
+from datamodules.base import Batch, Examples, GlobalBatches
 from datamodules.growth import Growth
+from datamodules.order import Order
 from tasks.__main__ import main
 from tasks.image_classification import ImageClassification
 from tasks.networks.cnn import SimpleCNN, SmallCNN
