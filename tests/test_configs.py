@@ -109,7 +109,10 @@ def test_each_rung_of_the_recipe_adds_one_thing():
     assert sorted(p.stem for p in FILES if p.parent.name == "recipe") == ["0_baseline", *RUNGS]
 
 
-@pytest.mark.parametrize("overlay", [p for p in FILES if p not in CONFIGS and p.parent.name != "recipe"], ids=str)
+OVERLAYS = [p for p in FILES if p not in CONFIGS and p.parent.name not in ("recipe", "prices")]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=str)
 def test_overlays_compose_with_a_workload(overlay, data, tmp_path):
     cifar = next(p for p in CONFIGS if p.stem == "cifar10_resnet8")
     record = two_steps(cifar, data, tmp_path, "--config", str(overlay))
@@ -122,3 +125,9 @@ def test_the_whole_ladder_takes_two_steps(data, tmp_path):
     record = two_steps(cifar, data, tmp_path, *rungs)
     assert (record["study"], record["optimizer"]["name"], record["batch"]["ghost"]) == ("recipe", "LARS", 32)
     assert record["lr"]["effective"] == pytest.approx(0.1 * 4 / 128)
+
+
+def test_the_ladder_serves_a_network_without_batch_normalization(data, tmp_path):
+    (config,) = (p for p in CONFIGS if p.stem == "fashion_mnist")
+    record = two_steps(config, data, tmp_path, "--config", "configs/recipe/0_baseline.yaml")
+    assert (record["final"]["step"], record["batch"]["ghost"]) == (2, None)

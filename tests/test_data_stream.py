@@ -16,9 +16,10 @@ from torch import nn
 
 from callbacks.convergence_detector import ConvergenceDetector
 from datamodules.augment import JointAugmentation, RandomResizedCrop
-from datamodules.base import Batch, Examples, GlobalBatches, Order
+from datamodules.base import Batch, Examples, GlobalBatches
 from datamodules.cityscapes import Cityscapes
 from datamodules.imagenet import ImageNet, decode
+from datamodules.order import Order
 from datamodules.stream import Files, Streamed, make_pool
 from datamodules.variant import Variant
 from tasks.image_classification import ImageClassification

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.base import Order
+from datamodules.order import Order
 from tasks.base import share
 from tasks.networks.cnn import LeNet, SimpleCNN, SmallCNN
 from tasks.networks.language import LSTM, Transformer

@@ -9,11 +9,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.base import Batch, Examples, GlobalBatches, Order
+from callbacks.convergence_detector import ConvergenceDetector
+from callbacks.rolling_checkpoint import RollingCheckpoint, checkpoints
+from datamodules.base import Batch, Examples, GlobalBatches
 from datamodules.growth import Growth
+from datamodules.order import Order
 from tasks.__main__ import main
 from tasks.image_classification import ImageClassification
-from tasks.networks.cnn import SmallCNN
+from tasks.networks.cnn import SimpleCNN, SmallCNN
 from tests.tiny import Tiny, difference, fit, weights
 
 FASHION = "configs/image_classification/fashion_mnist.yaml"
@@ -118,3 +121,23 @@ def test_growth_by_the_command_line_stands_in_the_record(tmp_path, capsys):
     ):
         assert main([*flags, *growth, *wrong]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_run_resumed_from_any_step_ends_the_same(tmp_path):
+    def run(directory, ckpt_path=None):
+        network = partial(SimpleCNN, channels=(4,), hidden=(8,), dropout=0.4, grid=2)
+        task = ImageClassification(network=network, optimizer=partial(torch.optim.AdamW, lr=0.01), warmup="0.5 epochs")
+        rolling = RollingCheckpoint(minutes=0, keep=100)
+        rolling.directory = directory
+        data = Tiny(batch_size=5, growth=Growth([1, 2], factor=2, largest=15))
+        fit(task, data, 10, callbacks=(ConvergenceDetector(), rolling), ckpt_path=ckpt_path, precision="32-true")
+        return weights(task), task.examples
+
+    expected, examples = run(tmp_path / "whole")
+    assert examples == 5 * 5 + 3 * 10 + 2 * 15
+    found = checkpoints(tmp_path / "whole")
+    assert len(found) == 10
+    for checkpoint in found[1:]:
+        got, seen = run(tmp_path / checkpoint.stem, str(checkpoint))
+        assert torch.equal(got, expected), checkpoint
+        assert seen == examples

@@ -94,7 +94,7 @@ def parameters(config: Path) -> int:
     module, _, name = network.class_path.rpartition(".")
     dimensions = DATA[data_name(config)][2]
     with torch.device("meta"):
-        made = getattr(importlib.import_module(module), name)(*dimensions, **vars(network.get("init_args", {})))
+        made = getattr(importlib.import_module(module), name)(*dimensions, **network.as_dict().get("init_args", {}))
     return sum(p.numel() for p in made.parameters())
 
 
