@@ -182,6 +182,16 @@ class ExactBatchTask(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Make one optimizer step of the global batch `batch`."""
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        self.update(batch, self.rate.at(self.trainer.global_step))
+        progress.increment_completed()
+        self.examples += len(batch)
+        self._loss_sum = self._loss_sum + self._flat[-3].double()
+        self._loss_steps += 1
+
+    def update(self, batch: Any, factor: float) -> None:
+        """Move the weights by the gradient of the global batch `batch`, at `factor` times the effective rate."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         self._set_gradient(batch)
         for observer in self.observers:
@@ -189,16 +199,9 @@ class ExactBatchTask(LightningModule):
         if self.clip_norm is not None:
             norm = self._flat[:-3].norm()
             self._flat[:-3] *= (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        progress.increment_ready()
-        factor = self.rate.at(self.trainer.global_step)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         optimizer.step()
-        progress.increment_completed()
-        self.examples += len(batch)
-        self._loss_sum = self._loss_sum + self._flat[-3].double()
-        self._loss_steps += 1
 
     def _set_gradient(self, batch: Any) -> None:
         """Leave the gradient of the global batch's mean loss in `_flat`, the loss behind it."""
