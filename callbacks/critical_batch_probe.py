@@ -62,6 +62,8 @@ class CriticalBatchProbe(Callback):
 
     def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
         data = trainer.datamodule
+        if data.growth:
+            raise ValueError("the probe compares with one batch size of the run: leave out data.growth, or the probe")
         self.examples = self.examples or 64 * data.batch_size
         own, most = data.batch_size, min(len(data.splits["train"]), self.examples // 4)
         self._sizes = [own * 2**k for k in range(64) if own * 2**k <= most]
@@ -91,7 +93,7 @@ class CriticalBatchProbe(Callback):
         """The loss on the fixed training subset after a branch of the run with batches of `size`."""
         data, optimizer, network = trainer.datamodule, task.optimizers(use_pl_optimizer=False), task.network
         before = copy.deepcopy((network.state_dict(), optimizer.state_dict(), task.micro))
-        factor = task.rate.at(trainer.global_step) * (size / data.batch_size) ** POWERS[self.scaling]
+        factor = task.rate_factor() * (size / data.batch_size) ** POWERS[self.scaling]
         training = network.training
         try:
             with torch.inference_mode(False), torch.enable_grad():

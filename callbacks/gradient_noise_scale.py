@@ -9,6 +9,8 @@ import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.loss_surface import refuse_shards
+
 
 def two_batch_estimate(parts: float, whole: float, count: int, batch: int, population: int) -> tuple[float, float]:
     """Unbiased |G|^2 and tr(Sigma) (a variance per example) from one batch that is cut into `count` parts.
@@ -62,6 +64,7 @@ class GradientNoiseScale(Callback):
         self.samples: deque[tuple[float, float]] = deque(maxlen=window)
 
     def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
+        refuse_shards(task)
         size, ghost = trainer.datamodule.batch_size, task.facts()["batch"]["ghost"]
         if ghost == "global":
             raise ValueError(

@@ -24,9 +24,7 @@ def centred_medians(values: Sequence[float], direction: str) -> list[float]:
     return [math.nan, *inner, math.nan][: len(cost)]
 
 
-def crossing(
-    values: Sequence[float], direction: str, goal: float, rule: str = "median", k: int = 3
-) -> int | None:
+def crossing(values: Sequence[float], direction: str, goal: float, rule: str = "median", k: int = 3) -> int | None:
     """Find the evaluation i at which the metric first meets the goal, so that the hit lies in (i - 1, i].
 
     `median`: the first centred median of 3 evaluations that meets it (the primary rule; the first

@@ -1,6 +1,9 @@
 """Checkpoints by time, atomic, a fixed number of them: what a killed run goes on from."""
 
 import os
+import signal
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,9 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+FINAL = "final.ckpt"  # the end of training, for validate, test and predict; no run goes on from it
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -26,12 +32,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints of a run, newest first."""
+    """The checkpoints that a run can go on from, newest first."""
     return sorted((directory / "checkpoints").glob("step=*.ckpt"), key=lambda p: int(p.stem[5:]), reverse=True)
 
 
+def newest_whole(directory: Path, identity: str) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of a run that can be read and is this run's own, and a sentence for each refused."""
+    refused = []
+    for path in checkpoints(directory):
+        try:
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            own = held["callbacks"]["RollingCheckpoint"]["identity"] == identity
+        except Exception as error:  # torch.load raises many kinds for a file that is no whole checkpoint
+            refused.append(f"{path} is no whole checkpoint ({type(error).__name__}): it is passed over")
+            continue
+        if own:
+            return path, refused
+        refused.append(f"{path} belongs to a run of another config: it is passed over")
+    return None, refused
+
+
 class RollingCheckpoint(Checkpoint):
-    """Saves into the run's `checkpoints/` every `minutes` and at the end, and keeps the newest `keep`.
+    """Saves into the run's `checkpoints/` every `minutes`, keeping the newest `keep`, and `final.ckpt` at the end.
 
     A Checkpoint, so Lightning runs it after all other callbacks: it saves after the evaluation of a step
     where one is due, else after the step; anywhere else a resumed run would lose a batch or an evaluation.
@@ -45,17 +67,33 @@ class RollingCheckpoint(Checkpoint):
         if minutes < 0 or keep < 1:
             raise ValueError("checkpoint: minutes is at least 0 and keep at least 1")
         self.minutes, self.keep = minutes, keep
-        self.directory: Path | None = None  # of the run, set by the command line
+        self.directory: Path | None = None  # of the run, and a hash of its config: set by the command line
+        self.identity = ""
         self._due = False
+        self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
-        self._last = time.monotonic()
+        self._last, self._signal, self._handlers = time.monotonic(), 0, {}
+        if threading.current_thread() is threading.main_thread():
+            # in the place of Lightning's handlers, which end the run before a checkpoint is written
+            self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def _on_signal(self, number: int, _: Any) -> None:
+        if self._signal == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            print("\nstopping after a checkpoint; Ctrl-C again stops at once", file=sys.stderr)
+        self._signal = number
+
+    def _restore_handlers(self, *_: Any) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    on_exception = _restore_handlers
 
     def on_train_batch_end(self, trainer: Trainer, task: LightningModule, *_: Any) -> None:
-        late = time.monotonic() - self._last >= 60 * self.minutes
-        if trainer.world_size > 1:
-            late = trainer.strategy.broadcast(late)
-        self._due |= late or trainer.received_sigterm
+        late = self._signal or time.monotonic() - self._last >= 60 * self.minutes
+        self._due |= trainer.strategy.reduce_boolean_decision(bool(late), all=False)  # all ranks save the same step
         if self._due and trainer.fit_loop.total_batch_idx + 1 != trainer.val_check_batch:
             self._save(trainer)
 
@@ -64,7 +102,16 @@ class RollingCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
-        self._save(trainer)  # for validate, test and predict: the record says already that the run is over
+        self._restore_handlers()
+        trainer.save_checkpoint(self.directory / "checkpoints" / FINAL)
+
+    def discard(self) -> None:
+        """Delete what only a resumed run would need."""
+        for old in checkpoints(self.directory):
+            old.unlink(missing_ok=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"identity": self.identity}
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.directory / "checkpoints" / f"step={trainer.global_step}.ckpt")
@@ -72,3 +119,6 @@ class RollingCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             for old in checkpoints(self.directory)[self.keep :]:
                 old.unlink(missing_ok=True)
+        if trainer.strategy.reduce_boolean_decision(bool(self._signal), all=False):
+            # on every rank; the command line makes them exit statuses 130 and 143
+            raise KeyboardInterrupt if self._signal == signal.SIGINT else SIGTERMException

@@ -159,8 +159,11 @@ class RunRecord(Callback):
 
     def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
         verdict = self._detector(trainer).verdict
-        self.record["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
         self._write(trainer, task, status=verdict.status(ended=True), stopped_by=verdict.stopped_by or "end")
+
+    def close(self, trainer: Trainer, task: LightningModule) -> None:
+        """Say that nothing more will come: before this a run that is cut off goes on from its last checkpoint."""
+        self._write(trainer, task, ended=datetime.now(UTC).isoformat(timespec="seconds"))
 
     def on_exception(self, trainer: Trainer, task: LightningModule, error: BaseException) -> None:
         if not self.record or self.record["ended"]:
@@ -174,6 +177,8 @@ class RunRecord(Callback):
     def on_test_end(self, trainer: Trainer, task: LightningModule) -> None:
         if self.record:  # the test that ends a fit
             self.record["test"] = plain(task.evaluation)
+            for logger in trainer.loggers:
+                logger.log_metrics(task.evaluation, step=int(self.record["final"]["step"]))
             self._write(trainer, task)
 
     def _write(self, trainer: Trainer, task: LightningModule, **changes: Any) -> None:

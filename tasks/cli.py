@@ -51,7 +51,7 @@ from callbacks.convergence_detector import ConvergenceDetector
 from callbacks.evaluation_schedule import EvaluationSchedule
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.progress import Progress
-from callbacks.rolling_checkpoint import AtomicCheckpointIO, RollingCheckpoint, checkpoints
+from callbacks.rolling_checkpoint import FINAL, AtomicCheckpointIO, RollingCheckpoint, newest_whole
 from callbacks.run_record import RunRecord, write_atomically
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
@@ -144,12 +144,14 @@ class Cli(LightningCLI):
             digest = hashlib.sha256(json.dumps(dump, sort_keys=True).encode()).hexdigest()[:8]
             config.run.name = f"b{dump['data']['init_args']['batch_size']}-s{dump['seed_everything']}-{digest}"
             dump["run"]["name"] = config.run.name
+        self.identity = hashlib.sha256(json.dumps(dump, sort_keys=True).encode()).hexdigest()
         self.directory = Path(config.trainer.default_root_dir) / config.run.study / config.run.name
         self.placed(self)
         if self.subcommand == "fit":
             self._look_for_a_run(dump)
         elif config.ckpt_path is None:
-            config.ckpt_path = self._newest_checkpoint()
+            final = self.directory / "checkpoints" / FINAL
+            config.ckpt_path = str(final) if final.exists() else self._whole_checkpoint()
             if config.ckpt_path is None:
                 raise UserError(f"{self.directory} holds no checkpoint: fit this run first, or give --ckpt_path")
 
@@ -164,9 +166,11 @@ class Cli(LightningCLI):
             dump[part] = {k: v for k, v in dump[part].items() if k not in names}
         return dump
 
-    def _newest_checkpoint(self) -> str | None:
-        found = checkpoints(self.directory)
-        return str(found[0]) if found else None
+    def _whole_checkpoint(self) -> str | None:
+        path, refused = newest_whole(self.directory, self.identity)
+        for sentence_ in refused:
+            print(sentence_, file=sys.stderr)
+        return str(path) if path else None
 
     def _look_for_a_run(self, dump: dict[str, Any]) -> None:
         """Resume the run that the directory holds, or refuse another's."""
@@ -181,12 +185,12 @@ class Cli(LightningCLI):
                 f"{self.directory} already holds another run, which differs in {_difference(saved, dump)}: "
                 "give another --run.name, or delete that directory"
             )
-        if record["status"] not in ("running", "failed"):
+        if record["ended"]:
             raise FinishedError(
                 f"{self.directory} holds this run, finished: {record['status']} at step {record['final'].get('step')}; "
                 "give another --run.name to run it again"
             )
-        self.resume_from = self._newest_checkpoint()
+        self.resume_from = self._whole_checkpoint()
 
     # building -------------------------------------------------------------------------------------------
 
@@ -205,6 +209,8 @@ class Cli(LightningCLI):
         for callback in self.trainer.callbacks:
             if isinstance(callback, RollingCheckpoint | PredictionWriter):
                 callback.directory = self.directory
+            if isinstance(callback, RollingCheckpoint):
+                callback.identity = self.identity
 
     # running --------------------------------------------------------------------------------------------
 
@@ -249,7 +255,9 @@ class Cli(LightningCLI):
         record = next(c for c in self.trainer.callbacks if isinstance(c, RunRecord))
         if record.record["status"] != "diverged" and "test" in self.datamodule.splits:
             self.trainer.test(self.model, self.datamodule, verbose=False)
+        record.close(self.trainer, self.model)
         if self.trainer.is_global_zero:
+            self.trainer.checkpoint_callback.discard()
             final = record.record["final"]
             test = record.record["test"] or {}
             scores = "".join(f", {name} {value:.4g}" for name, value in test.items())
@@ -302,7 +310,8 @@ def place(args: Sequence[str]) -> Path:
 def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> None:
     """Run `fit`, `validate`, `test` or `predict` with `args`; may be called many times in one process."""
     os.environ.pop("PL_GLOBAL_SEED", None)
-    argv, sys.argv = sys.argv, sys.argv[:1]
+    # Lightning's launcher starts the other ranks by running sys.argv again
+    argv, sys.argv = sys.argv, [sys.argv[0], *config_first(args)]
     Cli.verb, Cli.placed = args[0], staticmethod(placed)
     try:
         Cli(
@@ -327,7 +336,6 @@ def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> 
                 "use_distributed_sampler": False,
                 "callbacks": [PredictionWriter()] if args[0] == "predict" else [],
             },
-            args=config_first(args),
         )
     finally:
         sys.argv = argv

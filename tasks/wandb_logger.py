@@ -7,22 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from tasks.wandb_mode import choose_mode
 
 INIT_TIMEOUT, FINISH_TIMEOUT = "30", "60"  # seconds; wandb's own defaults block for minutes
-
-
-def choose_mode() -> tuple[str, str]:
-    """The W&B mode for this place, and why, in words."""
-    mode = os.environ.get("WANDB_MODE")
-    if mode in ("online", "offline", "disabled", "shared"):
-        return mode, f"WANDB_MODE is {mode}"
-    if mode:
-        raise ValueError(f"WANDB_MODE is {mode!r}: give online, offline or disabled")
-    import wandb
-
-    if wandb.api.api_key:
-        return "online", "an API key is there"
-    return "offline", "there is no API key (`wandb login`, or WANDB_API_KEY); `wandb sync` uploads later"
+STARTS = 4  # times that W&B may give a sweep's cell that does not end well to an agent
 
 
 class RunWandbLogger(WandbLogger):
@@ -47,22 +37,31 @@ class RunWandbLogger(WandbLogger):
         os.environ.setdefault("WANDB_SILENT", "true")
         os.makedirs(save_dir, exist_ok=True)
         self._mode, why = choose_mode()
-        in_sweep = "WANDB_SWEEP_ID" in os.environ  # the agent owns project, entity and id
-        owned = {} if in_sweep else {"entity": entity}
-        super().__init__(project=None if in_sweep else project, save_dir=save_dir, mode=self._mode, tags=tags, **owned)
-        print(f"W&B is {self._mode}: {why}", file=sys.stderr)
+        self._again = False
+        super().__init__(project=project, save_dir=save_dir, mode=self._mode, tags=tags, entity=entity)
+        del self._wandb_init["anonymous"]  # wandb warns of it, whatever its value
+        if "WANDB_SWEEP_ID" in os.environ:  # the agent owns these, and wandb warns
+            del self._wandb_init["project"], self._wandb_init["entity"]
+        rank_zero_only(print)(f"W&B is {self._mode}: {why}", file=sys.stderr)
 
     @property
     def experiment(self) -> Any:
         """The W&B run; where the server does not answer, an offline one."""
+        new = self._experiment is None
         try:
-            return super().experiment
+            run = super().experiment
         except Exception as error:  # wandb raises many kinds; none may end a training run
             if self._wandb_init["mode"] == "offline":
                 raise
             print(f"W&B goes offline, its server cannot be used: {error}", file=sys.stderr)
             self._wandb_init["mode"] = os.environ["WANDB_MODE"] = "offline"
-            return super().experiment
+            import wandb
+
+            wandb.teardown()  # else its service still holds the run's id
+            run = super().experiment
+        if new and self._again:
+            run.mark_preempting()  # should this process die, W&B gives the cell to an agent again
+        return run
 
     def name_run(self, directory: Path) -> None:
         """Give the W&B run the run directory's name and, so that a resumed run keeps it, an id that stays there."""
@@ -72,3 +71,7 @@ class RunWandbLogger(WandbLogger):
             if not kept.exists():
                 kept.write_text(secrets.token_hex(4))
             self._wandb_init |= {"id": kept.read_text(), "resume": "allow"}
+        starts = directory / "wandb_starts.txt"
+        count = 1 + (int(starts.read_text()) if starts.exists() else 0)
+        starts.write_text(str(count))
+        self._again = "WANDB_SWEEP_ID" in os.environ and count < STARTS

@@ -64,9 +64,7 @@ def merged(record: dict, changes: dict) -> dict:
     return record
 
 
-def make_run(
-    folder: Path, steps_to_goal: float, batch_size: int, seed: int, budget: int = 10**6, **changes
-) -> Path:
+def make_run(folder: Path, steps_to_goal: float, batch_size: int, seed: int, budget: int = 10**6, **changes) -> Path:
     """Write one run; infinite `steps_to_goal` diverges; `changes` set record fields, dotted by `__`."""
     finite = math.isfinite(steps_to_goal)
     phase = np.random.default_rng([seed, batch_size]).random()

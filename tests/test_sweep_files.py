@@ -67,6 +67,7 @@ def changed(path, value):
         ("parameters|a", {"value": 1, "min": 0}, "parameters.a.min:"),
         ("parameters|a", {"distribution": "gaussian"}, "parameters.a.distribution:"),
         ("parameters|a", {"min": 0.0, "max": 1.0}, "parameters.a: a grid"),
+        ("parameters|a", {"min": 0, "max": 1.0}, "parameters.a.max:"),
         ("parameters|a", {"min": 3, "max": 1}, "parameters.a.max:"),
         ("parameters|a", {"parameters": {"b": {"values": []}}}, "parameters.a.parameters.b.values:"),
         ("parameters|a", {"parameters": {"b": {"value": 1}}, "value": 2}, "parameters.a:"),

@@ -69,7 +69,7 @@ class GhostBatchNorm(nn.Module):
     def _collect(self, means: Tensor, variances: Tensor, count: int) -> None:
         if self.collected is not None:
             unbiased = variances * (count / max(count - 1, 1))
-            self.collected.extend(zip(means.unbind(), unbiased.unbind(), strict=True))
+            self.collected.extend(zip(means.detach().unbind(), unbiased.detach().unbind(), strict=True))
 
     def extra_repr(self) -> str:
         return f"{self.running_mean.numel()}, size={self.size}"

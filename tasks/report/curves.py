@@ -3,14 +3,17 @@
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cache
 
 from tasks.report.intervals import Interval, median_interval
-from tasks.report.read import Hit, Run, look_up
+from tasks.report.read import Run
+from tasks.report.record import Hit, look_up
+from tasks.report.settings import WORDS, arm, fixed_settings, setting, told_untuned
 
 COUNTED = ("reached", "budget", "diverged")  # the ends that are results; failed and running are not
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observation:
     """One run's answer to one target."""
 
@@ -39,7 +42,7 @@ class Observation:
         return math.sqrt(low * high) if low > 0 else high
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Point:
     """All that was seen at one batch size of one curve."""
 
@@ -66,12 +69,13 @@ class Point:
         """Give each counted run's cost in this unit, infinite where the target was not reached."""
         return [o.value(unit, rule) for o in self.counted]
 
+    @cache  # noqa: B019  points live as long as the report does
     def interval(self, unit: str) -> Interval:
         """Give the median over seeds with its 95 % interval."""
         return median_interval([o.bracket(unit) for o in self.counted])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """Steps to one target against batch size, all else the same: one line of a figure."""
 
@@ -81,7 +85,7 @@ class Curve:
     points: list[Point]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Workload:
     """One target on one data set and network in one study: what one figure shows."""
 
@@ -108,37 +112,10 @@ class Workload:
         return f"{self.study}: {self.task}, {', '.join(parts)}, {self.network}"
 
 
-def optimizer_settings(record: dict) -> dict:
-    """Give the optimizer's scalar settings without its name and rate."""
-    return {k: v for k, v in record["optimizer"].items() if k not in ("name", "lr")}
-
-
-def setting(record: dict) -> tuple:
-    """Give what a tuned curve may choose at each batch size: rate, warm-up and optimizer settings."""
-    own = tuple(sorted((k, str(v)) for k, v in optimizer_settings(record).items()))
-    return (record["lr"]["effective"], str(record["lr"].get("warmup")), own)
-
-
-def arm(record: dict) -> tuple:
-    """Give what is the same all along a curve, whether tuned or not."""
-    names = ("optimizer.name", "lr.scaling_rule", "lr.base_batch_size", "lr.schedule", "batch.ghost")
-    names += ("batch.epoch_end", "batch.sampling", "precision")
-    return tuple((name, look_up(record, name)) for name in names)
-
-
-def fixed_settings(record: dict) -> tuple:
-    """Give what else is the same along a curve that is not tuned."""
-    own = tuple(sorted((f"optimizer.{k}", v) for k, v in optimizer_settings(record).items()))
-    warmup = look_up(record, "lr.warmup") if record["lr"]["scaling_rule"] != "legw" else None
-    return (("lr.base", record["lr"]["base"]), ("lr.warmup", warmup), *own)
-
-
 def is_tuned(observations: list[Observation]) -> bool:
     """Tell a curve tuned at each size from fixed ones: no rule carries the rate, and several were tried."""
     records = [o.run.record for o in observations]
-    if records[0]["lr"]["scaling_rule"] != "none" or records[0]["lr"].get("base_batch_size"):
-        return False
-    return len({setting(record) for record in records}) > 1
+    return records[0]["lr"]["scaling_rule"] == "none" and len({setting(record)[:-1] for record in records}) > 1
 
 
 def group(items, key) -> dict:
@@ -179,7 +156,9 @@ def tuned_point(batch_size: int, observations: list[Observation]) -> Point:
     chosen = choose(confirm or trials)
     rates = sorted({o.run.record["lr"]["effective"] for o in trials})
     kept = [o for o in confirm or trials if setting(o.run.record) == chosen]
-    return Point(batch_size, kept, trials, untuned=chosen[0] in (rates[0], rates[-1]))
+    at_edge = len(rates) > 1 and chosen[0] in (rates[0], rates[-1])
+    told = told_untuned([o.run.record for o in kept])
+    return Point(batch_size, kept, trials, untuned=at_edge if told is None else told)
 
 
 def curve_points(observations: list[Observation], tuned: bool) -> list[Point]:
@@ -212,7 +191,7 @@ def curve_names(arms: list[tuple[dict, bool, list[Observation]]]) -> list[str]:
         words = [facts["optimizer.name"], "tuned at each size" if tuned else f"{rule} scaling"]
         if rule == "none" and not tuned:
             words[1] = "same rate"
-        words += [f"{n.split('.')[-1]} {facts[n]}" for n in differing if facts.get(n) is not None]
+        words += [f"{WORDS.get(n, n.split('.')[-1])} {facts[n]}" for n in differing if facts.get(n) is not None]
         names.append(", ".join(words))
     return names
 
@@ -240,8 +219,6 @@ def workloads(runs: list[Run]) -> list[Workload]:
         ]
         record = members[0].run.record
         found.append(
-            Workload(
-                record["study"], record["task"], record["data"], record["network"], members[0].hit, curves
-            )
+            Workload(record["study"], record["task"], record["data"], record["network"], members[0].hit, curves)
         )
     return found

@@ -1,8 +1,9 @@
 """Medians with 95 % intervals from runs that were seen only between evaluations, or never arrived."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -15,10 +16,32 @@ class Interval:
     value: float
     low: float
     high: float
+    dof: float = math.inf  # of the t-distribution behind the interval
 
-    def scaled(self, factor: float) -> "Interval":
-        """Give the interval in another unit."""
-        return Interval(self.value * factor, self.low * factor, self.high * factor)
+    def mapped(self, change: Callable[[float], float]) -> "Interval":
+        """Give the interval of an increasing function of the value."""
+        return Interval(change(self.value), change(self.low), change(self.high), self.dof)
+
+    def chance_below(self, margin: float) -> float:
+        """Give the p-value of the truth being at most the margin (small: it is above)."""
+        return self._tail(self.value - margin, self.value - self.low, self.low > margin)
+
+    def chance_above(self, margin: float) -> float:
+        """Give the p-value of the truth being at least the margin (small: it is below)."""
+        return self._tail(margin - self.value, self.high - self.value, self.high < margin)
+
+    def _tail(self, distance: float, half: float, beyond: bool) -> float:
+        if half == 0:
+            return 0.0 if distance > 0 else 1.0
+        if not (math.isfinite(distance) and math.isfinite(half)):  # nothing to go by but the interval's end
+            return 0.025 if beyond else 1.0
+        return float(stats.t.sf(distance / half * stats.t.ppf(0.975, self.dof), self.dof))
+
+    def widened(self, comparisons: int) -> "Interval":
+        """Give the interval at the level that holds for so many comparisons together (Bonferroni)."""
+        more = stats.t.ppf(1 - 0.025 / comparisons, self.dof) / stats.t.ppf(0.975, self.dof)
+        low, high = self.value - more * (self.value - self.low), self.value + more * (self.high - self.value)
+        return Interval(self.value, low, high, self.dof)
 
 
 NOTHING = Interval(math.nan, math.nan, math.nan)
@@ -31,14 +54,19 @@ def log_median(values: np.ndarray) -> float:
     return float(high if math.isinf(high) or low <= 0 else math.sqrt(low * high))
 
 
-def order_statistics(values: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
-    """Give the distribution-free interval of the median; None with fewer than 6 values, too few for 95 %."""
-    n = len(values)
-    rank = int(stats.binom.ppf((1 - level) / 2, n, 0.5))
-    if rank < 1:
-        return None
-    values = np.sort(values)
-    return float(values[rank - 1]), float(values[n - rank])
+@lru_cache
+def rank_of(n: int) -> int:
+    """Give the rank of the order statistics, from either end, that hold the median of n values in 95 %."""
+    return int(stats.binom.ppf(0.025, n, 0.5))
+
+
+def order_statistics(low: np.ndarray, high: np.ndarray) -> tuple[float, float] | None:
+    """Give the distribution-free interval of the median of values that lie in (low, high].
+
+    None with fewer than 6 values, too few for 95 %.
+    """
+    rank = rank_of(len(low))
+    return (float(np.sort(low)[rank - 1]), float(np.sort(high)[-rank])) if rank else None
 
 
 def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
@@ -54,7 +82,7 @@ def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
     low, high = np.array(brackets, dtype=float).T
     values = np.where(low > 0, np.sqrt(low * high), high)
     median = log_median(values)
-    free = order_statistics(values)
+    free = order_statistics(low, high)
     if free:
         return Interval(median, *free)
     finite = np.log(values[np.isfinite(values) & (values > 0)])
@@ -64,3 +92,70 @@ def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
     half = stats.t.ppf(0.975, n - 1) * finite.std(ddof=1) / math.sqrt(n)
     end = math.inf if n < len(values) else median * math.exp(half)
     return Interval(median, median * math.exp(-half), end)
+
+
+@dataclass(frozen=True)
+class Proportion(Interval):
+    """A share of runs with its Clopper-Pearson interval."""
+
+    hits: int = 0
+    n: int = 0
+
+    def chance_below(self, margin: float) -> float:
+        """Give the exact p-value of the share being at most the margin."""
+        return float(stats.binom.sf(self.hits - 1, self.n, margin))
+
+    def chance_above(self, margin: float) -> float:
+        """Give the exact p-value of the share being at least the margin."""
+        return float(stats.binom.cdf(self.hits, self.n, margin))
+
+
+def proportion(hits: int, n: int) -> Interval:
+    """Give a share with its Clopper-Pearson interval."""
+    if n == 0:
+        return NOTHING
+    low = float(stats.beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0
+    high = float(stats.beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
+    return Proportion(hits / n, low, high, hits=hits, n=n)
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Give a mean with Student's t interval; not known with fewer than two values."""
+    values = np.asarray(values, dtype=float)
+    n = len(values)
+    if n < 2 or not np.isfinite(values).all():
+        return NOTHING
+    half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n)
+    return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half), n - 1)
+
+
+def difference_interval(a: dict[int, float], b: dict[int, float]) -> Interval:
+    """Give the mean of a - b, both by seed: paired where the seeds are the same, else Welch's."""
+    if set(a) == set(b):
+        return mean_interval([a[seed] - b[seed] for seed in a])
+    x, y = np.array(list(a.values())), np.array(list(b.values()))
+    if min(len(x), len(y)) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return NOTHING
+    vx, vy = x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)
+    dof = max((vx + vy) ** 2 / max(vx**2 / (len(x) - 1) + vy**2 / (len(y) - 1), 1e-300), 1.0)
+    value, half = float(x.mean() - y.mean()), stats.t.ppf(0.975, dof) * math.sqrt(vx + vy)
+    return Interval(value, value - float(half), value + float(half), dof)
+
+
+def ratio_interval(a: Interval, b: Interval) -> Interval:
+    """Give a / b for positive intervals from different runs (method of variance estimates recovery, logs).
+
+    Where an end is infinite the ratio is bounded by the ends alone, which is wider than it need be.
+    """
+    if math.isnan(a.value) or math.isnan(b.value):
+        return NOTHING
+    ends = (a.value, a.low, a.high, b.value, b.low, b.high)
+    if all(math.isfinite(x) and x > 0 for x in ends):
+        la, lb = math.log(a.value), math.log(b.value)
+        down = math.hypot(la - math.log(a.low), math.log(b.high) - lb)
+        up = math.hypot(math.log(a.high) - la, lb - math.log(b.low))
+        return Interval(*(math.exp(la - lb + d) for d in (0, -down, up)), min(a.dof, b.dof))
+    both_unknown = math.isinf(a.value) and math.isinf(b.value)
+    value = math.nan if both_unknown else 0.0 if math.isinf(b.value) else a.value / b.value
+    low = a.low / b.high if math.isfinite(a.low) else math.nan
+    return Interval(value, low, a.high / b.low if b.low > 0 else math.inf, min(a.dof, b.dof))

@@ -5,63 +5,67 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.report.curves import Workload
 from tasks.report.intervals import Interval
 
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table; cells are numbers or text."""
+    """A titled table; cells are numbers, text, or intervals (one cell to read, three to compute with)."""
 
     title: str
     columns: list[str]
     rows: list[list]
+    note: str = ""
 
 
 def number(value) -> str:
     """Write a number with three to four figures, "never" for infinity, and a dash for what is not known."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return str(value)
+    if isinstance(value, Interval):
+        return interval(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return "" if value is None else str(value)
     if math.isnan(value):
         return "-"
     if math.isinf(value):
-        return "never" if value > 0 else "-∞"
+        return "∞" if value > 0 else "-∞"
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
-def interval_columns(unit: str) -> list[str]:
-    """Name the three columns of a unit."""
-    return [f"{unit} median", f"{unit} low", f"{unit} high"]
+def interval(value: Interval) -> str:
+    """Write a value with its interval behind it."""
+    if math.isnan(value.value) and math.isnan(value.low) and math.isnan(value.high):
+        return "-"
+    if math.isnan(value.low) and math.isnan(value.high):
+        return number(value.value)
+    return f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
 
 
-def interval_cells(interval: Interval) -> list[float]:
-    """Give the three cells of an interval."""
-    return [interval.value, interval.low, interval.high]
-
-
-def points_table(workload: Workload) -> Table:
-    """List every point of a workload's curves with its counts, and its medians with 95 % intervals."""
-    columns = ["curve", "batch size", "n", "reached", "censored", "diverged", "failed", "running"]
-    for unit in ("steps", "examples", "seconds"):
-        columns += interval_columns(unit)
-    rows = []
-    for curve in workload.curves:
-        for p in curve.points:
-            counts = [p.count(s) for s in ("reached", "budget", "diverged", "failed", "running")]
-            cells = [c for u in ("steps", "examples", "seconds") for c in interval_cells(p.interval(u))]
-            rows.append([curve.name, p.batch_size, p.n, *counts, *cells])
-    return Table(f"{workload.name}; {workload.target}", columns, rows)
+def sort_key(value) -> float | str:
+    """Give what a column is sorted by."""
+    if isinstance(value, Interval):
+        value = value.value
+    if isinstance(value, int | float):
+        return "" if math.isnan(value) else value
+    return str(value)
 
 
 def write_csv(table: Table, file: Path) -> None:
-    """Write a table with full precision; infinity is `inf`, what is not known is empty."""
+    """Write a table with full precision; an interval takes three columns; what is not known is empty."""
+    wide = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
+    header = []
+    for name, is_wide in zip(table.columns, wide, strict=True):
+        header += [f"{name} value", f"{name} low", f"{name} high"] if is_wide else [name]
     with open(file, "w", newline="") as out:
         writer = csv.writer(out)
-        writer.writerow(table.columns)
+        writer.writerow(header)
         for row in table.rows:
-            writer.writerow(["" if isinstance(c, float) and math.isnan(c) else c for c in row])
+            cells = []
+            for cell, is_wide in zip(row, wide, strict=True):
+                full = isinstance(cell, Interval)
+                cells += [cell.value, cell.low, cell.high] if full else [cell, "", ""] if is_wide else [cell]
+            writer.writerow(["" if isinstance(c, float) and math.isnan(c) else c for c in cells])
 
 
 def markdown(table: Table) -> str:
@@ -78,5 +82,5 @@ def plain(table: Table) -> str:
     lines = []
     for first, *others in text:
         cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """One look for every figure: colour-blind safe, readable on a phone, vector and PNG."""
 
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.ticker import LogFormatterMathtext, NullFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 
 # Okabe and Ito's palette without its yellow, which is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -41,6 +42,10 @@ def figure(files: list[Path], **options):
     with plt.rc_context(STYLE):
         drawing, axes = plt.subplots(**options)
         yield axes
+        with warnings.catch_warnings():  # long names of curves may leave it no room, which is no harm
+            warnings.filterwarnings("ignore", "constrained_layout not applied")
+            drawing.draw_without_rendering()
+        drawing.set_layout_engine("none")  # laid out once is enough for both files
         for file in files:
             file.parent.mkdir(parents=True, exist_ok=True)
             metadata = {"Date": None} if file.suffix == ".svg" else None
@@ -55,12 +60,14 @@ def batch_axis(axes, sizes) -> None:
     few = sorted(set(sizes))
     step = max(1, -(-len(few) // 10))
     axes.set_xticks(few[::step], [f"{size:,}" for size in few[::step]])
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", labelrotation=0 if len(few[::step]) < 9 else 35)
 
 
 def log_axis(axes, label: str) -> None:
     """Make the vertical axis logarithmic."""
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(LogFormatterMathtext())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     axes.set_ylabel(label)

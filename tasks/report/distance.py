@@ -1,0 +1,78 @@
+"""How the distance from the initial weights grows: log t (Hoffer et al.), a power of t, or a power of log t.
+
+Each form is a shape on a grid with its height free, fitted to the log of the distance, so that the three are
+compared by AIC on the same footing (two parameters each).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+DISTANCE = "distance/total"  # ||w_t - w_0|| over all weights, a column of the curve
+LEAST_DECADES = 3.0
+LEAST_ROWS = 12
+BLOCK = 5  # evaluations in a block of the bootstrap: neighbours are not independent
+RESAMPLES = 400
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One run's comparison: AIC(power) - AIC(log) with its 95 % block-bootstrap interval, and parameters."""
+
+    gain: float
+    low: float
+    high: float
+    parameters: dict[str, float]  # of each form: a/b of a + b log t; p of t^p; q of (log t)^q
+    aic: dict[str, float]
+
+
+def forms(steps: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Give, by form, its grid of parameters and the log shapes [grid, rows]."""
+    log_t = np.log(steps)
+    shift = np.exp(np.linspace(-5, 6, 400)) - log_t[0]  # keeps a/b + log t positive
+    power, exponent = np.linspace(0.005, 2, 400), np.linspace(0.02, 8, 400)
+    return {
+        "log": (shift, np.log(shift[:, None] + log_t[None])),
+        "power": (power, power[:, None] * log_t[None]),
+        "power of log": (exponent, exponent[:, None] * np.log(log_t)[None]),
+    }
+
+
+def squares(y: np.ndarray, shapes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Give the weighted squares [resamples, grid] of y [rows] around shapes [grid, rows], height fitted."""
+    residuals = y[None] - shapes
+    total = weights.sum(axis=1, keepdims=True)
+    return weights @ (residuals**2).T - (weights @ residuals.T) ** 2 / total
+
+
+def block_weights(rows: int, random: np.random.Generator) -> np.ndarray:
+    """Draw how often each row is in each moving-block resample, [resamples, rows]; first the data."""
+    blocks = -(-rows // BLOCK)
+    starts = random.integers(0, rows - BLOCK + 1, size=(RESAMPLES, blocks))
+    drawn = (starts[:, :, None] + np.arange(BLOCK)).reshape(RESAMPLES, -1)[:, :rows]
+    weights = np.zeros((RESAMPLES + 1, rows))
+    weights[0] = 1
+    np.add.at(weights, (np.arange(1, RESAMPLES + 1)[:, None], drawn), 1)
+    return weights
+
+
+def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0.0) -> Growth | str:
+    """Compare the three forms on the part after warm-up, or say why that cannot be done."""
+    t, d = np.asarray(steps, dtype=float), np.asarray(distances, dtype=float)
+    keep = (t > max(warmup, 1)) & np.isfinite(d) & (d > 0)
+    t, d = t[keep], d[keep]
+    if len(t) < LEAST_ROWS or math.log10(t[-1] / t[0]) < LEAST_DECADES:
+        decades = math.log10(t[-1] / t[0]) if len(t) else 0.0
+        return f"not identifiable: {decades:.1f} decades of steps after warm-up, {LEAST_DECADES:.0f} are needed"
+    weights = block_weights(len(t), np.random.default_rng(0))
+    aic, parameters = {}, {}
+    for name, (grid, shapes) in forms(t).items():
+        found = squares(np.log(d), shapes, weights)
+        best = np.maximum(found.min(axis=1), 1e-12)
+        aic[name] = len(t) * np.log(best / len(t)) + 2 * 2
+        parameters[name] = float(grid[found[0].argmin()])
+    gain = aic["power"] - aic["log"]
+    low, high = np.quantile(gain[1:], [0.025, 0.975])
+    return Growth(float(gain[0]), float(low), float(high), parameters, {k: float(v[0]) for k, v in aic.items()})

@@ -1,0 +1,142 @@
+"""Targets chosen again from the curves, without training again."""
+
+import math
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from callbacks.hit import crossing
+from tasks.report.curves import group
+from tasks.report.read import Run
+from tasks.report.record import Hit
+
+POSITIONS = {"steps": "step", "examples": "examples", "epochs": "epoch", "seconds": "seconds"}
+RULES = ("median", "first", "consecutive")
+QUARTILE = 0.25
+HELP = "give METRIC>=VALUE, METRIC<=VALUE, METRIC:golmant, METRIC:quantile=Q or METRIC:baseline=SHARE"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A target to be looked for: absolute, or worked out for each workload from its own runs."""
+
+    metric: str
+    direction: str
+    kind: str  # value, golmant, quantile, baseline
+    number: float = math.nan
+
+
+def parse(text: str) -> Wish:
+    """Read a target from the command line. Raises ValueError with the forms there are."""
+    absolute = re.fullmatch(r"([\w/.-]+?)(>=|<=)([-+\w.]+)", text)
+    relative = re.fullmatch(r"([\w/.-]+):(golmant|quantile|baseline)(?:=([\w.]+))?", text)
+    try:
+        if absolute:
+            metric, sign, value = absolute.groups()
+            return Wish(metric, "max" if sign == ">=" else "min", "value", float(value))
+        if relative and (relative[2] == "golmant") == (relative[3] is None):
+            metric, kind, value = relative.groups()
+            number = float(value) if value else math.nan
+            if kind == "golmant" or 0 < number <= 1:
+                return Wish(metric, better(metric), kind, number)
+    except ValueError:
+        pass
+    raise ValueError(f"target {text!r} is not understood; {HELP}.")
+
+
+def better(metric: str) -> str:
+    """Say which way a metric gets better where the target does not say it."""
+    return "min" if re.search(r"loss|perplexity|error", metric) else "max"
+
+
+def same_workload(run: Run) -> tuple:
+    """Give what all runs with a common target share."""
+    r, data = run.record, run.record["data"]
+    return (r["study"], r["task"], r["network"], data["name"], data.get("hash"), data.get("fraction"))
+
+
+def best(run: Run, wish: Wish) -> float:
+    """Give the best value that a run's curve reaches; NaN if it has none."""
+    values = [v for v in run.curve.get(wish.metric, []) if math.isfinite(v)]
+    if not values:
+        return math.nan
+    return min(values) if wish.direction == "min" else max(values)
+
+
+def quartile(run: Run, wish: Wish) -> float:
+    """Give the value that a quarter of a run's iterations were better than.
+
+    Evaluations lie at geometric steps, so each stands for the steps since the one before.
+    """
+    step, value = (np.array(run.curve.get(name, []), dtype=float) for name in ("step", wish.metric))
+    if len(step) < 2 or len(step) != len(value):
+        return math.nan
+    weight, value = np.diff(step), value[1:]
+    keep = np.isfinite(value)
+    order = np.argsort(value[keep] if wish.direction == "min" else -value[keep])
+    share = weight[keep][order].cumsum() / weight[keep].sum()
+    return float(value[keep][order][np.searchsorted(share, QUARTILE)])
+
+
+def golmant_goal(runs: list[Run], wish: Wish) -> tuple[float, set[int]]:
+    """Give Golmant's target, the lowest quartile of the largest batch's values, and the runs it came from.
+
+    It is an outcome, so those seeds of the largest batch give no steps of their own where there are others.
+    """
+    largest = max(run.batch_size for run in runs)
+    there = sorted((r for r in runs if r.batch_size == largest), key=lambda r: r.record["seed"])
+    seeds = sorted({r.record["seed"] for r in there})
+    first = set(seeds[: max(1, len(seeds) // 2)])
+    used = [r for r in there if r.record["seed"] in first]
+    values = [v for v in (quartile(r, wish) for r in used) if math.isfinite(v)]
+    return (float(np.median(values)) if values else math.nan), {id(r) for r in used if len(seeds) > 1}
+
+
+def goal_of(runs: list[Run], wish: Wish) -> tuple[float, set[int]]:
+    """Work out a wish's value for one workload, and which runs may not be scored by it."""
+    if wish.kind == "value":
+        return wish.number, set()
+    if wish.kind == "golmant":
+        return golmant_goal(runs, wish)
+    if wish.kind == "quantile":  # the value that this share of the runs gets to
+        values = [v for v in (best(r, wish) for r in runs) if math.isfinite(v)]
+        share = wish.number if wish.direction == "min" else 1 - wish.number
+        return (float(np.quantile(values, share)) if values else math.nan), set()
+    smallest = min(run.batch_size for run in runs)
+    values = [v for v in (best(r, wish) for r in runs if r.batch_size == smallest) if math.isfinite(v)]
+    factor = wish.number if wish.direction == "max" else 1 / wish.number
+    return (float(np.median(values)) * factor if values else math.nan), set()
+
+
+def bracket(run: Run, i: int | None) -> dict[str, tuple[float, float]]:
+    """Give where evaluation i lies, by unit: (the evaluation before, this one]."""
+    if i is None:
+        return {}
+    columns = {unit: run.curve[name] for unit, name in POSITIONS.items() if name in run.curve}
+    return {unit: (column[i - 1] if i else 0.0, column[i]) for unit, column in columns.items()}
+
+
+def hit_of(run: Run, wish: Wish, goal: float) -> Hit:
+    """Look for a goal in a run's curve; a run that stopped before it is censored there."""
+    values = run.curve[wish.metric]
+    found = {rule: bracket(run, crossing(values, wish.direction, goal, rule)) for rule in RULES}
+    ended = run.record["status"]
+    status = "reached" if found["median"] and ended != "failed" else "budget" if ended == "reached" else ended
+    return Hit(wish.metric, wish.direction, goal, status, {rule: b for rule, b in found.items() if b})
+
+
+def chosen_again(runs: list[Run], wishes: list[Wish]) -> list[Run]:
+    """Give the runs with these targets instead of their own. Raises ValueError if no run has a metric."""
+    hits: dict[int, list[Hit]] = {id(run): [] for run in runs}
+    for wish in wishes:
+        able = [run for run in runs if wish.metric in run.curve]
+        if not able:
+            known = sorted({name for run in runs for name in run.curve if "/" in name})
+            raise ValueError(f"no run has {wish.metric!r} in its curve; there are {', '.join(known) or 'none'}.")
+        for same in group(able, same_workload).values():
+            goal, unscored = goal_of(same, wish)
+            for run in same:
+                if math.isfinite(goal) and id(run) not in unscored:
+                    hits[id(run)].append(hit_of(run, wish, goal))
+    return [replace(run, hits=hits[id(run)]) for run in runs]

@@ -1,0 +1,20 @@
+"""Whether W&B can be reached from here, decided before it is started; imports no torch."""
+
+import os
+
+
+def choose_mode() -> tuple[str, str]:
+    """The W&B mode for this place, and why, in words."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode in ("online", "offline", "disabled", "shared"):
+        return mode, f"WANDB_MODE is {mode}"
+    if mode:
+        raise ValueError(f"WANDB_MODE is {mode!r}: give online, offline or disabled")
+    import wandb  # here, since most runs do not need it and it takes half a second
+
+    try:
+        if wandb.login(prompt=False):
+            return "online", "an API key is there"
+    except Exception as error:  # wandb raises many kinds; none may end a training run
+        return "offline", f"its server cannot be used ({str(error).splitlines()[0]}); `wandb sync` uploads later"
+    return "offline", "there is no API key (`wandb login`, or WANDB_API_KEY); `wandb sync` uploads later"

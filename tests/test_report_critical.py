@@ -1,0 +1,200 @@
+"""Shapes, fits and critical batch sizes against closed forms, slow second ways, and known truth."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize, stats
+
+from tasks.report import fits, shapes
+from tasks.report.critical import b2_of, critical
+from tasks.report.curves import workloads
+from tasks.report.fit_data import FitData, View, fit_data
+from tasks.report.read import read_runs
+from tests.fake_runs import make_run, make_study
+
+SIZES = 16.0 * 2.0 ** np.arange(10)
+CRITICAL = 300
+
+
+def one_shape(family, **arrays):
+    return family(tuple(SIZES), **{name: np.array([value]) for name, value in arrays.items()})
+
+
+SHAPES = [
+    one_shape(shapes.Hyperbolas, critical=CRITICAL, power=1.0),
+    one_shape(shapes.Hyperbolas, critical=500.0, power=2.3),
+    one_shape(shapes.Hyperbolas, critical=90.0, power=0.5),
+    one_shape(shapes.Pieces, start=64.0, end=1024.0, middle=0.4),
+    one_shape(shapes.Pieces, start=8.0, end=32.0, middle=0.9),
+]
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_closed_forms_of_a_shape_agree_with_its_curve(family):
+    def log_steps(size):
+        return family.log_steps(np.array([size]))[0, 0]
+
+    def growth(size):  # of the examples needed
+        return math.log(size / 16) + log_steps(size) - log_steps(16.0)
+
+    for factor in (1.25, 2.0):
+        assert growth(family.size_at(factor, 16.0)[0]) == pytest.approx(math.log(factor))
+    for size in (20.0, 100.0, 3000.0):
+        slope = -(log_steps(size * 1.001) - log_steps(size / 1.001)) / (2 * math.log(1.001))
+        assert family.slope(size)[0] == pytest.approx(slope, abs=1e-5)
+    if isinstance(family, shapes.Hyperbolas):
+        size = family.size_whose_doubling_saves(0.2)[0]
+        assert math.exp(log_steps(2 * size) - log_steps(size)) == pytest.approx(0.8)
+
+
+def test_the_hyperbola_has_mccandlishs_identities():
+    steps = np.exp(SHAPES[0].at_sizes[0])  # S_min = 1
+    examples = SIZES * steps  # E_min = B_crit
+    assert np.allclose((steps - 1) * (examples / CRITICAL - 1), 1)
+
+
+def test_squares_are_those_of_a_fitted_height():
+    random = np.random.default_rng(0)
+    curves, candidates = random.normal(size=(3, 6)), random.normal(size=(4, 6))
+    found = fits.sums_of_squares(curves, candidates)
+    for i, y in enumerate(curves):
+        for j, c in enumerate(candidates):
+            direct = optimize.minimize_scalar(lambda h, y=y, c=c: ((y - c - h) ** 2).sum())
+            assert found[i, j] == pytest.approx(direct.fun)
+
+
+@pytest.mark.parametrize("family", SHAPES[:2])
+def test_noise_free_curves_are_recovered(family):
+    fitted = fits.fit(shapes.softened(tuple(SIZES)), family.at_sizes[0])
+    assert fitted.family.critical[fitted.best] == pytest.approx(family.critical[0], rel=0.06)
+    interval = fitted.interval(fitted.family.size_at(2.0, 16.0))
+    assert interval.low <= family.size_at(2.0, 16.0)[0] * 1.02
+    assert interval.high >= family.size_at(2.0, 16.0)[0] * 0.98
+    assert interval.high / interval.low < 1.1
+    assert np.allclose(np.log(fitted.curve(SIZES)), family.at_sizes[0], atol=0.012)
+
+
+def test_the_hyperbolas_interval_is_close_to_that_of_ordinary_regression():
+    random = np.random.default_rng(3)
+    y = SHAPES[0].at_sizes[0] + 0.05 * random.normal(size=len(SIZES))
+    fitted = fits.fit(shapes.hyperbola(tuple(SIZES)), y)
+
+    def model(b, height, log_critical):
+        return height + np.log1p(np.exp(log_critical) / b)
+
+    best, covariance = optimize.curve_fit(model, SIZES, y, p0=(0, 5))
+    interval = fitted.interval(np.log(fitted.family.critical))
+    half = stats.t.ppf(0.975, len(SIZES) - 2) * math.sqrt(covariance[1, 1])
+    assert interval.value == pytest.approx(best[1], abs=0.02)
+    assert interval.low == pytest.approx(best[1] - half, abs=0.05)
+    assert interval.high == pytest.approx(best[1] + half, abs=0.05)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=8))
+def test_the_convex_fit_is_convex_and_the_best_such(noise):
+    x = np.log(2.0) * np.arange(len(noise))
+    fitted = x + fits.convex_steps(np.exp(x), np.array(noise) - x)  # log E
+    rises = np.diff(fitted)
+    assert (rises > -1e-9).all()
+    assert (np.diff(rises) > -1e-9).all()
+    # Optimal over a convex cone: the residual is orthogonal to the fit and makes no ray of the cone better.
+    residual = np.array(noise) - fitted
+    assert residual.sum() == pytest.approx(0, abs=1e-8)
+    assert residual @ fitted == pytest.approx(0, abs=1e-7)
+    assert all(residual @ np.maximum(x - knot, 0) < 1e-8 for knot in x)
+
+
+def test_b2_between_sizes_and_beyond_them():
+    assert fits.size_at(np.array([1.0, 2, 4, 8]), -np.log([1, 2, 2, 2]), 2.0) == pytest.approx(4)
+    assert fits.size_at(np.array([1.0, 2, 4]), -np.log([1, 2, 4]), 2.0) == math.inf
+    data = FitData(SIZES, SHAPES[0].at_sizes[0], 0.0, 10)
+    assert b2_of(data) == pytest.approx(CRITICAL + 2 * 16, rel=0.03)
+
+
+def test_lack_of_fit_is_uniform_where_there_is_none_and_small_where_there_is():
+    random = np.random.default_rng(1)
+    n, family = 6, shapes.hyperbola(tuple(SIZES))
+    found = []
+    for _ in range(200):
+        runs = SHAPES[0].at_sizes[0][:, None] + 0.1 * random.normal(size=(len(SIZES), n))
+        within = runs.var(axis=1, ddof=1).mean() / n
+        found.append(fits.lack_of_fit(fits.fit(family, runs.mean(1), within, runs.size)))
+    assert stats.kstest(found, "uniform").pvalue > 0.01
+    bent = SHAPES[3].at_sizes[0]
+    assert fits.lack_of_fit(fits.fit(family, bent, 0.01**2 / n, n * len(SIZES))) < 1e-3
+
+
+def only_curve(folder):
+    runs, left_out = read_runs(folder)
+    assert not left_out
+    (workload,) = workloads(runs)
+    (curve,) = workload.curves
+    return curve
+
+
+def tuned_study(folder, steps, sizes, n=5, **changes):
+    """Three rates at each size, of which the middle one is the best."""
+    for rate, penalty in ((0.05, 1.3), (0.1, 1.0), (0.2, 1.2)):
+        scale = {"lr__base": rate, "lr__effective": rate, **changes}
+        make_study(folder / str(rate), lambda b, p=penalty: p * steps(b), sizes, range(n), **scale)
+    return only_curve(folder)
+
+
+def test_a_tuned_study_identifies_its_critical_batch_size(tmp_path):
+    sizes = [4 * 2**k for k in range(10)]
+    curve = tuned_study(tmp_path, lambda b: 150 * (1 + 128 / b), sizes, scatter=0.03)
+    found = critical(curve)
+    assert curve.tuned
+    assert found.identified, found.why_not
+    assert found.b2.value == pytest.approx(128 + 2 * 4, rel=0.15)
+    assert found.b2.low < 136 < found.b2.high
+    assert found.hyperbola.low < 128 < found.hyperbola.high
+    assert found.chosen in ("hyperbola", "softened hyperbola")
+    saves = dict(found.doublings)
+    assert saves[128].low < 1 - (1 + 0.5) / 2 < saves[128].high
+    assert found.linear_end.value < found.b2.value < found.useful_end.value
+
+
+def test_what_keeps_a_critical_batch_size_from_being_identified_is_said(tmp_path):
+    fixed = critical(only_curve(make_study(tmp_path / "f", lambda b: 9000 / b + 50, [16, 64, 256], range(3))))
+    assert not fixed.identified
+    assert "not tuned" in fixed.why_not[0]
+    assert "3 batch sizes" in fixed.why_not[1]
+    perfect = critical(tuned_study(tmp_path / "p", lambda b: 3e5 / b, [4, 8, 16, 32, 64, 128, 256]))
+    assert not perfect.identified
+    assert any("beyond the largest" in reason for reason in perfect.why_not)
+    assert perfect.bound.startswith("above")
+    short = critical(tuned_study(tmp_path / "s", lambda b: 2 + 800 / b, [4, 8, 16, 32, 64, 128, 256, 512]))
+    assert any("too short" in reason for reason in short.why_not)
+
+
+def test_an_edge_of_the_grid_is_untuned(tmp_path):
+    for rate, speed in ((0.05, 1.3), (0.1, 1.0)):
+        changes = {"lr__base": rate, "lr__effective": rate}
+        make_study(tmp_path / str(rate), lambda b, s=speed: s * 5000 / b, [16, 64], range(2), **changes)
+    assert all(p.untuned for p in only_curve(tmp_path).points)
+
+
+def test_points_that_cannot_be_fitted_are_left_out_with_the_reason(tmp_path):
+    make_study(tmp_path / "a", lambda b: 100 + 5000 / b, [16, 64, 256, 5000], range(4), scatter=0.0)
+    for seed in (10, 11):
+        make_run(tmp_path / f"late{seed}", 10_000, 256, seed=seed, budget=200)
+    data = fit_data(only_curve(tmp_path))
+    assert list(data.sizes) == [16, 64]
+    assert data.left_out == {256: "only 4 of 6 runs arrived", 5000: "more than 1/4 of the 10,000 examples"}
+
+
+def test_views_change_what_they_say(tmp_path):
+    curve = only_curve(make_study(tmp_path, lambda b: 100 + 5000 / b, [16, 64, 256, 1024], range(4)))
+    primary = fit_data(curve)
+    assert list(fit_data(curve, View(drop=64)).sizes) == [16, 256, 1024]
+    assert fit_data(curve, View(seeds="first")).runs == primary.runs / 2
+    early = fit_data(curve, View(rule="first")).log_steps
+    late = fit_data(curve, View(rule="consecutive")).log_steps
+    assert (early <= late + 1e-9).all()
+    without = fit_data(curve, View(without_replacement=True)).sizes
+    assert without[-1] == pytest.approx(1 / ((1 / 1024 - 1e-4) * 10_000 / 9_999))

@@ -1,0 +1,151 @@
+"""Every named figure: drawn from runs that can give it, with its numbers; refused with the reason from others."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from tasks.report.command import main
+from tasks.report.command import parser as command_parser
+from tasks.report.figures import own
+from tasks.report.figures.named import NAMED
+from tests.fake_runs import make_study
+from tests.made_up import SIZES, hyperbola, placed, power, run, study
+from tests.made_up import hit as made_up_hit
+from tests.test_report_you import FULL, log_growth, optimizers, rung, walks
+
+
+def losses(size, seed):
+    """A training loss that takes 200 (1 + 500 / B) steps per factor of e."""
+    scale = 200 * (1 + 500 / size)
+    steps = [0, *np.geomspace(1, 3 * scale, 60)]
+    return {"curve": {"step": steps, "trainset/loss": [2 * math.exp(-s / scale) for s in steps]}}
+
+
+def with_test(size, seed):
+    return {"test": {"test/accuracy": 0.8}, "final": {"step": 9, "linear_error/absolute": size / 700}}
+
+
+def rules():
+    same = {"tuned": False, "each": with_test, "lr__base_batch_size": 16}
+    return [study(power(s), lr__scaling_rule=r, **same) for r, s in (("none", 0.5), ("linear", 0.9))]
+
+
+def noisy():
+    """Four targets with the noise scale that the hyperbola has."""
+
+    def runs(size, seed):
+        scales = [100 * 2**k for k in range(4)]
+        hits = [made_up_hit(200 * (1 + c / size), size, f"trainset/metric{k}") for k, c in enumerate(scales)]
+        steps = [200 * (1 + c / size) for c in scales]
+        return run(hits, size, seed, {"step": steps, own.NOISE: [float(c) for c in scales]}, lr__effective=size**0.5)
+
+    return [runs(size, seed) for size in SIZES for seed in range(3)]
+
+
+def measured(size, seed):
+    return {"final": {"step": 100, "examples": 100 * size, "seconds": 100 * (0.001 + 1e-5 * size)}, "parameters": 10**6}
+
+
+WORK = {
+    "golmant-1": [study(hyperbola(500), each=losses, tuned=False)],
+    "golmant-2": rules(),
+    "golmant-3": [study(hyperbola(c), network=f"net {c}") for c in (200, 2000)],
+    "golmant-4": [study(hyperbola(500), data__fraction=f, data__hash=f"{f}") for f in (0.25, 1.0)],
+    "golmant-5": [study(hyperbola(500), metrics=("trainset/loss", "val/accuracy"), each=with_test)],
+    "you-optimizers": optimizers({"SGD": 92, "LARS": 95, "LAMB": 97}),
+    "you-recipe": [rung([], 70), rung(FULL[:1], 75), rung(FULL, 85)],
+    "you-diffusion": [walks(log_growth)],
+    "time-and-cost": [study(hyperbola(500), each=measured)],
+    "noise-scale": [noisy()],
+    "tuning-budget": [study(hyperbola(500), lr__effective=r, tuned=False) for r in (0.1, 0.2, 0.4)],
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_figure_is_drawn_from_runs_that_give_it(name, tmp_path):
+    drawing = NAMED[name].make(placed(*WORK[name]))
+    assert not isinstance(drawing, str), drawing
+    files = [tmp_path / f"x.{kind}" for kind in ("svg", "png")]
+    drawing.save(files)
+    assert all(file.stat().st_size > 5000 for file in files)
+    assert drawing.table.rows
+    assert all(len(row) == len(drawing.table.columns) for row in drawing.table.rows)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMED if n not in ("golmant-5", "tuning-budget")])
+def test_a_figure_says_why_it_cannot_be_drawn(name):
+    assert "no " in NAMED[name].make(placed(study(hyperbola(500)))) or name == "noise-scale"
+
+
+def test_every_figure_has_its_case_and_its_place_in_the_help():
+    assert set(WORK) == set(NAMED)
+    text = re.sub(r"\s+", "", command_parser().format_help())
+    assert all(name in text for name in NAMED if not re.fullmatch(r"golmant-[2-4]", name))
+
+
+def test_contours_follow_the_loss():
+    rows = NAMED["golmant-1"].make(placed(*WORK["golmant-1"])).table.rows
+    for _, _, level, size, steps in rows:
+        exact = 200 * (1 + 500 / size) * math.log(2 / level)
+        assert exact * 0.99 <= steps <= exact * 1.2  # the first evaluation at or below it
+
+
+def test_speedup_is_against_the_smallest_batch():
+    rows = NAMED["golmant-2"].make(placed(*rules())).table.rows
+    ideal = {size: best for _, size, _, best in rows}
+    assert ideal[1024] == 64
+    linear = {size: s for name, size, s, _ in rows if "linear" in name}
+    assert linear[1024] == pytest.approx(64**0.9, rel=0.05)
+
+
+def test_gains_of_the_ladder_are_differences_of_its_rungs():
+    rows = NAMED["you-recipe"].make(placed(*WORK["you-recipe"])).table.rows
+    assert [row[0] for row in rows] == ["baseline", "+ warm-up", "+ lars, smoothing"]
+    assert rows[1][3].value == pytest.approx(5, abs=0.3)
+    assert rows[2][3].value == pytest.approx(10, abs=0.5)
+
+
+def test_predicted_and_measured_noise_agree_where_they_are_made_to():
+    rows = NAMED["noise-scale"].make(placed(*WORK["noise-scale"])).table.rows
+    assert len(rows) == 4
+    for _, _, predicted, measured_size, _ in rows:
+        assert measured_size.value == pytest.approx(predicted, rel=0.05)
+
+
+def test_projection_agrees_with_the_formula_by_hand():
+    cluster = own.Cluster(devices=(1, 4), bandwidth=1e9, latency=1e-5, price=3.6, overlap=0.5)
+    rows = own.time_and_cost(placed(*WORK["time-and-cost"]), cluster).table.rows
+    found = {(size, devices): (seconds, cost) for size, devices, seconds, cost in rows}
+    steps = 200 * (1 + 500 / 1024)
+    assert found[1024, 1][0] == pytest.approx(steps * (0.001 + 0.01024), rel=0.03)
+    ring = 2 * 3 * (1e-5 + 10**6 * 4 / 4 / 1e9) * 0.5
+    assert found[1024, 4][0] == pytest.approx(steps * (0.001 + 0.00256 + ring), rel=0.03)
+    assert found[1024, 4][1] == pytest.approx(found[1024, 4][0] * 4 * 3.6 / 3600)
+    assert found[16, 4][0] > found[16, 1][0]  # of small batches, sharing costs more than it saves
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_study(tmp_path / "runs", lambda b: 100 * (1 + 300 / b), [16, 64, 256], range(2))
+
+
+def test_one_figure_by_name(folder, tmp_path, capsys):
+    assert main([str(folder), "--out", str(tmp_path / "out"), "--figure", "golmant-1"]) == 0
+    assert capsys.readouterr().out.strip().endswith("golmant-1.svg")
+    assert {f.name for f in (tmp_path / "out" / "figures").iterdir()} == {"golmant-1.svg", "golmant-1.png"}
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_bad_figures_and_clusters_are_one_sentence(folder, tmp_path, capsys):
+    bad = tmp_path / "c.yaml"
+    bad.write_text("devces: [1]\n")
+    for more in (["--figure", "golmant-9"], ["--figure", "you-recipe"], ["--cluster", str(bad)], ["--target", "x"]):
+        assert main([str(folder), "--out", str(tmp_path / "out"), *more]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_cluster_file_is_read(tmp_path):
+    (tmp_path / "c.yaml").write_text("name: two\ndevices: [1, 2]\nprice: 5\n")
+    assert own.read_cluster(tmp_path / "c.yaml") == own.Cluster(name="two", devices=(1, 2), price=5)

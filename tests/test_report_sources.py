@@ -1,0 +1,134 @@
+"""Sources that are not run directories: MLPerf's reference points and W&B exports."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.report.critical import critical
+from tasks.report.curves import workloads
+from tasks.report.read import Run, read_runs
+from tasks.report.sources import read_source, read_sources
+from tests.fake_runs import make_run
+
+MLPERF = Path(__file__).parents[2] / "shared" / "data" / "mlperf_rcp"
+needs_mlperf = pytest.mark.skipif(not MLPERF.exists(), reason="the reference files lie beside the project")
+
+
+def reference(size: int, values: list[float]) -> dict:
+    return {"Benchmark": "bert", "Creator": "A", "BS": size, "Hyperparams": {}, "Epochs to converge": values}
+
+
+def mlperf_curve(name: str):
+    runs, left_out = read_sources([MLPERF / f"rcps_{name}.json"])
+    assert not left_out
+    (workload,) = workloads(runs)
+    (curve,) = workload.curves
+    return curve
+
+
+def test_mlperf_points_become_runs_with_the_bracket_of_their_unit(tmp_path):
+    content = {
+        "a": reference(8, [64_000, 72_000, 80_000]),
+        "b": reference(0, [1]),
+        "c": reference(8, [20, 30]),
+    }
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    runs, left_out = read_source(tmp_path / "r.json")
+    assert [r.hits[0].brackets["median"]["examples"] for r in runs] == [
+        *[(56_000, 64_000), (64_000, 72_000), (72_000, 80_000)]
+    ]
+    assert runs[0].hits[0].brackets["median"]["steps"] == (7000, 8000)
+    assert [path.split(": ")[-1] for path, _ in left_out] == ["b", "c"]
+    assert "not known" in left_out[1][1]
+
+
+@needs_mlperf
+@pytest.mark.parametrize(("name", "known"), [("resnet", 45_800), ("bert", 12_700), ("unet3d", 232)])
+def test_the_hyperbola_agrees_with_an_independent_fit(name, known):
+    found = critical(mlperf_curve(name)).hyperbola
+    assert found.low < known < found.high
+    if name != "unet3d":
+        assert found.value == pytest.approx(known, rel=0.03)
+
+
+@needs_mlperf
+def test_a_critical_batch_size_beyond_the_largest_batch_is_not_identified():
+    found = critical(mlperf_curve("unet3d"))
+    assert not found.identified
+    assert found.b2.high == math.inf
+    assert found.hyperbola.value > 84  # the largest batch
+
+
+@needs_mlperf
+def test_mixed_recipes_show_as_lack_of_fit():
+    assert critical(mlperf_curve("resnet")).hyperbola_lack_of_fit < 1e-6
+    assert critical(mlperf_curve("unet3d")).hyperbola_lack_of_fit > 0.05
+
+
+def flat(record, prefix="record") -> dict:
+    if isinstance(record, dict | list):
+        items = record.items() if isinstance(record, dict) else enumerate(record)
+        return {name: v for key, item in items for name, v in flat(item, f"{prefix}.{key}").items()}
+    return {prefix: record}
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    make_run(tmp_path / "runs" / "a", 100, 64, seed=1)
+    return read_runs(tmp_path / "runs")[0][0]
+
+
+def test_a_wandb_runs_table_is_read_as_the_records_it_mirrors(run, tmp_path):
+    row = {"Name": "sweepy-1", "State": "finished"}
+    row |= {k: json.dumps(v) if isinstance(v, bool | None) else v for k, v in flat(run.record).items()}
+    with open(tmp_path / "export.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerow(row)
+        writer.writerow({"Name": "foreign"})
+    (found,), left_out = read_source(tmp_path / "export.csv")
+    assert found.hits == run.hits
+    assert found.record["batch"] == run.record["batch"]
+    assert [reason for _, reason in left_out] == ["not a run record (no version)"]
+
+
+def test_wandb_runs_as_json_bring_their_history(run, tmp_path):
+    history = [{"step": 0, "val/loss": 1.0}, {"step": 5}]
+    content = [{"config": {}, "summary": {"record": run.record}, "history": history}, "junk"]
+    (tmp_path / "export.json").write_text(json.dumps(content))
+    (found,), left_out = read_source(tmp_path / "export.json")
+    assert found.hits == run.hits
+    assert found.curve["step"] == [0, 5]
+    assert math.isnan(found.curve["val/loss"][1])
+    assert len(left_out) == 1
+
+
+@pytest.mark.parametrize("text", ["{", "{}x", '{"a": 1}', "3"])
+def test_a_file_that_is_no_source_is_named(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    runs, left_out = read_source(tmp_path / "x.json")
+    assert not runs
+    assert left_out[0][0] == str(tmp_path / "x.json")
+
+
+def test_the_report_is_logged_as_an_artifact_without_account_or_network(run, tmp_path):
+    root = Path(__file__).parents[1]
+    out = tmp_path / "report"
+    home = {"HOME": str(tmp_path), "WANDB_MODE": "offline", "PATH": os.environ["PATH"]}
+    command = ["-m", "tasks", "report", str(tmp_path / "runs"), "--out", str(out), "--wandb"]
+    done = subprocess.run([sys.executable, *command], cwd=root, env=home, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("W&B is offline")
+    assert done.stdout.strip().endswith(str(out / "report.html"))
+    (log,) = out.glob("wandb/offline-run-*/*.wandb")
+    inspect = [Path(sys.executable).parent / "wandb", "leet", "inspect", "--json", str(log)]
+    read = subprocess.run(inspect, env=home, capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in read.stdout.splitlines() if line.startswith("{")]
+    names = [row["artifact"].get("name") for row in rows if row["type"] == "artifact"]
+    assert "batch-size-report" in names
+    assert any("figures/golmant-1" in json.dumps(row) for row in rows if row["type"] == "history")
