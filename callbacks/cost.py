@@ -87,9 +87,9 @@ class Cost(Callback):
     """Puts into the record's `cost`: training seconds, examples a second, floating-point operations, energy, money.
 
     Operations are those of forward and backward, counted in the first step; null for recurrent layers, whose fused
-    kernels torch's counter does not see, and for sharded parameters. Energy is of all ranks' GPUs or of this machine's processor packages, whoever
-    used them, over the whole run; null where no counter can be read. Money is for all devices and the whole run with
-    its evaluations. A resumed run adds up its parts.
+    kernels torch's counter does not see, and for sharded parameters. Energy is of all ranks' GPUs or of this machine's
+    processor packages, whoever used them, over the whole run; null where no counter can be read. Money is for all
+    devices and the whole run with its evaluations. A resumed run adds up its parts.
 
     Args:
         prices: a price table: date, currency, and the price of a device_hour by (a part of) the device's name.

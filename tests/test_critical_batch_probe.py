@@ -64,5 +64,5 @@ def test_probe_leaves_the_run_as_it_was():
 
 
 def test_probe_refuses_a_batch_that_cannot_grow():
-    with pytest.raises(ValueError, match=r"at least twice data\.batch_size 12"):
-        fit(LinearRegression(one, torch.optim.SGD), Tiny(batch_size=12), 1, callbacks=(CriticalBatchProbe([0]),))
+    with pytest.raises(ValueError, match=r"at least twice data\.batch_size 400"):
+        fit(LinearRegression(one, torch.optim.SGD), Same(batch_size=400), 1, callbacks=(CriticalBatchProbe([0]),))

@@ -145,7 +145,7 @@ def _measured(devices):
     task = ImageClassification(partial(SmallCNN, channels=(4,)), optimizer=optimizer, clip_norm=1.0)
     cost, linear_error = Cost(), LinearApproximationError()
     sharpness = Sharpness(dimensions=2, iterations=3, examples=2)
-    probe = CriticalBatchProbe([2], examples=16)
+    probe = CriticalBatchProbe([2], examples=64)
     found = (GradientNoiseScale(every=1, parts=4), WeightDistance(), cost, linear_error, sharpness, probe)
     fit(task, Tiny(batch_size=8), 4, callbacks=(*found, ConvergenceDetector()), **strategy)
     final = {k: v for k, v in task.evaluation.items() if k.startswith(("noise_scale", "distance", "probe"))}
@@ -163,10 +163,10 @@ def test_two_ranks_measure_what_one_does():
 def test_instruments_survive_a_checkpoint(tmp_path):
     """Stopped in the middle and resumed, the last evaluation is that of the run that went through."""
 
-    def run(steps, resume=None):
+    def run(steps, name, resume=None):
         instruments = (GradientNoiseScale(every=2), WeightDistance(), CriticalBatchProbe([1], examples=24))
         checkpoint = RollingCheckpoint(minutes=0)
-        checkpoint.directory = tmp_path / "run"
+        checkpoint.directory = tmp_path / name
         task = ImageClassification(partial(SmallCNN, channels=(4,)), optimizer=partial(torch.optim.SGD, lr=0.1))
         fit(
             task,
@@ -178,6 +178,6 @@ def test_instruments_survive_a_checkpoint(tmp_path):
         values = {k: v for k, v in task.evaluation.items() if k.startswith(("noise_scale", "distance"))}
         return values | {"probed": instruments[2].found[0]["step"]}
 
-    through = run(9)
-    run(5)
-    assert run(9, str(tmp_path / "run" / "checkpoints" / "step=5.ckpt")) == pytest.approx(through, rel=1e-12)
+    through = run(9, "through")
+    run(5, "part")
+    assert run(9, "part", str(tmp_path / "part" / "checkpoints" / "step=5.ckpt")) == pytest.approx(through, rel=1e-12)
