@@ -87,9 +87,9 @@ class Cost(Callback):
     """Puts into the record's `cost`: training seconds, examples a second, floating-point operations, energy, money.
 
     Operations are those of forward and backward, counted in the first step; null for recurrent layers, whose fused
-    kernels torch's counter does not see. Energy is of all ranks' GPUs or of this machine's processor packages, whoever
-    used them, over the whole run; null where no counter can be read. Money is for all devices and the whole run with
-    its evaluations. A resumed run adds up its parts.
+    kernels torch's counter does not see, and for sharded parameters. Energy is of all ranks' GPUs or of this machine's
+    processor packages, whoever used them, over the whole run; null where no counter can be read. Money is for all
+    devices and the whole run with its evaluations. A resumed run adds up its parts.
 
     Args:
         prices: a price table: date, currency, and the price of a device_hour by (a part of) the device's name.
@@ -109,7 +109,8 @@ class Cost(Callback):
         self._energy = DeviceEnergy(task.device) if gpu else PackageEnergy()
         self._counts = gpu or trainer.local_rank == 0  # the ranks of a machine share its packages
         self._since, self._used, self._task, self._ranks = time.perf_counter(), math.nan, task, trainer.world_size
-        self._countable = not any(isinstance(m, nn.RNNBase) for m in task.network.modules())
+        recurrent = any(isinstance(m, nn.RNNBase) for m in task.network.modules())
+        self._countable = not recurrent and not task.sharded
         self._counter: FlopCounterMode | None = None
 
     # floating-point operations: as the observer of the first step's gradient ---------------------------

@@ -9,6 +9,8 @@ import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.loss_surface import refuse_shards
+
 
 def two_batch_estimate(parts: float, whole: float, count: int, batch: int, population: int) -> tuple[float, float]:
     """Unbiased |G|^2 and tr(Sigma) (a variance per example) from one batch that is cut into `count` parts.
@@ -49,7 +51,7 @@ class GradientNoiseScale(Callback):
     micro-batches, which changes the step by rounding only.
 
     Args:
-        every: steps between two samples (null: 100 steps or 4,000 examples, whichever is less, so that small batches,
+        every: steps between two samples (null: 50 steps or 2,000 examples, whichever is less, so that small batches,
             which cost more to cut up, are cut up more rarely).
         parts: micro-batches, over all ranks, that a sampled batch is cut into at least.
         window: sampled steps that an average runs over.
@@ -62,6 +64,7 @@ class GradientNoiseScale(Callback):
         self.samples: deque[tuple[float, float]] = deque(maxlen=window)
 
     def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
+        refuse_shards(task)
         size, ghost = trainer.datamodule.batch_size, task.facts()["batch"]["ghost"]
         if ghost == "global":
             raise ValueError(
@@ -73,7 +76,7 @@ class GradientNoiseScale(Callback):
                 f"the noise scale compares parts of a batch, and data.batch_size {size} has only one: "
                 f"give at least {2 * (ghost or 1)}, or leave GradientNoiseScale out"
             )
-        self.every = self.every or max(1, min(100, 4000 // size))
+        self.every = self.every or max(1, min(50, 2000 // size))
         self._population = len(trainer.datamodule.splits["train"])
 
     def on_train_batch_start(self, trainer: Trainer, task: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -19,6 +19,7 @@ class LossSurface:
     """
 
     def __init__(self, task: LightningModule, batch: Any, span: tuple[int, int] | None = None) -> None:
+        refuse_shards(task)
         if not batch.exact:
             raise ValueError("the loss surface needs data whose counted elements are known before they are read")
         self.task, self.batch, self.span = task, batch, span
@@ -84,6 +85,12 @@ class LossSurface:
     def _shift(self, move: Tensor) -> None:
         for weight, part in zip(self.weights, move.split([w.numel() for w in self.weights]), strict=True):
             weight.add_(part.view_as(weight))
+
+
+def refuse_shards(task: LightningModule) -> None:
+    """Raise ValueError where each rank holds a part of the weights only, which no instrument puts together."""
+    if task.sharded:
+        raise ValueError("an instrument cannot see sharded parameters whole: use strategy ddp, or leave it out")
 
 
 def flat(tensors: tuple[Tensor, ...]) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.loss_surface import refuse_shards
+
 
 class WeightDistance(Callback):
     """Adds ||w_t - w_0|| over all trained weights, and `distance/<layer>` for each layer, to every evaluation.
@@ -22,6 +24,7 @@ class WeightDistance(Callback):
         self.initial: dict[str, Tensor] = {}
 
     def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
+        refuse_shards(task)
         if not self.initial:  # else from the checkpoint
             named = task.network.named_parameters()
             self.initial = {name: p.detach().cpu().clone() for name, p in named if p.requires_grad}

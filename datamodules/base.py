@@ -257,13 +257,22 @@ class InMemoryDataModule(LightningDataModule):
         growth = {"growth": [stage._asdict() for stage in self.order.stages] if self.growth else None}
         return name | sizes | {"elements_per_example": elements} | variant | growth
 
-    def train_dataloader(self) -> GlobalBatches:
-        examples, seed = self.splits["train"], self.seed
+    def batches(self, order: Order, seed: int, steps: int) -> GlobalBatches:
+        """Training batches in any order, their augmentation drawn by `seed`."""
+        examples = self.splits["train"]
 
         def make(indices: Tensor, k: int, following: Tensor | None) -> Batch:
             return Batch(examples, indices, self.prepare, (seed, k), following, self.exact(training=True))
 
-        return GlobalBatches(self.order, self.steps, make)
+        return GlobalBatches(order, steps, make)
+
+    def train_dataloader(self) -> GlobalBatches:
+        return self.batches(self.order, self.seed, self.steps)
+
+    def branch(self, batch_size: int, seed: int, examples: int) -> GlobalBatches:
+        """Training batches of another size and order, about `examples` in all."""
+        order = Order(len(self.splits["train"]), batch_size, seed, wrap=True)
+        return self.batches(order, seed, max(round(examples / batch_size), 1))
 
     def whole(self, split: str) -> Batch:
         """All examples of a split, in order, for evaluation."""

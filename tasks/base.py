@@ -209,6 +209,21 @@ class ExactBatchTask(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Make one optimizer step of the global batch `batch`."""
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        self.update(batch, self.rate_factor())
+        progress.increment_completed()
+        self.examples += len(batch)
+        self._loss_sum = self._loss_sum + self._step_loss().double()
+        self._loss_steps += 1
+
+    def rate_factor(self) -> float:
+        """What the effective rate is multiplied by in the coming step: warm-up, schedule and batch growth."""
+        step = self.trainer.global_step
+        return self.rate.at(step) * self.trainer.datamodule.lr_factor(step)
+
+    def update(self, batch: Any, factor: float) -> None:
+        """Move the weights by the gradient of the global batch `batch`, at `factor` times the effective rate."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         if self.sharded:
             self.sharded.compute(batch)
@@ -218,17 +233,9 @@ class ExactBatchTask(LightningModule):
             observer.end(batch)
         if self.clip_norm is not None:
             self._clip(self.clip_norm)
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        progress.increment_ready()
-        step = self.trainer.global_step
-        factor = self.rate.at(step) * self.trainer.datamodule.lr_factor(step)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         optimizer.step()
-        progress.increment_completed()
-        self.examples += len(batch)
-        self._loss_sum = self._loss_sum + self._step_loss().double()
-        self._loss_steps += 1
 
     def _clip(self, largest: float) -> None:
         if self.sharded:

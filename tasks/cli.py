@@ -22,6 +22,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 
 # imported so that YAML can name these classes by their short names
 import callbacks.cost
+import callbacks.critical_batch_probe
 import callbacks.gradient_noise_scale
 import callbacks.linear_approximation_error
 import callbacks.sharpness

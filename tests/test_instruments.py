@@ -10,12 +10,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from callbacks.convergence_detector import ConvergenceDetector
+from callbacks.cost import Cost
+from callbacks.critical_batch_probe import CriticalBatchProbe
 from callbacks.gradient_noise_scale import GradientNoiseScale, ratio, two_batch_estimate
+from callbacks.linear_approximation_error import LinearApproximationError
+from callbacks.rolling_checkpoint import RollingCheckpoint
+from callbacks.sharpness import Sharpness
 from callbacks.weight_distance import WeightDistance
 from tasks.image_classification import ImageClassification
 from tasks.networks.cnn import SmallCNN
 from tasks.segmentation import Segmentation
 from tests.linear import AWAY, DIMENSION, NOISE, LinearData, LinearRegression, linear, still
+from tests.ranks import on_ranks
 from tests.tiny import Tiny, fit, weights
 
 
@@ -130,3 +136,48 @@ def run_start(task):
     finally:
         torch.set_default_dtype(torch.float32)
     return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def _measured(devices):
+    """The noise scale, distances, cost and curvature of a short run on so many ranks."""
+    strategy = {"strategy": "ddp", "devices": devices} if devices > 1 else {}
+    optimizer = partial(torch.optim.SGD, lr=0.1)
+    task = ImageClassification(partial(SmallCNN, channels=(4,)), optimizer=optimizer, clip_norm=1.0)
+    cost, linear_error = Cost(), LinearApproximationError()
+    sharpness = Sharpness(dimensions=2, iterations=3, examples=2)
+    probe = CriticalBatchProbe([2], examples=64)
+    found = (GradientNoiseScale(every=1, parts=4), WeightDistance(), cost, linear_error, sharpness, probe)
+    fit(task, Tiny(batch_size=8), 4, callbacks=(*found, ConvergenceDetector()), **strategy)
+    final = {k: v for k, v in task.evaluation.items() if k.startswith(("noise_scale", "distance", "probe"))}
+    probed = {f"probe loss {size}": loss for size, loss in probe.found[0]["losses"]}
+    return final | linear_error.found | sharpness.found | probed | {"flops": cost.facts()["cost"]["flops"]}
+
+
+def test_two_ranks_measure_what_one_does():
+    alone, both = _measured(1), on_ranks(2, _measured, 2)
+    assert both[0] == both[1]
+    assert len(alone) > 12
+    assert both[0] == pytest.approx(alone, rel=1e-8)
+
+
+def test_instruments_survive_a_checkpoint(tmp_path):
+    """Stopped in the middle and resumed, the last evaluation is that of the run that went through."""
+
+    def run(steps, name, resume=None):
+        instruments = (GradientNoiseScale(every=2), WeightDistance(), CriticalBatchProbe([1], examples=24))
+        checkpoint = RollingCheckpoint(minutes=0)
+        checkpoint.directory = tmp_path / name
+        task = ImageClassification(partial(SmallCNN, channels=(4,)), optimizer=partial(torch.optim.SGD, lr=0.1))
+        fit(
+            task,
+            Tiny(batch_size=3),
+            steps,
+            callbacks=(*instruments, ConvergenceDetector(), checkpoint),
+            ckpt_path=resume,
+        )
+        values = {k: v for k, v in task.evaluation.items() if k.startswith(("noise_scale", "distance"))}
+        return values | {"probed": instruments[2].found[0]["step"]}
+
+    through = run(9, "through")
+    run(5, "part")
+    assert run(9, "part", str(tmp_path / "part" / "checkpoints" / "step=5.ckpt")) == pytest.approx(through, rel=1e-12)

@@ -1,0 +1,120 @@
+"""Which batch could this run use from here on without falling behind? Tried out, by short branches of the run."""
+
+import copy
+import math
+from collections.abc import Sequence
+from statistics import mean
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from callbacks.loss_surface import LossSurface
+
+POWERS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}  # of the batch's factor, in the branch's rate
+
+
+def bracket(losses: Sequence[tuple[int, float]], tolerance: float) -> tuple[float, float]:
+    """(largest batch size before the first that falls behind, that first one or inf) of (batch size, loss).
+
+    The first entry is the run's own batch; one falls behind whose loss is above the run's own by more than
+    `tolerance`, relative, or is not finite.
+    """
+    own, low = losses[0][1], losses[0][0]
+    for size, loss in losses[1:]:
+        if not loss <= own * (1 + tolerance):
+            return low, size
+        low = size
+    return low, math.inf
+
+
+class CriticalBatchProbe(Callback):
+    """Adds `probe/critical_batch_low` and `_high` to the first evaluation at or after each step of `at`.
+
+    Branches the run there (after the issue's account of Merrill et al. 2025; the rule is this project's own): from the
+    same weights and optimizer state it trains on `examples` examples at its own batch size, at 2, 4, 8, ... times it,
+    and so on until one falls behind; then everything is put back. `low` is the largest size whose loss on the fixed
+    training subset at the branch's end is within `tolerance` of its own size's, `high` the next one, inf where none
+    fell behind. It holds for this rate rule and this length of branch, which is a lower bound of patience: a large
+    batch may yet catch up. Its time is not training time.
+
+    Args:
+        at: steps of the run.
+        examples: of a branch (null: 64 times the batch); no size has less than 4 steps, or more than the training set.
+        scaling: how a branch's rate grows with its batch.
+        tolerance: by how much of its own size's loss another may be above it.
+        repeats: branches of each size, whose losses are averaged; each has another order of the data.
+    """
+
+    def __init__(
+        self,
+        at: list[int],
+        examples: int | None = None,
+        scaling: Literal["none", "sqrt", "linear"] = "linear",
+        tolerance: float = 0.01,
+        repeats: int = 2,
+    ) -> None:
+        if not at or min(at) < 0 or tolerance < 0 or repeats < 1:
+            raise ValueError("probe: at has at least one step of the run; tolerance is at least 0, repeats at least 1")
+        self.at, self.examples, self.scaling = sorted(at), examples, scaling
+        self.tolerance, self.repeats = tolerance, repeats
+        self.found: list[dict[str, Any]] = []
+
+    def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
+        data = trainer.datamodule
+        if data.growth:
+            raise ValueError("the probe compares with one batch size of the run: leave out data.growth, or the probe")
+        self.examples = self.examples or 64 * data.batch_size
+        own, most = data.batch_size, min(len(data.splits["train"]), self.examples // 4)
+        self._sizes = [own * 2**k for k in range(64) if own * 2**k <= most]
+        if len(self._sizes) < 2:
+            raise ValueError(
+                f"the probe tries out at least twice data.batch_size {own}, with 4 steps a branch: give it "
+                f"{8 * own} examples or more, and a batch of at most half of the training set"
+            )
+        LossSurface(task, data.whole("trainset"))  # refuses before the run what it cannot measure
+
+    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
+        step = trainer.global_step
+        due = [a for a in self.at[len(self.found) :] if a <= step] if trainer.state.fn == "fit" else []
+        if not due:
+            return
+        losses: list[tuple[int, float]] = []
+        for size in self._sizes:
+            seeds = [1_000_000 * (trainer.datamodule.seed + 1) + 100 * step + r for r in range(self.repeats)]
+            losses.append((size, mean(self._branch(trainer, task, size, seed) for seed in seeds)))
+            if bracket(losses, self.tolerance)[1] < math.inf:
+                break
+        low, high = bracket(losses, self.tolerance)
+        task.evaluation |= {"probe/critical_batch_low": low, "probe/critical_batch_high": high}
+        self.found += [{"step": step, "low": low, "high": high, "losses": losses}] * len(due)
+
+    def _branch(self, trainer: Trainer, task: LightningModule, size: int, seed: int) -> float:
+        """The loss on the fixed training subset after a branch of the run with batches of `size`."""
+        data, optimizer, network = trainer.datamodule, task.optimizers(use_pl_optimizer=False), task.network
+        before = copy.deepcopy((network.state_dict(), optimizer.state_dict(), task.micro))
+        factor = task.rate_factor() * (size / data.batch_size) ** POWERS[self.scaling]
+        training = network.training
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                network.train()
+                task.micro = min(task.micro, -(-data.batch_size // trainer.world_size))
+                for batch in data.branch(size, seed, self.examples):
+                    task.update(batch, factor)
+            return LossSurface(task, data.whole("trainset")).loss()
+        finally:
+            with torch.inference_mode(False), torch.no_grad():
+                network.load_state_dict(before[0])
+                optimizer.load_state_dict(before[1])
+            task.micro = before[2]
+            network.train(training)
+
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """What the run's record says, under `probe`."""
+        return {"probe": {"examples": self.examples, "scaling": self.scaling, "branches": self.found}}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"found": self.found}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.found = state["found"]
