@@ -19,6 +19,7 @@ from tasks.sweep import parameters
 EXAMPLE = "command: ['${interpreter}', -m, tasks, fit, --config, configs/..., '${args}']"
 MACRO = re.compile(r"\$\{(\w+)(?::(\w+))?\}")
 TEXTS = {"program", "name", "description", "project", "entity", "apiVersion", "kind", "job", "image_uri"}
+GOALS = ("minimize", "maximize")
 FIELDS = TEXTS | {"method", "parameters", "command", "metric", "run_cap", "early_terminate", "controller"}
 ELSEWHERE = {  # what W&B allows and this program does not do
     "bayes": "only W&B's server proposes runs by bayes: use `wandb agent`, or method: grid or random",
@@ -28,7 +29,7 @@ ELSEWHERE = {  # what W&B allows and this program does not do
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a sweep: `args` follow `python -m tasks`, `values` are those that the sweep chose."""
+    """One run of a sweep: `args` follow `python -m tasks`, `values` are those that differ from cell to cell."""
 
     sweep: str
     args: tuple[str, ...]
@@ -90,8 +91,13 @@ class Sweep:
         """The run with these values, its arguments written as W&B's agent writes them, and then `flags`."""
         chosen = [f"--{name}={value}" for name, value in values.items()]
         args = [arg for item in self.command for arg in (chosen if item == "${args}" else [item])]
-        shown = tuple((k, str(v) if isinstance(v, dict | list) else v) for k, v in values.items())
+        shown = tuple((k, str(v) if isinstance(v, dict | list) else v) for k, v in values.items() if self._tells(k))
         return Cell(f"{self.name} {stage}".strip(), (*args, *flags), shown)
+
+    def _tells(self, name: str) -> bool:
+        """Whether a value is worth showing: what is the same in all cells is not."""
+        constant = parameters.kind(self.content["parameters"].get(name, {"values": []})) == "constant"
+        return not constant or name.endswith("batch_size")
 
 
 def _environment(match: re.Match[str]) -> str:
@@ -145,9 +151,6 @@ def check(content: Any) -> None:
         raise ValueError("metric: give a name, and minimize or maximize as its goal")
     parameters.check(content["parameters"], method)
     check_command(content.get("command"))
-
-
-GOALS = ("minimize", "maximize")
 
 
 def check_command(command: Any) -> None:

@@ -94,7 +94,9 @@ def _check_one(parameter: Parameter, method: str, field: str) -> None:
 
 def _check_number(value: Any, number: str, name: str, field: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int if name == "int_uniform" else int | float):
-        what = "a whole number, or write both bounds with a point" if name == "int_uniform" else "a number (YAML reads 1e-3 as text: write 1.0e-3)"
+        what = "a number (YAML reads 1e-3 as text: write 1.0e-3)"
+        if name == "int_uniform":
+            what = "a whole number, or write both bounds with a point"
         raise ValueError(f"{field}: is {value!r}: give {what}")
     if (number == "q" and value <= 0) or (number in ("sigma", "a", "b") and value < 0):
         raise ValueError(f"{field}: is {value}: it must be positive")
