@@ -75,7 +75,8 @@ def frozen(*curves: Curve) -> bool:
 def same_but_target(workload: Workload) -> tuple:
     """Give what two targets of the same runs share."""
     data = workload.data
-    return (workload.study, workload.task, workload.network, data.get("hash"), data.get("fraction", 1.0))
+    network = (workload.network, workload.parameters)
+    return (workload.study, workload.task, *network, data.get("hash"), data.get("fraction", 1.0))
 
 
 def scale_of(*pairs: tuple[Workload, Curve]) -> str:
@@ -185,7 +186,7 @@ def steps_ratio(a: Point, b: Point, view: View) -> Interval:
 def every_run(workload: Workload) -> list[Observation]:
     """List all runs of a workload that have a result, trials included."""
     points = [p for c in workload.curves for p in c.points]
-    runs = dict.fromkeys(o for p in points for o in (*p.observations, *p.trials))
+    runs = dict.fromkeys(o for p in points for o in (p.every or p.observations))
     return [o for o in runs if o.status in COUNTED]
 
 
