@@ -79,7 +79,7 @@ def rungs(w: Workload) -> list[tuple[frozenset[str], dict[int, float]]]:
 def recipe(workloads: list[Workload]) -> Drawing | str:
     """The recipe as a ladder: test accuracy at each rung, and what each step gains."""
     ladder = max((rungs(w) for w in workloads), key=len, default=[])
-    if len(ladder) < 2:
+    if len(ladder) < 3:  # two rungs are a comparison of rules, not a recipe
         return "no study that adds ingredients to a baseline at its largest batch"
     rows, names = [], []
     for i, (ingredients, values) in enumerate(ladder):
