@@ -21,7 +21,12 @@ NETWORKS = {
     "lenet": ("images", LeNet),
     "unet": (
         "masks",
-        partial(SegmentationNetwork, norm="group", options={"encoder_depth": 3, "decoder_channels": [8, 8, 4]}),
+        partial(
+            SegmentationNetwork,
+            encoder_name="tu-test_resnet",
+            norm="group",
+            options={"encoder_depth": 3, "decoder_channels": [8, 8, 4]},
+        ),
     ),
     "lstm, dropout": ("text", partial(LSTM, embedding=6, hidden=6, layers=2, dropout=0.3)),
     "transformer, dropout": ("text", partial(Transformer, width=8, layers=1, heads=2, dropout=0.2)),
