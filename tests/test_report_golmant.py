@@ -39,6 +39,7 @@ def check(claim: str, expected: str, *studies):
         (N, study(hyperbola(500), seeds=1)),
         (N, study(hyperbola(500), seeds=4)),
         (N, study(hyperbola(500), study="smoke-cnn")),
+        (N, study(hyperbola(500, least=10))),  # too short: 10 steps at the largest batch
     ],
 )
 def test_golmant_1(expected, runs):
