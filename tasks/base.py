@@ -467,6 +467,7 @@ class ExactBatchTask(LightningModule):
                 "beta2_scaling": self.beta2_scaling,
                 "baseline_steps": self.baseline_steps,
             },
+            "regularization": {"label_smoothing": self.label_smoothing, "decay_norm_bias": self.decay_norm_bias},
             "batch": {
                 "global": self.trainer.datamodule.batch_size,
                 "micro": self.micro,

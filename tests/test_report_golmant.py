@@ -1,6 +1,7 @@
 """Every claim of Golmant et al. on made-up studies: supported, contradicted, inconclusive, not tested."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ def check(claim: str, expected: str, *studies):
         (N, study(hyperbola(500), seeds=1)),
         (N, study(hyperbola(500), seeds=4)),
         (N, study(hyperbola(500), study="smoke-cnn")),
+        (N, study(hyperbola(500, least=10))),  # too short: 10 steps at the largest batch
     ],
 )
 def test_golmant_1(expected, runs):
@@ -279,3 +281,13 @@ def heuristics(last: float, names=("LARS", "LAMB", "Adam", "AdamW", "RMSprop")):
 )
 def test_golmant_13(expected, runs):
     check("golmant-13", expected, *runs)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_the_sweeps_that_test_a_claim_exist(claim):
+    folder = Path(__file__).parents[1] / "configs" / "sweeps" / "embedded"
+    assert all((folder / f"{name}.yaml").exists() for name in claim.sweeps.split())
+
+
+def test_the_claims_are_the_papers_24():
+    assert [c.id for c in CLAIMS] == [f"golmant-{i}" for i in range(1, 14)] + [f"you-{i}" for i in range(1, 12)]

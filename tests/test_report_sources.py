@@ -14,6 +14,7 @@ from tasks.report.critical import critical
 from tasks.report.curves import workloads
 from tasks.report.read import Run, read_runs
 from tasks.report.sources import read_source, read_sources
+from tasks.report.targets import chosen_again, parse
 from tests.fake_runs import make_run
 
 MLPERF = Path(__file__).parents[2] / "shared" / "data" / "mlperf_rcp"
@@ -132,3 +133,21 @@ def test_the_report_is_logged_as_an_artifact_without_account_or_network(run, tmp
     names = [row["artifact"].get("name") for row in rows if row["type"] == "artifact"]
     assert "batch-size-report" in names
     assert any("figures/golmant-1" in json.dumps(row) for row in rows if row["type"] == "history")
+
+
+def test_runs_that_mirror_their_record_to_wandb_are_placed_by_a_target_from_their_history(run, tmp_path):
+    mirrored = {"batch_size": 64, "learning_rate": 0.1, "base_learning_rate": 0.1, "lr_scaling": "none"}
+    mirrored |= {"optimizer": "SGD", "study": "s", "run": "r", "task": "T", "network": "N", "parameters": 3, "seed": 1}
+    mirrored |= {"data": "D", "data_hash": "h"}
+    curve = run.curve
+    history = [
+        {"_step": step, "val/accuracy": value, "examples": 64 * step}
+        for step, value in zip(curve["step"], curve["val/accuracy"], strict=True)
+    ]
+    content = [{"name": "r", "state": "finished", "config": mirrored, "summary": {}, "history": history}]
+    (tmp_path / "export.json").write_text(json.dumps(content))
+    (found,), left_out = read_source(tmp_path / "export.json")
+    assert not left_out
+    (again,) = chosen_again([found], [parse("val/accuracy>=0.8")])
+    assert again.hits[0].brackets["median"]["steps"] == run.hits[0].brackets["median"]["steps"]
+    assert again.batch_size == 64

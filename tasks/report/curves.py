@@ -1,6 +1,7 @@
 """From runs to curves: which runs belong together, and what was seen at each batch size."""
 
 import math
+import statistics
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
@@ -49,6 +50,7 @@ class Point:
     batch_size: int
     observations: list[Observation]
     trials: list[Observation] = field(default_factory=list)  # what the choice of settings was made from
+    every: list[Observation] = field(default_factory=list)  # all runs at this size, of whatever setting and stage
     untuned: bool = False  # the best learning rate lies at an edge of those tried
 
     def count(self, status: str) -> int:
@@ -93,6 +95,7 @@ class Workload:
     task: str
     data: dict
     network: str
+    parameters: int | None
     hit: Hit
     curves: list[Curve]
 
@@ -136,14 +139,25 @@ def without_repeats(observations: list[Observation]) -> list[Observation]:
     return [max(repeats, key=preference) for repeats in same.values()]
 
 
+def distance_to_target(o: Observation) -> float:
+    """Give how far a run's end is from its target, 0 if it was reached; infinite if it diverged or is not known."""
+    end = o.run.final.get(o.hit.metric, math.nan)
+    if o.status == "reached":
+        return 0.0
+    if o.status != "budget" or o.hit.value is None or math.isnan(end):
+        return math.inf
+    return (o.hit.value - end) * (1 if o.hit.direction == "max" else -1)
+
+
 def choose(observations: list[Observation]) -> tuple:
-    """Choose the setting with the fewest median steps; misses count as infinite."""
+    """Choose the setting with the fewest median steps, misses as infinite; of misses, that which ends nearest."""
 
     def score(item):
         values = [o.value("steps") for o in item[1] if o.status in COUNTED]
         finite = [math.log(v) for v in values if math.isfinite(v) and v > 0]
         mean = sum(finite) / len(finite) if finite else math.inf
-        return (median_interval([(v, v) for v in values]).value, -len(finite), mean, item[0][0])
+        median = median_interval([(v, v) for v in values]).value
+        return (median, statistics.median(map(distance_to_target, item[1])), -len(finite), mean, item[0][0])
 
     return min(group(observations, lambda o: setting(o.run.record)).items(), key=score)[0]
 
@@ -153,12 +167,13 @@ def tuned_point(batch_size: int, observations: list[Observation]) -> Point:
     stages = group(observations, lambda o: look_up(o.run.record, "plan.stage"))
     confirm = stages.pop("confirm", [])
     trials = [o for stage in stages.values() for o in stage] or confirm
-    chosen = choose(confirm or trials)
+    confirmed = {setting(o.run.record) for o in confirm}
+    chosen = choose([o for o in trials if setting(o.run.record) in confirmed] or confirm or trials)
     rates = sorted({o.run.record["lr"]["effective"] for o in trials})
     kept = [o for o in confirm or trials if setting(o.run.record) == chosen]
     at_edge = len(rates) > 1 and chosen[0] in (rates[0], rates[-1])
     told = told_untuned([o.run.record for o in kept])
-    return Point(batch_size, kept, trials, untuned=at_edge if told is None else told)
+    return Point(batch_size, kept, trials, observations, untuned=at_edge if told is None else told)
 
 
 def curve_points(observations: list[Observation], tuned: bool) -> list[Point]:
@@ -219,6 +234,9 @@ def workloads(runs: list[Run]) -> list[Workload]:
         ]
         record = members[0].run.record
         found.append(
-            Workload(record["study"], record["task"], record["data"], record["network"], members[0].hit, curves)
+            Workload(
+                *(record["study"], record["task"], record["data"], record["network"]),
+                *(record.get("parameters"), members[0].hit, curves),
+            )
         )
     return found

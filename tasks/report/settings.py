@@ -10,7 +10,8 @@ MOMENTA = ("momentum", "betas", "beta", "alpha")  # vary with the batch size whe
 
 def optimizer_settings(record: dict) -> dict:
     """Give the optimizer's scalar settings, without its name, its rate and what is scaled with the batch."""
-    scaled = MOMENTA if record["lr"].get("momentum_scaling", "none") != "none" else ()
+    rules = [record["lr"].get(name, "none") for name in ("momentum_scaling", "beta2_scaling")]
+    scaled = MOMENTA if set(rules) != {"none"} else ()
     settings = {k: v for k, v in record["optimizer"].items() if k not in ("name", "lr", *scaled)}
     return {k: str(v) if isinstance(v, list | dict) else v for k, v in settings.items()}
 
@@ -45,7 +46,8 @@ def setting(record: dict) -> tuple:
 def arm(record: dict) -> tuple:
     """Give what is the same all along a curve, whether tuned or not."""
     names = ("optimizer.name", "lr.scaling_rule", "lr.base_batch_size", "lr.schedule", "lr.momentum_scaling")
-    names += ("batch.ghost", "batch.epoch_end", "batch.sampling", "precision")
+    names += ("lr.beta2_scaling", "batch.ghost", "batch.epoch_end", "batch.sampling", "precision")
+    names += ("regularization.label_smoothing", "regularization.decay_norm_bias")
     recipe = ", ".join(record["recipe"]) or "baseline" if "recipe" in record else None
     return (*((name, look_up(record, name)) for name in names), ("recipe", recipe))
 
@@ -54,6 +56,23 @@ def fixed_settings(record: dict) -> tuple:
     """Give what else is the same along a curve that is not tuned."""
     own = tuple(sorted((f"optimizer.{k}", v) for k, v in optimizer_settings(record).items()))
     return (("lr.base", record["lr"]["base"]), ("lr.warmup", look_up(record, "lr.warmup")), *own)
+
+
+def ingredients(record: dict) -> frozenset[str]:
+    """Name what a run adds to plain SGD at one rate: as its `recipe` says, else as its other fields do."""
+    if "recipe" in record:
+        return frozenset(record["recipe"])
+    lr, name = record["lr"], record["optimizer"]["name"]
+    found = {
+        name: name != "SGD",
+        f"{lr['scaling_rule']} scaling": lr["scaling_rule"] != "none",
+        "warm-up": warmup_steps(record) > 0,
+        "decaying rate": not constant_rate(record),
+        "label smoothing": bool(look_up(record, "regularization.label_smoothing")),
+        "no decay of norms and biases": look_up(record, "regularization.decay_norm_bias") is False,
+        "ghost batch": look_up(record, "batch.ghost") not in (None, "global"),
+    }
+    return frozenset(word for word, there in found.items() if there)
 
 
 def told_untuned(records: list[dict]) -> bool | None:

@@ -192,7 +192,7 @@ def figure_3(workloads: list[Workload]) -> Drawing | str:
         return w.data["name"] + (f", {100 * noise:g} % label noise" if noise else "")
 
     def network(w: Workload) -> str:
-        return w.network
+        return f"{w.network}, {w.parameters:,} parameters" if w.parameters else w.network
 
     same_data = largest_group(workloads, lambda w: (w.study, w.data.get("hash"), w.hit.metric), network)
     same_network = largest_group(workloads, lambda w: (w.study, w.network, w.data.get("fraction"), w.hit.metric), data)

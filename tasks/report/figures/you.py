@@ -8,21 +8,20 @@ from tasks.report.curves import Observation, Workload, group
 from tasks.report.distance import DISTANCE, Growth, forms
 from tasks.report.figures.drawing import Drawing, largest
 from tasks.report.figures.style import look
+from tasks.report.fit_data import PRIMARY
 from tasks.report.intervals import difference_interval, mean_interval
 from tasks.report.tables import Table
-from tasks.report.verdicts.studies import by_seed, every_run
+from tasks.report.verdicts.studies import every_run
 from tasks.report.verdicts.you import growth_of
-from tasks.report.verdicts.you_recipe import accuracy, best_of, trials_of
+from tasks.report.verdicts.you_recipe import accuracy, at_largest, best_of, by_recipe, trials_of
 
 LINES = ("log", "power", "power of log")
 
 
 def trials_by_optimizer(w: Workload) -> dict[str, list[Observation]]:
     """Give the runs with a test accuracy at the largest batch size, by optimizer."""
-    runs = [o for o in every_run(w) if accuracy(o) is not None]
-    size = max((o.run.batch_size for o in runs), default=0)
-    there = [o for o in runs if o.run.batch_size == size]
-    return group(there, lambda o: o.run.record["optimizer"]["name"])
+    runs = [o for o in at_largest(w) if accuracy(o) is not None]
+    return group(runs, lambda o: o.run.record["optimizer"]["name"])
 
 
 def best_of_all(runs: list[Observation]) -> list[float]:
@@ -62,26 +61,30 @@ def optimizers(workloads: list[Workload]) -> Drawing | str:
     return Drawing(2, draw, Table("Test accuracy at the largest batch (%)", columns, rows), w.name)
 
 
-def rungs(w: Workload) -> list[tuple[list[str], dict[int, float]]]:
-    """Give the longest ladder of recipes, each rung with one more ingredient, with test accuracy by seed."""
-    runs = [o for o in every_run(w) if isinstance(o.run.record.get("recipe"), list)]
-    found = group(runs, lambda o: tuple(o.run.record["recipe"]))
-    ladder: list[tuple[list[str], dict[int, float]]] = []
-    for recipe in sorted(found, key=len):
-        if not ladder or (set(ladder[-1][0]) < set(recipe)):
-            ladder.append((list(recipe), by_seed(found[recipe], accuracy)))
-    return [(recipe, values) for recipe, values in ladder if values]
+def rungs(w: Workload) -> list[tuple[frozenset[str], dict[int, float]]]:
+    """Give the ladder from the baseline up: at each rung the one more ingredient with which accuracy is best."""
+    found = by_recipe(w, PRIMARY)
+    ladder = [(frozenset(), found[frozenset()])] if frozenset() in found else []
+    while ladder:
+        higher = [names for names in found if names > ladder[-1][0]]
+        fewest = min((len(names) for names in higher), default=0)
+        step = [names for names in higher if len(names) == fewest]
+        if not step:
+            break
+        best = max(step, key=lambda names: float(np.mean(list(found[names].values()))))
+        ladder.append((best, found[best]))
+    return ladder
 
 
 def recipe(workloads: list[Workload]) -> Drawing | str:
     """The recipe as a ladder: test accuracy at each rung, and what each step gains."""
     ladder = max((rungs(w) for w in workloads), key=len, default=[])
-    if len(ladder) < 2:
-        return "no study whose records name the ingredients of a recipe"
+    if len(ladder) < 3:  # two rungs are a comparison of rules, not a recipe
+        return "no study that adds ingredients to a baseline at its largest batch"
     rows, names = [], []
     for i, (ingredients, values) in enumerate(ladder):
-        new = set(ingredients) - set(ladder[i - 1][0]) if i else set()
-        names.append("+ " + ", ".join(sorted(new)) if new else ", ".join(ingredients) or "baseline")
+        new = ingredients - ladder[i - 1][0] if i else frozenset()
+        names.append("+ " + ", ".join(sorted(new)) if new else "baseline")
         gain = difference_interval(values, ladder[i - 1][1]) if i else None
         rows.append([names[-1], len(values), mean_interval(list(values.values())), gain])
 

@@ -133,20 +133,26 @@ def rule_parts(m0: int, rule: str, none: Curve, curve: Curve, view: View) -> lis
     return [*parts, Part(f"S({name})/S(none) at B = {top}", ratio, above=0.8)]
 
 
+def same_question(w: Workload) -> tuple:
+    """Give what workloads of different studies share that ask the same of the same data and network."""
+    return (w.task, w.data.get("hash"), w.network, w.parameters, w.target)
+
+
 def claim_5(workloads: list[Workload], view: View) -> Found:
     """Linear and square-root scaling help only at small to medium sizes and never reach the ideal."""
-    for w in workloads:
-        arms = rule_arms(w)
+    for members in group(workloads, same_question).values():
         parts, used = [], {}
-        for m0, rules in arms.items():
-            for rule in ("linear", "sqrt"):
-                if rule in rules and s.seeds(rules[rule].points) >= s.LEAST_SEEDS <= s.seeds(rules["none"].points):
-                    more = rule_parts(m0, rule, rules["none"], rules[rule], view)
-                    parts += more
-                    used |= {(m0, rule): (w, rules[rule])} if more else {}
+        arms = [(w, m0, rules) for w in members for m0, rules in rule_arms(w).items()]
+        for w, m0, rules in arms:
+            for rule in sorted({"linear", "sqrt"} & set(rules)):
+                if min(s.seeds(rules[r].points) for r in (rule, "none")) < s.LEAST_SEEDS:
+                    continue
+                more = rule_parts(m0, rule, rules["none"], rules[rule], view)
+                parts += more
+                used |= {(m0, rule): (w, rules[rule])} if more else {}
         if len({m0 for m0, _ in used}) >= 2 and {rule for _, rule in used} == {"linear", "sqrt"}:
             return s.evidence(parts, *used.values(), wide_enough=s.span(*(c for _, c in used.values())) >= 128)
-    return Missing("no study of the rules none, linear and sqrt from two baseline batch sizes with 5 seeds each")
+    return Missing("no studies of the rules none, linear and sqrt from two baseline batch sizes with 5 seeds each")
 
 
 def lowest(o, name: str = "trainset/loss") -> float:

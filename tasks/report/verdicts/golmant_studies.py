@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tasks.report.curves import Curve, Observation, Workload, choose, group
+from tasks.report.curves import COUNTED, Curve, Observation, Workload, choose, group
 from tasks.report.fit_data import View, half
 from tasks.report.intervals import NOTHING, Interval, difference_interval, median_interval
 from tasks.report.settings import horizon, setting
@@ -114,7 +114,7 @@ def claim_9(workloads: list[Workload], view: View) -> Found:
     """The architecture changes where the plateau begins."""
     key = lambda w: (w.study, w.task, w.data.get("hash"), w.hit.metric)  # noqa: E731
     for found in s.pairs_by(workloads, key):
-        by_network = {w.network: (w, c) for w, c in found}
+        by_network = {(w.network, w.parameters): (w, c) for w, c in found}
         if len(by_network) < 2:
             continue
         ratios = [
@@ -167,7 +167,7 @@ def claim_11(workloads: list[Workload], view: View) -> Found:
 
 def best_by_horizon(curve: Curve) -> dict[int, list[Observation]]:
     """Give the runs at the largest size by the length of their schedule, each with its best settings."""
-    every = dict.fromkeys([*curve.points[-1].observations, *curve.points[-1].trials])
+    every = [o for o in curve.points[-1].every or curve.points[-1].observations if o.status in COUNTED]
     lengths = group(every, lambda o: horizon(o.run.record))
     lengths.pop(None, None)
     best = {length: choose(runs) for length, runs in lengths.items()}

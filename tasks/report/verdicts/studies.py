@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tasks.report.critical import Critical, critical
+from tasks.report.critical import LEAST_STEPS, Critical, critical
 from tasks.report.curves import COUNTED, Curve, Observation, Point, Workload, group
 from tasks.report.fit_data import PRIMARY, View, half
 from tasks.report.intervals import Interval, difference_interval, median_interval, proportion, ratio_interval
@@ -35,9 +35,12 @@ def seeds(points: Iterable[Point]) -> int:
 
 
 def ready(curve: Curve) -> bool:
-    """Say whether a curve may decide a claim: 5 sizes or more can be fitted, with 5 seeds or more each."""
+    """Say whether a curve may decide a claim: 5 sizes or more can be fitted, with 5 seeds or more each.
+
+    Its best rates must lie inside the grids tried, and its largest batch need 20 steps or more (rule 2).
+    """
     found = critical_of(curve, PRIMARY, False)
-    if found is None or len(found.data.sizes) < LEAST_SIZES:
+    if found is None or len(found.data.sizes) < LEAST_SIZES or math.exp(found.data.log_steps[-1]) < LEAST_STEPS:
         return False
     used = [p for p in curve.points if p.batch_size not in found.data.left_out]
     return seeds(used) >= LEAST_SEEDS and not any(p.untuned for p in used)
@@ -75,7 +78,8 @@ def frozen(*curves: Curve) -> bool:
 def same_but_target(workload: Workload) -> tuple:
     """Give what two targets of the same runs share."""
     data = workload.data
-    return (workload.study, workload.task, workload.network, data.get("hash"), data.get("fraction", 1.0))
+    network = (workload.network, workload.parameters)
+    return (workload.study, workload.task, *network, data.get("hash"), data.get("fraction", 1.0))
 
 
 def scale_of(*pairs: tuple[Workload, Curve]) -> str:
@@ -185,7 +189,7 @@ def steps_ratio(a: Point, b: Point, view: View) -> Interval:
 def every_run(workload: Workload) -> list[Observation]:
     """List all runs of a workload that have a result, trials included."""
     points = [p for c in workload.curves for p in c.points]
-    runs = dict.fromkeys(o for p in points for o in (*p.observations, *p.trials))
+    runs = dict.fromkeys(o for p in points for o in (p.every or p.observations))
     return [o for o in runs if o.status in COUNTED]
 
 

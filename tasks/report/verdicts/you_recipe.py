@@ -6,9 +6,11 @@ import math
 import numpy as np
 from scipy import stats
 
-from tasks.report.curves import Observation, Workload, group
+from tasks.report.curves import Observation, Workload, choose, group
 from tasks.report.fit_data import View
 from tasks.report.intervals import NOTHING, Interval, difference_interval
+from tasks.report.record import look_up
+from tasks.report.settings import ingredients, setting
 from tasks.report.verdicts import studies as s
 from tasks.report.verdicts.decide import Evidence, Missing, Part
 
@@ -24,25 +26,40 @@ def accuracy(o: Observation) -> float | None:
     return 0.0 if found is None and o.status == "diverged" else found
 
 
+def at_largest(workload: Workload) -> list[Observation]:
+    """List the runs with a result at the largest batch size."""
+    runs = s.every_run(workload)
+    size = max((o.run.batch_size for o in runs), default=0)
+    return [o for o in runs if o.run.batch_size == size]
+
+
+def confirmed(runs: list[Observation]) -> list[Observation]:
+    """Keep the runs that count: of the best setting, on fresh seeds where a plan gave them."""
+    fresh = [o for o in runs if look_up(o.run.record, "plan.stage") == "confirm"] or runs
+    best = choose([o for o in runs if setting(o.run.record) in {setting(f.run.record) for f in fresh}])
+    return [o for o in fresh if setting(o.run.record) == best]
+
+
 def by_recipe(workload: Workload, view: View) -> dict[frozenset, dict[int, float]]:
-    """Give test accuracy by seed for each set of ingredients; the record's `recipe` names them."""
-    runs = [o for o in s.every_run(workload) if isinstance(o.run.record.get("recipe"), list)]
+    """Give test accuracy by seed for each set of ingredients at the largest batch."""
     found = {}
-    for ingredients, same in group(runs, lambda o: frozenset(o.run.record["recipe"])).items():
-        values = s.by_seed(sorted(same, key=lambda o: o.seed), accuracy)
+    for names, same in group(at_largest(workload), lambda o: ingredients(o.run.record)).items():
+        values = s.by_seed(sorted(confirmed(same), key=lambda o: o.seed), accuracy)
         seeds = list(values)
         middle = (len(seeds) + 1) // 2
         kept = {"all": seeds, "first": seeds[:middle], "last": seeds[len(seeds) - middle :]}[view.seeds]
-        found[ingredients] = {k: values[k] for k in kept}
+        if kept:
+            found[names] = {k: values[k] for k in kept}
     return found
 
 
 def recipes(workloads: list[Workload], view: View) -> tuple[Workload, dict, frozenset] | None:
-    """Find a study of a recipe: accuracies by ingredients, and the full set."""
+    """Find a study of a recipe: accuracies by ingredients, and the full set; all others lie inside it."""
     for w in workloads:
         found = by_recipe(w, view)
         full = max(found, key=len, default=frozenset())
-        if len(full) > 1 and len(found) > 2:
+        inside = [names for names in found if names <= full or names == {UNTUNED}]
+        if len(full) > 1 and frozenset() in found and len(inside) == len(found) > 2:
             return w, found, full
     return None
 
@@ -64,7 +81,7 @@ def claim_1(workloads: list[Workload], view: View) -> Found:
     """A staged recipe lifts accuracy far above the tuned and the untuned baseline at a huge batch."""
     study = recipes(workloads, view)
     if study is None or not enough(study[1], view):
-        return Missing("no study whose records name the ingredients of a recipe, 5 seeds each")
+        return Missing("no study that adds ingredients to a baseline at its largest batch, 5 seeds each")
     w, found, full = study
     baselines = {name: found.get(frozenset({name}) if name == UNTUNED else frozenset()) for name in (TUNED, UNTUNED)}
     if None in baselines.values():
@@ -86,7 +103,7 @@ def claim_2(workloads: list[Workload], view: View) -> Found:
     """A step-by-step comparison attributes the gain."""
     study = recipes(workloads, view)
     if study is None or not enough(study[1], view):
-        return Missing("no study whose records name the ingredients of a recipe, 5 seeds each")
+        return Missing("no study that adds ingredients to a baseline at its largest batch, 5 seeds each")
     w, found, full = study
     single = {k: frozenset({k}) for k in full}
     without = {k: full - {k} for k in full}
@@ -148,20 +165,31 @@ def best_difference(a: list[Observation], b: list[Observation], k: int) -> Inter
     return spread(found[0] - found[1])
 
 
+def optimizer_gap(a: list[Observation], b: list[Observation]) -> tuple[str, Interval]:
+    """Give how many points one optimizer is ahead of another, and how that was found.
+
+    Where a plan confirmed the best settings on fresh seeds, from those; else from the expected best of k trials.
+    """
+    fresh = [[o for o in runs if look_up(o.run.record, "plan.stage") == "confirm"] for runs in (a, b)]
+    if all(len({o.seed for o in runs}) >= s.LEAST_SEEDS for runs in fresh):
+        values = (s.by_seed(confirmed(runs), accuracy) for runs in (a, b))
+        return "best settings on fresh seeds", difference_interval(*values)
+    k = max(1, min(len(a), len(b)) // 2)
+    return f"expected best of {k}", best_difference(a, b, k)
+
+
 def claim_10(workloads: list[Workload], view: View) -> Found:
     """At full batch LAMB beats LARS and LARS beats momentum, with equal tuning budgets."""
     for w in workloads:
-        runs = [o for o in s.every_run(w) if s.test_accuracy(o) is not None or o.status == "diverged"]
-        size = max((o.run.batch_size for o in runs), default=0)
-        if size < w.data["train_examples"]:
+        runs = [o for o in at_largest(w) if accuracy(o) is not None]
+        if not runs or runs[0].run.batch_size < w.data["train_examples"]:
             continue
-        arms = group([o for o in runs if o.run.batch_size == size], lambda o: o.run.record["optimizer"]["name"])
+        arms = group(runs, lambda o: o.run.record["optimizer"]["name"])
         if not set(OPTIMIZERS) <= set(arms) or min(len({o.seed for o in arms[k]}) for k in OPTIMIZERS) < s.LEAST_SEEDS:
             continue
-        k = max(1, min(len(arms[name]) for name in OPTIMIZERS) // 2)
-        parts = [
-            Part(f"{a} - {b}, expected best of {k} (points)", best_difference(arms[a], arms[b], k), above=0.5)
-            for b, a in itertools.pairwise(OPTIMIZERS)
-        ]
+        parts = []
+        for b, a in itertools.pairwise(OPTIMIZERS):
+            how, gap = optimizer_gap(arms[a], arms[b])
+            parts.append(Part(f"{a} - {b}, {how} (points)", gap, above=0.5))
         return recipe_evidence(w, parts)
     return Missing("no study of SGD, LARS and LAMB at B = N with test accuracies and 5 seeds each")
