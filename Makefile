@@ -20,7 +20,7 @@ demo: $(STAMP)  ## a small batch-size study of all three tasks, and its report
 	$(BIN)/python -m tasks report runs/demo --out report/demo
 
 test: $(STAMP)  ## the tests (5 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: $(STAMP)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow

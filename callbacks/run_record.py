@@ -177,6 +177,8 @@ class RunRecord(Callback):
     def on_test_end(self, trainer: Trainer, task: LightningModule) -> None:
         if self.record:  # the test that ends a fit
             self.record["test"] = plain(task.evaluation)
+            for logger in trainer.loggers:
+                logger.log_metrics(task.evaluation, step=int(self.record["final"]["step"]))
             self._write(trainer, task)
 
     def _write(self, trainer: Trainer, task: LightningModule, **changes: Any) -> None:

@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
+from datamodules.growth import Growth, Stage, first_example, stage_at, step_of
 from datamodules.keyed import example_keys, uniform
 from datamodules.variant import Variant
 
@@ -112,31 +113,35 @@ class Batch:
 
 
 class Order:
-    """Which of n examples make up global batch k: a function of (seed, k) alone.
+    """Which of n examples make up global batch k: a function of (seed, k) and the stages of batch sizes alone.
 
     `wrap`: batches run on over the ends of epochs, each epoch a permutation, each batch of distinct examples.
-    `keep`: the last batch of an epoch is the ragged rest.
+    `keep`: the last batch of an epoch is the ragged rest; all batches are of the first stage's size.
     """
 
-    def __init__(self, n: int, batch_size: int, seed: int, wrap: bool) -> None:
+    def __init__(self, n: int, batch_size: int, seed: int, wrap: bool, stages: list[Stage] | None = None) -> None:
         self.n, self.batch_size, self.seed, self.wrap = n, batch_size, seed, wrap
+        self.stages = stages or [Stage(0, 0, batch_size, 1.0)]
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
-    @property
-    def steps_per_epoch(self) -> float:
-        """Batches an epoch, a fraction under `wrap`."""
-        return self.n / self.batch_size if self.wrap else math.ceil(self.n / self.batch_size)
+    def steps(self, epochs: float) -> int:
+        """How many batches there are in so many epochs, the last one whole."""
+        if not self.wrap:
+            return math.ceil(epochs * math.ceil(self.n / self.batch_size))
+        examples = math.ceil(epochs * self.n - 1e-9)  # 0.1 x 30 is not an example more
+        return step_of(self.stages, examples - 1) + 1
 
     def batch(self, k: int) -> Tensor:
         """Example ids int64 [B] of global batch k."""
         if not self.wrap:
             epoch, i = divmod(k, math.ceil(self.n / self.batch_size))
             return self._epoch_order(epoch)[i * self.batch_size : (i + 1) * self.batch_size]
-        epoch, start = divmod(k * self.batch_size, self.n)
-        head = self._epoch_order(epoch)[start : start + self.batch_size]
-        if len(head) == self.batch_size:
+        size = stage_at(self.stages, k).batch_size
+        epoch, start = divmod(first_example(self.stages, k), self.n)
+        head = self._epoch_order(epoch)[start : start + size]
+        if len(head) == size:
             return head
-        return torch.cat([head, self._epoch_order(epoch + 1)[: self.batch_size - len(head)]])
+        return torch.cat([head, self._epoch_order(epoch + 1)[: size - len(head)]])
 
     def _permutation(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
@@ -145,7 +150,7 @@ class Order:
     def _epoch_order(self, epoch: int) -> Tensor:
         if epoch < self._epoch:
             self._epoch = -1
-        if not self.wrap or self.n % self.batch_size == 0:
+        if not self.wrap or (self.n % self.batch_size == 0 and len(self.stages) == 1):
             if epoch != self._epoch:
                 self._order = self._permutation(epoch)
         else:  # an order depends on the tail before it: walk there (only a resumed run walks far)
@@ -156,12 +161,12 @@ class Order:
 
     def _after(self, previous: Tensor, epoch: int) -> Tensor:
         """The permutation of `epoch`, those examples put first that its first, shared batch does not have yet."""
-        order = self._permutation(epoch)
-        rest = epoch * self.n % self.batch_size
+        order, shared = self._permutation(epoch), step_of(self.stages, epoch * self.n)
+        rest = epoch * self.n - first_example(self.stages, shared)
         if rest == 0:
             return order
         free = ~torch.isin(order, previous[self.n - rest :])
-        first = free & (free.cumsum(0) <= self.batch_size - rest)
+        first = free & (free.cumsum(0) <= stage_at(self.stages, shared).batch_size - rest)
         return torch.cat([order[first], order[~first]])
 
 
@@ -213,6 +218,7 @@ class InMemoryDataModule(LightningDataModule):
         epochs: the run's length in passes over the training set (null: until another budget ends it).
         epoch_end: at an epoch's end, `wrap` into the next permutation or `keep` the ragged last batch.
         variant: a smaller or noisier training set (null: as it is).
+        growth: when to raise the batch, from `batch_size` on, instead of lowering the rate (null: never).
     """
 
     dimensions: tuple[int, ...]  # what the network is called with: (channels, classes) or (vocabulary size,)
@@ -223,13 +229,16 @@ class InMemoryDataModule(LightningDataModule):
         epochs: float | None = None,
         epoch_end: Literal["wrap", "keep"] = "wrap",
         variant: Variant | None = None,
+        growth: Growth | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"data.batch_size is {batch_size}: give at least 1 example a step")
         if epochs is not None and epochs <= 0:
             raise ValueError(f"data.epochs is {epochs}: give more than 0, or null for no such limit")
-        self.batch_size, self.epochs, self.epoch_end = batch_size, epochs, epoch_end
+        if growth is not None and epoch_end == "keep":
+            raise ValueError("data.growth counts in whole batches: use data.epoch_end=wrap with it")
+        self.batch_size, self.epochs, self.epoch_end, self.growth = batch_size, epochs, epoch_end, growth
         self.variant = variant or Variant()
         self.splits: dict[str, Examples] = {}
 
@@ -264,7 +273,8 @@ class InMemoryDataModule(LightningDataModule):
                 f"data.batch_size is {self.batch_size}, but the training set has {n} examples: "
                 f"give at most {n} (which is exact full-batch descent)"
             )
-        self.order = Order(n, self.batch_size, self.seed, self.epoch_end == "wrap")
+        stages = self.growth.stages(self.batch_size, n) if self.growth else None
+        self.order = Order(n, self.batch_size, self.seed, self.epoch_end == "wrap", stages)
         self.splits = splits
 
     def _vary(self, splits: dict[str, Examples]) -> dict[str, Examples]:
@@ -288,7 +298,11 @@ class InMemoryDataModule(LightningDataModule):
     @property
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
-        return ENDLESS if self.epochs is None else math.ceil(self.epochs * self.order.steps_per_epoch)
+        return ENDLESS if self.epochs is None else self.order.steps(self.epochs)
+
+    def lr_factor(self, step: int) -> float:
+        """What growth leaves of the rate at `step`: 1 as long as the batch grows in its place."""
+        return stage_at(self.order.stages, step).lr_factor
 
     def facts(self) -> dict[str, Any]:
         """What the run's record says of the data."""
@@ -298,7 +312,8 @@ class InMemoryDataModule(LightningDataModule):
         sizes = {f"{s}_examples": len(self.splits.get(s, ())) for s in ("train", "val", "test")}
         variant = {"fraction": self.fraction, "label_noise": self.variant.label_noise}
         name = {"name": type(self).__name__, "hash": digest}
-        return name | sizes | {"elements_per_example": elements} | variant
+        growth = {"growth": [stage._asdict() for stage in self.order.stages] if self.growth else None}
+        return name | sizes | {"elements_per_example": elements} | variant | growth
 
     def train_dataloader(self) -> GlobalBatches:
         examples, seed = self.splits["train"], self.seed

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from datamodules.augment import IGNORED, JointAugmentation
 from datamodules.base import Draw, Examples, InMemoryDataModule
+from datamodules.growth import Growth
 from datamodules.imagenet import MEAN, STD
 from datamodules.images import standardize
 from datamodules.stream import Files, Streamed, make_pool, open_image
@@ -88,8 +89,9 @@ class Cityscapes(InMemoryDataModule):
         epochs: float | None = None,
         epoch_end: Literal["wrap", "keep"] = "wrap",
         variant: Variant | None = None,
+        growth: Growth | None = None,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end, variant)
+        super().__init__(batch_size, epochs, epoch_end, variant, growth)
         if min(size) < 1:
             raise ValueError(f"data.size is {size}: give a height and a width of at least 1 pixel")
         self.root, self.size, self.workers = Path(root), tuple(size), workers

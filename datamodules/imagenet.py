@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datamodules.augment import RandomResizedCrop
 from datamodules.base import Draw, Examples, InMemoryDataModule
+from datamodules.growth import Growth
 from datamodules.images import hold_out, standardize
 from datamodules.stream import Files, Streamed, make_pool, open_image
 from datamodules.variant import Variant
@@ -77,8 +78,9 @@ class ImageNet(InMemoryDataModule):
         epochs: float | None = None,
         epoch_end: Literal["wrap", "keep"] = "wrap",
         variant: Variant | None = None,
+        growth: Growth | None = None,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end, variant)
+        super().__init__(batch_size, epochs, epoch_end, variant, growth)
         if not 1 <= crop <= resize:
             raise ValueError(f"data.crop is {crop} and data.resize {resize}: give 1 <= crop <= resize pixels")
         self.root, self.resize, self.crop = Path(root), resize, crop

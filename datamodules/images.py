@@ -11,6 +11,7 @@ from torch import Tensor
 
 from datamodules.augment import Augmentation
 from datamodules.base import Draw, Examples, InMemoryDataModule
+from datamodules.growth import Growth
 from datamodules.variant import Variant
 
 
@@ -74,8 +75,9 @@ class ClassImages(InMemoryDataModule):
         epochs: float | None = None,
         epoch_end: Literal["wrap", "keep"] = "wrap",
         variant: Variant | None = None,
+        growth: Growth | None = None,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end, variant)
+        super().__init__(batch_size, epochs, epoch_end, variant, growth)
         self.root, self.download = root, download
         self.augmentation = augmentation or Augmentation()
         self.val_examples = self.held_out if val_examples is None else val_examples

@@ -10,6 +10,7 @@ from datamodules import fashion_mnist
 from datamodules.augment import JointAugmentation
 from datamodules.base import Draw, Examples, InMemoryDataModule
 from datamodules.embedded import read
+from datamodules.growth import Growth
 from datamodules.images import standardize
 from datamodules.variant import Variant
 
@@ -105,8 +106,9 @@ class ComposedScenes(InMemoryDataModule):
         epochs: float | None = None,
         epoch_end: Literal["wrap", "keep"] = "wrap",
         variant: Variant | None = None,
+        growth: Growth | None = None,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end, variant)
+        super().__init__(batch_size, epochs, epoch_end, variant, growth)
         if min(train, val, test) < 1:
             raise ValueError(
                 f"data.train, val and test are {train}, {val} and {test}: give at least 1 scene each"

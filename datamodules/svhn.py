@@ -9,6 +9,7 @@ from torchvision import datasets
 
 from datamodules.augment import Augmentation
 from datamodules.base import Examples
+from datamodules.growth import Growth
 from datamodules.images import ClassImages, check_labels, join
 from datamodules.variant import Variant
 
@@ -56,8 +57,9 @@ class SVHN(ClassImages):
         epochs: float | None = None,
         epoch_end: Literal["wrap", "keep"] = "wrap",
         variant: Variant | None = None,
+        growth: Growth | None = None,
     ) -> None:
-        super().__init__(root, download, augmentation, val_examples, batch_size, epochs, epoch_end, variant)
+        super().__init__(root, download, augmentation, val_examples, batch_size, epochs, epoch_end, variant, growth)
         self.parts = (
             ("extra", "train") if extra else ("train",)
         )  # validation is cut from the end: from `train`

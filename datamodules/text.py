@@ -17,6 +17,7 @@ from torchtext.vocab import Vocab
 
 from datamodules.base import Examples, InMemoryDataModule
 from datamodules.embedded import read
+from datamodules.growth import Growth
 from datamodules.variant import Variant
 
 IGNORED = -100  # the target where a window has no element
@@ -131,8 +132,9 @@ class StateOfTheUnion(InMemoryDataModule):
         epochs: float | None = None,
         epoch_end: Literal["wrap", "keep"] = "wrap",
         variant: Variant | None = None,
+        growth: Growth | None = None,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end, variant)
+        super().__init__(batch_size, epochs, epoch_end, variant, growth)
         check_window(bptt, min_freq)
         self.root, self.bptt, self.min_freq = root, bptt, min_freq
 

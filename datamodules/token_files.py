@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from datamodules.base import Examples, InMemoryDataModule
+from datamodules.growth import Growth
 from datamodules.text import check_window, read_text, split_windows
 from datamodules.variant import Variant
 
@@ -44,8 +45,9 @@ class TokenFiles(InMemoryDataModule):
         epochs: float | None = None,
         epoch_end: Literal["wrap", "keep"] = "wrap",
         variant: Variant | None = None,
+        growth: Growth | None = None,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end, variant)
+        super().__init__(batch_size, epochs, epoch_end, variant, growth)
         check_window(bptt, min_freq)
         self.root, self.bptt, self.min_freq = Path(root), bptt, min_freq
 

@@ -19,15 +19,22 @@ from tasks.optim.groups import parameter_groups
 from tasks.optim.rate import Rate
 from tasks.optim.scaling import AverageRule, Duration, LRRule, scaled_average
 from tasks.optim.schedules import Constant, Schedule
+from tasks.sharding import ShardedGradient, shard
 
+Span = tuple[int, int]  # positions (start, stop) of a batch
 EVALUATION_BATCH = 256  # examples of one forward pass in evaluation, which no result depends on
 
 
-def share(n: int, rank: int, ranks: int, unit: int = 1) -> tuple[int, int]:
+def share(n: int, rank: int, ranks: int, unit: int = 1) -> Span:
     """The positions (start, stop) of n that belong to `rank`, cut at multiples of `unit`."""
     blocks = -(-n // unit)
     start, stop = (blocks * r // ranks * unit for r in (rank, rank + 1))
     return min(start, n), min(stop, n)
+
+
+def cut(start: int, stop: int, size: int) -> list[Span]:
+    """The span start to stop in pieces of at most `size`."""
+    return [(at, min(at + size, stop)) for at in range(start, stop, size)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -50,6 +57,9 @@ class ExactBatchTask(LightningModule):
         schedule: what follows, over the horizon.
         horizon: the length of the schedule, written as the warm-up's (null: the run's own).
         momentum_scaling: of momentum or beta1: none; noise (held noise scale); half-life (held in examples).
+        beta2_scaling: of Adam's and LAMB's second average: none (held per step), or half-life (held in examples).
+        baseline_steps: what the tuned run at the base batch needed; a warm-up in epochs that takes more than 30 %
+            of it there is refused (null: not known, or a replication with the warm-up of its paper).
         decay_norm_bias: whether weight decay holds for norm layers and biases too.
         micro_batch_size: examples of one forward and backward pass on one rank; null finds the largest that
             fits, by halving when memory runs out.
@@ -73,6 +83,8 @@ class ExactBatchTask(LightningModule):
         schedule: Schedule | None = None,
         horizon: str | None = None,
         momentum_scaling: AverageRule = "none",
+        beta2_scaling: Literal["none", "half-life"] = "none",
+        baseline_steps: int | None = None,
         decay_norm_bias: bool = True,
         micro_batch_size: int | None = None,
         ghost_batch_size: int | Literal["global"] | None = None,
@@ -87,15 +99,18 @@ class ExactBatchTask(LightningModule):
         for duration in (warmup, horizon):
             if duration is not None:
                 Duration.parse(duration)
-        if momentum_scaling != "none" and not base_batch_size:
-            raise ValueError("model.momentum_scaling needs model.base_batch_size, the batch of the base momentum")
+        for name, value in (("momentum", momentum_scaling != "none"), ("beta2", beta2_scaling != "none")):
+            if value and not base_batch_size:
+                raise ValueError(f"model.{name}_scaling needs model.base_batch_size, the batch of the base {name}")
         self.make_network, self.make_optimizer = network, optimizer
         self.lr_scaling, self.base_batch_size, self.momentum_scaling = lr_scaling, base_batch_size, momentum_scaling
+        self.beta2_scaling, self.baseline_steps = beta2_scaling, baseline_steps
         self.warmup, self.warmup_from, self.horizon = warmup, warmup_from, horizon
         self.schedule, self.decay_norm_bias = schedule or Constant(), decay_norm_bias
         self.micro_batch_size, self.ghost_batch_size = micro_batch_size, ghost_batch_size
         self.clip_norm, self.label_smoothing = clip_norm, label_smoothing
         self.network: nn.Module | None = None
+        self.sharded: ShardedGradient | None = None
         self.evaluation: dict[str, float] = {}  # the last evaluation, by contract 4's names, exact
         self.examples, self.micro = 0, micro_batch_size
         self._loss_sum, self._loss_steps = 0.0, 0
@@ -135,6 +150,9 @@ class ExactBatchTask(LightningModule):
             network = with_ghost_batches(network, self.ghost_batch_size)
         number_dropouts(network)
         self.network = network
+        if self.device_mesh is not None:  # Lightning's ModelParallelStrategy
+            shard(network, self.device_mesh["data_parallel"])
+            self.sharded = ShardedGradient(self)
         self.split_metrics = nn.ModuleDict({s: self.make_metric() or nn.Identity() for s in [*data.evaluated, "test"]})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -143,12 +161,13 @@ class ExactBatchTask(LightningModule):
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
             group["lr"] = group["initial_lr"] = group["lr"] * self.rate.factor
-            if self.momentum_scaling != "none":
-                self._scale_momentum(group)
+            self._scale_averages(group)
         return optimizer
 
     def _make_rate(self) -> Rate:
         data = self.trainer.datamodule
+        if data.growth and not isinstance(self.schedule, Constant):
+            raise ValueError("data.growth takes the place of model.schedule: leave one of them out")
         examples = len(data.splits["train"])
         if self.horizon is not None:
             total = Duration.parse(self.horizon).steps(data.batch_size, examples)
@@ -156,18 +175,24 @@ class ExactBatchTask(LightningModule):
             ends = [data.steps] if data.epochs is not None else []
             total = min([*ends, *([self.trainer.max_steps] if self.trainer.max_steps > 0 else [])], default=None)
         parts = (self.lr_scaling, data.batch_size, self.base_batch_size, examples, self.schedule, total)
-        return Rate(*parts, self.warmup, self.warmup_from)
+        return Rate(*parts, self.warmup, self.warmup_from, self.baseline_steps)
 
-    def _scale_momentum(self, group: dict[str, Any]) -> None:
-        sizes = (self.momentum_scaling, self.trainer.datamodule.batch_size, self.base_batch_size)
+    def _scale_averages(self, group: dict[str, Any]) -> None:
+        sizes = (self.trainer.datamodule.batch_size, self.base_batch_size)
         if "betas" in group:
-            group["betas"] = (scaled_average(group["betas"][0], *sizes), *group["betas"][1:])
-        else:
-            group["momentum"] = scaled_average(group["momentum"], *sizes)
+            rules = (self.momentum_scaling, self.beta2_scaling)
+            betas = zip(group["betas"], rules, strict=True)
+            group["betas"] = tuple(b if rule == "none" else scaled_average(b, rule, *sizes) for b, rule in betas)
+        elif self.beta2_scaling != "none":
+            raise ValueError("model.beta2_scaling is for Adam, AdamW, LAMB and their kin: leave it out")
+        elif self.momentum_scaling != "none":
+            group["momentum"] = scaled_average(group["momentum"], self.momentum_scaling, *sizes)
 
     # a step --------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
+        if self.sharded:
+            return
         self._trained = [p for p in self.network.parameters() if p.requires_grad]
         first = self._trained[0]
         count = sum(p.numel() for p in self._trained)
@@ -182,20 +207,32 @@ class ExactBatchTask(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Make one optimizer step of the global batch `batch`."""
         optimizer = self.optimizers(use_pl_optimizer=False)
-        self._set_gradient(batch)
+        if self.sharded:
+            self.sharded.compute(batch)
+        else:
+            self._set_gradient(batch)
         if self.clip_norm is not None:
-            norm = self._flat[:-3].norm()
-            self._flat[:-3] *= (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+            self._clip(self.clip_norm)
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
-        factor = self.rate.at(self.trainer.global_step)
+        step = self.trainer.global_step
+        factor = self.rate.at(step) * self.trainer.datamodule.lr_factor(step)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         optimizer.step()
         progress.increment_completed()
         self.examples += len(batch)
-        self._loss_sum = self._loss_sum + self._flat[-3].double()
+        self._loss_sum = self._loss_sum + self._step_loss().double()
         self._loss_steps += 1
+
+    def _clip(self, largest: float) -> None:
+        if self.sharded:
+            self.sharded.clip(largest)
+        else:
+            self._flat[:-3] *= (largest / (self._flat[:-3].norm() + 1e-6)).clamp(max=1.0)
+
+    def _step_loss(self) -> Tensor:
+        return self.sharded.loss if self.sharded else self._flat[-3]
 
     def _set_gradient(self, batch: Any) -> None:
         """Leave the gradient of the global batch's mean loss in `_flat`, the loss behind it."""
@@ -232,7 +269,7 @@ class ExactBatchTask(LightningModule):
     def _add_gradients(self, batch: Any) -> None:
         total = batch.elements()
         with self.trainer.strategy.block_backward_sync() if dist.is_initialized() else nullcontext():
-            for part in batch.parts(list(self._micro_batches(len(batch))), self.device):
+            for part in batch.parts(self._micro_batches(len(batch)), self.device):
                 with keyed(part.draw):
                     outputs = self.network(self._cast(part.inputs))
                 loss = self.loss_sum(outputs, part.targets, self.label_smoothing) / total
@@ -241,20 +278,18 @@ class ExactBatchTask(LightningModule):
                 if not batch.exact:
                     self._flat[-2] += self._count(part.targets) / total
 
-    def _micro_batches(self, n: int) -> Iterator[tuple[int, int]]:
-        """This rank's share of n examples, cut into micro-batches at the borders of ghost batches."""
-        if self.ghost_batch_size == "global" and ghost_layers(self.network):
-            yield share(n, self.global_rank, self.trainer.world_size)
-            return
-        unit = self.ghost_batch_size or 1
-        first, last = share(n, self.global_rank, self.trainer.world_size, unit)
-        size = max(self.micro // unit, 1) * unit
-        for start in range(first, last, size):
-            yield start, min(start + size, last)
+    def _micro_batches(self, n: int, rank: int | None = None) -> list[Span]:
+        """A rank's share of n examples (its own by default), cut into micro-batches at the borders of ghost batches."""
+        rank = self.global_rank if rank is None else rank
+        ghost = self.ghost_batch_size if ghost_layers(self.network) else None
+        if ghost == "global":
+            return [share(n, rank, self.trainer.world_size)]
+        unit = ghost or 1
+        return cut(*share(n, rank, self.trainer.world_size, unit), max(self.micro // unit, 1) * unit)
 
     def loss_now(self) -> float:
         """The mean training loss of the last step (waits for the device)."""
-        return float(self._flat[-3])
+        return float(self._step_loss())
 
     def _count(self, targets: Tensor) -> Tensor:
         """How many of these targets are not ignored."""
@@ -300,9 +335,8 @@ class ExactBatchTask(LightningModule):
         batch = self.trainer.datamodule.whole("trainset")
         unit = len(batch) if self.ghost_batch_size == "global" else self.ghost_batch_size
         size = max(EVALUATION_BATCH // unit, 1) * unit
-        spans = [(start, min(start + size, len(batch))) for start in range(0, len(batch), size)]
         with collect(self.network):
-            for part in batch.parts(spans, self.device):
+            for part in batch.parts(cut(0, len(batch), size), self.device):
                 self.network(self._cast(part.inputs))
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -314,8 +348,10 @@ class ExactBatchTask(LightningModule):
     def _measure(self, batch: Any, split: str) -> None:
         metric = self.split_metrics[split]
         total = torch.zeros(2, dtype=torch.float64, device=self.device)  # losses, and elements where they are counted
-        for part in self._evaluation_parts(batch):
+        for part, counts in self._evaluation_parts(batch):
             outputs = self.network(self._cast(part.inputs))
+            if not counts:
+                continue
             total[0] += self.loss_sum(outputs, part.targets).double()
             if not batch.exact:
                 total[1] += self._count(part.targets)
@@ -323,11 +359,20 @@ class ExactBatchTask(LightningModule):
                 metric.update(outputs, part.targets)
         self._totals[split] = (total, batch.elements() if batch.exact else None)
 
-    def _evaluation_parts(self, batch: Any) -> Iterator[Any]:
-        first, last = share(len(batch), self.global_rank, self.trainer.world_size)
+    def _evaluation_parts(self, batch: Any) -> Iterator[tuple[Any, bool]]:
+        """This rank's parts of an evaluated split, and whether each counts."""
         size = EVALUATION_BATCH if self.micro_batch_size is None else min(EVALUATION_BATCH, self.micro_batch_size)
-        spans = [(start, min(start + size, last)) for start in range(first, last, size)]
-        yield from batch.parts(spans, self.device)
+        ranks = range(self.trainer.world_size)
+        spans = [cut(*share(len(batch), rank, len(ranks)), size) for rank in ranks]
+        yield from self.parts(batch, spans)
+
+    def parts(self, batch: Any, spans: list[list[Span]]) -> Iterator[tuple[Any, bool]]:
+        """Of every rank's spans this rank's parts; with sharded parameters as many as any rank has, the added ones
+        of no account, since each pass through the network is a collective."""
+        own = spans[self.global_rank]
+        missing = max(map(len, spans)) - len(own) if self.sharded else 0
+        real = [True] * len(own) + [False] * missing
+        yield from zip(batch.parts(own + [(0, 1)] * missing, self.device), real, strict=True)
 
     def _scores(self) -> dict[str, float]:
         scores = {}
@@ -366,8 +411,8 @@ class ExactBatchTask(LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """This rank's share: example ids `index` int64 [n] and the most likely class of each element."""
         first, last = share(len(batch), self.global_rank, self.trainer.world_size)
-        outputs = (self.network(self._cast(part.inputs)) for part in self._evaluation_parts(batch))
-        best = [o.argmax(self.class_dimension).cpu() for o in outputs]
+        outputs = [(self.network(self._cast(part.inputs)), counts) for part, counts in self._evaluation_parts(batch)]
+        best = [o.argmax(self.class_dimension).cpu() for o, counts in outputs if counts]
         return {"index": batch.indices[first:last], "prediction": torch.cat(best)}
 
     # what others read and what a checkpoint keeps ------------------------------------------------------
@@ -393,6 +438,8 @@ class ExactBatchTask(LightningModule):
                 "warmup_steps": self.rate.warmup_steps,
                 "horizon_steps": self.rate.total_steps,
                 "momentum_scaling": self.momentum_scaling,
+                "beta2_scaling": self.beta2_scaling,
+                "baseline_steps": self.baseline_steps,
             },
             "batch": {
                 "global": self.trainer.datamodule.batch_size,

@@ -2,7 +2,6 @@
 
 import gzip
 import pickle
-import struct
 from urllib.error import URLError
 
 import pytest
@@ -15,21 +14,13 @@ from datamodules.fashion_mnist import MNIST, FashionMNIST
 from datamodules.svhn import SVHN
 from datamodules.text import StateOfTheUnion
 from datamodules.token_files import PennTreebank, WikiText2, WikiText103
-
-
-def idx_bytes(array):
-    header = bytes([0, 0, 8, array.dim()]) + struct.pack(f">{array.dim()}i", *array.shape)
-    return header + array.numpy().tobytes()
+from tests import files
+from tests.files import idx_bytes, random_images
 
 
 @pytest.fixture
 def idx_folder(tmp_path):
-    generator = torch.Generator().manual_seed(0)
-    for split, n in (("train", 2_050), ("t10k", 30)):
-        images = torch.randint(0, 256, (n, 28, 28), generator=generator, dtype=torch.uint8)
-        labels = torch.randint(0, 10, (n,), generator=generator, dtype=torch.uint8)
-        (tmp_path / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images), 1))
-        (tmp_path / f"{split}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    files.mnist(tmp_path)
     return tmp_path
 
 
@@ -125,39 +116,9 @@ def test_window_options_are_checked(options):
         StateOfTheUnion(**options)
 
 
-def random_images(n, *shape):
-    return torch.randint(0, 256, (n, *shape), generator=torch.Generator().manual_seed(n), dtype=torch.uint8)
-
-
-def python2_pickle(data, key, labels):
-    """{"data": uint8 [n, 3072], key: labels} byte for byte as Python 2 pickled CIFAR's files."""
-
-    def text(b):
-        return b"U" + bytes([len(b)]) + b if len(b) < 256 else b"T" + struct.pack("<i", len(b)) + b
-
-    def integer(i):
-        return b"J" + struct.pack("<i", i)
-
-    n, width = data.shape
-    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
-    array += b"(K\x01" + integer(n) + integer(width) + b"\x86"
-    array += b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|")
-    array += b"NNN" + integer(-1) * 2 + b"K\x00tb\x89" + text(data.numpy().tobytes()) + b"tb"
-    numbers = b"](" + b"".join(integer(i) for i in labels) + b"e"
-    return b"\x80\x02}(" + text(b"data") + array + text(key.encode()) + numbers + b"u."
-
-
 @pytest.fixture
 def cifar(tmp_path):
-    """Both archives unpacked, 10 pictures a file."""
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    (tmp_path / "cifar-100-python").mkdir()
-    for i, name in enumerate([f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]):
-        content = python2_pickle(random_images(10 + i, 3072)[:10], "labels", range(10))
-        (tmp_path / "cifar-10-batches-py" / name).write_bytes(content)
-    for n, name in ((40, "train"), (20, "test")):
-        content = python2_pickle(random_images(n, 3072), "fine_labels", range(60, 60 + n))
-        (tmp_path / "cifar-100-python" / name).write_bytes(content)
+    files.cifar(tmp_path)
     return tmp_path
 
 
@@ -206,10 +167,7 @@ def test_bad_cifar_files_are_named(cifar):
 
 @pytest.fixture
 def svhn(tmp_path):
-    for n, name in ((30, "train"), (50, "extra"), (20, "test")):
-        labels = (torch.arange(n) % 10 + 1).to(torch.uint8)[:, None].numpy()
-        images = random_images(n, 3, 32, 32).permute(2, 3, 1, 0).numpy()
-        savemat(tmp_path / f"{name}_32x32.mat", {"X": images, "y": labels}, do_compression=True)
+    files.svhn(tmp_path)
     return tmp_path
 
 
@@ -271,10 +229,7 @@ def test_validation_must_leave_training_examples(idx_folder):
 
 @pytest.fixture
 def wikitext(tmp_path):
-    """The files' real look: blank lines, headings, <unk> as a word, a space at each end of a line."""
-    (tmp_path / "wiki.train.tokens").write_text(" \n = A title = \n \n The cat <unk> the mat . \n the cat sat \n")
-    (tmp_path / "wiki.valid.tokens").write_text(" \n the dog sat \n")
-    (tmp_path / "wiki.test.tokens").write_text(" the mat \u2028 . \n")
+    files.wikitext(tmp_path)
     return tmp_path
 
 
@@ -314,8 +269,7 @@ def test_token_files(wikitext, data_set):
 
 
 def test_penn_treebank_files_and_bad_ones(tmp_path):
-    for split in ("train", "valid", "test"):
-        (tmp_path / f"ptb.{split}.txt").write_text(" no it was n't black <unk> \n mr. n said \n")
+    files.penn_treebank(tmp_path)
     assert int(PennTreebank(root=str(tmp_path)).load()["train"].elements.sum()) == 10
     (tmp_path / "ptb.valid.txt").write_text("\n \n")
     with pytest.raises(ValueError, match=r"ptb\.valid\.txt is empty"):

@@ -23,41 +23,22 @@ from datamodules.stream import Files, Streamed, make_pool
 from datamodules.variant import Variant
 from tasks.image_classification import ImageClassification
 from tasks.segmentation import Segmentation
+from tests import files
 from tests.ranks import on_ranks
 from tests.tiny import Tiny, difference, fit, weights
 
 CPU = torch.device("cpu")
-COLOURS = {"n01": (200, 30, 30), "n02": (30, 200, 30), "n03": (30, 30, 200)}
 
 
 @pytest.fixture
 def imagenet(tmp_path):
-    """Three classes of plain colours; sizes and kinds of file differ, as in the real folders."""
-    for split, n in (("train", 8), ("val", 2)):
-        for name, colour in COLOURS.items():
-            folder = tmp_path / split / name
-            folder.mkdir(parents=True)
-            for i in range(n):
-                picture = Image.new("RGB", (40 + 5 * i, 60 - 4 * i), colour)
-                kind = "PNG" if i == 1 else "JPEG"  # ImageNet has a PNG and CMYK pictures under the name of JPEG
-                picture.convert("CMYK" if i == 0 and split == "train" else "RGB").save(folder / f"{i}.JPEG", kind)
+    files.imagenet(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def cityscapes(tmp_path):
-    draw = np.random.default_rng(0)
-    for split, cities in (("train", ("aachen", "bochum", "ulm", "zurich")), ("val", ("frankfurt",))):
-        for city in cities:
-            for part in ("leftImg8bit", "gtFine"):
-                (tmp_path / part / split / city).mkdir(parents=True)
-            for i in range(3):
-                name = f"{city}_00000{i}_000019"
-                picture = draw.integers(0, 256, (16, 32, 3), dtype=np.uint8)
-                Image.fromarray(picture).save(tmp_path / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png")
-                ids = draw.choice([*range(34), 255], (16, 32)).astype(np.uint8)
-                ids[: 3 * i] = 0  # pictures differ in how much of them is ignored
-                Image.fromarray(ids).save(tmp_path / "gtFine" / split / city / f"{name}_gtFine_labelIds.png")
+    files.cityscapes(tmp_path)
     return tmp_path
 
 

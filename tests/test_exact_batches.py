@@ -108,7 +108,7 @@ def test_wrapped_batches_are_distinct_and_every_epoch_is_whole(n, data):
 def test_kept_batches_end_with_the_ragged_rest(n, batch_size):
     batch_size = min(batch_size, n)
     order = Order(n, batch_size, seed=3, wrap=False)
-    per_epoch = order.steps_per_epoch
+    per_epoch = order.steps(1)
     epoch = torch.cat([order.batch(k) for k in range(per_epoch, 2 * per_epoch)])
     assert sorted(epoch.tolist()) == list(range(n))
 

@@ -1,6 +1,7 @@
 """Scaling rules, warm-up and schedules against closed forms and the papers' own numbers."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,18 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from datamodules.growth import first_example, growth_stages, stage_at, step_of
+from tasks.image_classification import ImageClassification
+from tasks.networks.cnn import SmallCNN
 from tasks.optim.groups import parameter_groups
+from tasks.optim.lamb import LAMB
 from tasks.optim.rate import Rate
 from tasks.optim.scaling import (
     Duration,
-    first_example,
-    growth_stages,
     lr_factor,
     scaled_average,
-    stage_at,
     warmup_steps,
 )
 from tasks.optim.schedules import Constant, Cosine, LinearTo, Polynomial, Schedule, Step, warmed_up
+from tests.tiny import Tiny, fit
 
 
 @pytest.mark.parametrize(
@@ -162,6 +165,7 @@ def test_growth_covers_the_stream_without_gap(begins, batch_size, largest):
     for step in range(80):
         stage = stage_at(stages, step)
         assert first_example(stages, step) == place
+        assert step_of(stages, place) == step_of(stages, place + stage.batch_size - 1) == step
         wanted = max(i for i, (begin, _) in enumerate(drops) if begin <= place)
         assert stage.batch_size == stages[wanted].batch_size
         place += stage.batch_size
@@ -195,3 +199,42 @@ def test_a_schedule_in_epochs_needs_no_horizon():
     assert rate.factor == 2
     assert [rate.at(step) for step in range(12)] == pytest.approx([0.6, 0.7, 0.8, 0.9, 1, 1, 1, 1, 1, 1, 0.1, 0.1])
     assert Rate("none", 10, None, 100, Constant(), total_steps=None).at(10**6) == 1
+
+
+def test_a_warm_up_that_fills_the_baseline_s_run_is_refused():
+    """5 epochs of 10,000 are 3,125 steps at batch 16 and 5 at the full batch (protocol rule 8)."""
+
+    def rate(warmup, baseline_steps, batch_size=10_000):
+        return Rate("linear", batch_size, 16, 10_000, Constant(), None, warmup, baseline_steps=baseline_steps)
+
+    with pytest.raises(ValueError, match="takes 3125 of the baseline's 500 steps at batch 16: give at most 30%"):
+        rate("5 epochs", 500)
+    assert rate("5 epochs", 10_417).warmup_steps == 5  # 30.0 % of it
+    with pytest.raises(ValueError, match="at most 30%"):
+        rate("5 epochs", 10_416)
+    assert rate("3125 steps", 500).warmup_steps == 3125  # a length of its own at each batch
+    assert rate("5 epochs", None).warmup_steps == 5  # a named replication
+    with pytest.raises(ValueError, match=r"needs model\.base_batch_size"):
+        Rate("none", 20, None, 100, Constant(), None, "1 epoch", baseline_steps=500)
+
+
+def test_beta2_keeps_its_half_life_in_examples():
+    def betas(optimizer, **options):
+        network = partial(SmallCNN, channels=(4,))
+        task = ImageClassification(network=network, optimizer=optimizer, base_batch_size=4, **options)
+        fit(task, Tiny(batch_size=12), steps=1)
+        return task.facts()["optimizer"].get("betas"), task.facts()["lr"]["beta2_scaling"]
+
+    adam = partial(torch.optim.AdamW, lr=1e-3, betas=(0.9, 0.99))
+    assert betas(adam) == ((0.9, 0.99), "none")
+    scaled, rule = betas(adam, beta2_scaling="half-life")
+    assert scaled[0] == 0.9
+    # beta^(n / B) halves after as many examples n at 12 as at 4
+    assert 12 / math.log(scaled[1]) == pytest.approx(4 / math.log(0.99))
+    assert rule == "half-life"
+    both, _ = betas(partial(LAMB, betas=(0.9, 0.99)), beta2_scaling="half-life", momentum_scaling="half-life")
+    assert both == pytest.approx((0.9**3, 0.99**3))
+    with pytest.raises(ValueError, match="beta2_scaling is for Adam"):
+        betas(partial(torch.optim.SGD, lr=0.1), beta2_scaling="half-life")
+    with pytest.raises(ValueError, match=r"model\.beta2_scaling needs model\.base_batch_size"):
+        ImageClassification(network=SmallCNN, optimizer=adam, beta2_scaling="half-life")

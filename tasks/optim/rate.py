@@ -8,12 +8,15 @@ from typing import Literal
 from tasks.optim.scaling import Duration, LRRule, lr_factor, warmup_steps
 from tasks.optim.schedules import Schedule, warmed_up
 
+LONGEST_WARMUP = 0.3  # of the baseline's steps
+
 
 @dataclass(frozen=True)
 class Rate:
     """rate(step) = base rate x `factor` x `at(step)`; durations are counted for this batch size.
 
-    Raises ValueError where a rule needs the base batch, or a schedule a horizon, that is not there.
+    Raises ValueError where a rule needs the base batch, or a schedule a horizon, that is not there, and for a
+    warm-up in epochs that is too long for the baseline.
     """
 
     scaling: LRRule
@@ -24,6 +27,7 @@ class Rate:
     total_steps: int | None  # the schedule's horizon; None: the run has no set end
     warmup: str | None = None
     warmup_from: Literal["zero", "base"] = "zero"
+    baseline_steps: int | None = None  # of the tuned run at the base batch (protocol rule 8)
 
     def __post_init__(self) -> None:
         if self.scaling != "none" and not self.base_batch_size:
@@ -32,6 +36,20 @@ class Rate:
             raise ValueError(
                 f"model.schedule={self.schedule!r} needs the run's length: "
                 "give model.horizon, data.epochs or trainer.max_steps"
+            )
+
+        if self.baseline_steps is not None and self.warmup is not None:
+            self._check_warmup(Duration.parse(self.warmup))
+
+    def _check_warmup(self, warmup: Duration) -> None:
+        """Refuse epochs that look short at a huge batch and fill the baseline's run (protocol rule 8)."""
+        if self.base_batch_size is None:
+            raise ValueError("model.baseline_steps needs model.base_batch_size, the batch that it was measured at")
+        steps = warmup.steps(self.base_batch_size, self.train_examples)
+        if warmup.unit == "epochs" and steps > LONGEST_WARMUP * self.baseline_steps:
+            raise ValueError(
+                f"model.warmup={self.warmup} takes {steps} of the baseline's {self.baseline_steps} steps at batch "
+                f"{self.base_batch_size}: give at most {LONGEST_WARMUP:.0%}, or a number of steps"
             )
 
     @property

@@ -1,9 +1,9 @@
-"""What changes with the batch size: learning rate, warm-up, momentum and the batch's own growth; all pure."""
+"""What changes with the batch size: learning rate, warm-up and averages; all pure."""
 
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 LRRule = Literal["none", "linear", "sqrt", "legw"]
 AverageRule = Literal["none", "noise", "half-life"]
@@ -59,41 +59,3 @@ def scaled_average(beta: float, rule: AverageRule, batch_size: int, base_batch_s
     """
     k = batch_size / base_batch_size
     return {"none": beta, "noise": max(0.0, 1 - (1 - beta) / k), "half-life": beta**k}[rule]
-
-
-class Stage(NamedTuple):
-    """A run of steps of one batch size."""
-
-    first_step: int
-    first_example: int
-    batch_size: int
-    lr_factor: float
-
-
-def growth_stages(drops: list[tuple[int, float]], batch_size: int, largest_batch_size: int) -> list[Stage]:
-    """Raise the batch where a schedule would lower the rate (Smith et al. 2018, arXiv 1711.00489).
-
-    `drops` holds (example from which it counts, factor of the rate), the first at example 0. Each stage's
-    batch is batch_size / factor as far as largest_batch_size allows, and the rest of the drop is left to the
-    rate; a stage begins with the first whole step at or after its example.
-    """
-    stages: list[Stage] = []
-    step = example = 0
-    for begin, factor in drops:
-        if stages:
-            steps = max(0, math.ceil((begin - example) / stages[-1].batch_size))
-            step, example = step + steps, example + steps * stages[-1].batch_size
-        size = min(round(batch_size / factor), max(batch_size, largest_batch_size))
-        stages.append(Stage(step, example, size, factor * size / batch_size))
-    return stages
-
-
-def stage_at(stages: list[Stage], step: int) -> Stage:
-    """The stage that a step belongs to; of stages that begin at the same step, the last."""
-    return [stage for stage in stages if stage.first_step <= step][-1]
-
-
-def first_example(stages: list[Stage], step: int) -> int:
-    """The place of a step's first example in the endless stream of epochs."""
-    stage = stage_at(stages, step)
-    return stage.first_example + (step - stage.first_step) * stage.batch_size

@@ -8,8 +8,8 @@ from functools import cache
 from tasks.report.intervals import Interval, median_interval
 from tasks.report.read import Run
 from tasks.report.record import Hit, look_up
+from tasks.report.settings import WORDS, arm, fixed_settings, setting, told_untuned
 
-WORDS = {"lr.base_batch_size": "m0 =", "lr.base": "base rate", "lr.warmup": "warm-up", "batch.ghost": "ghost batch"}
 COUNTED = ("reached", "budget", "diverged")  # the ends that are results; failed and running are not
 
 
@@ -112,35 +112,6 @@ class Workload:
         return f"{self.study}: {self.task}, {', '.join(parts)}, {self.network}"
 
 
-def optimizer_settings(record: dict) -> dict:
-    """Give the optimizer's scalar settings without its name and rate."""
-    settings = {k: v for k, v in record["optimizer"].items() if k not in ("name", "lr")}
-    return {k: str(v) if isinstance(v, list | dict) else v for k, v in settings.items()}
-
-
-def setting(record: dict) -> tuple:
-    """Give what a tuned curve may choose at each batch size: rate, warm-up, optimizer, length of a decay."""
-    own = tuple(sorted((k, str(v)) for k, v in optimizer_settings(record).items()))
-    decays = record["lr"].get("schedule", "constant") != "constant"
-    length = look_up(record, "budget.max_steps") if decays else None
-    return (record["lr"]["effective"], str(record["lr"].get("warmup")), own, length)
-
-
-def arm(record: dict) -> tuple:
-    """Give what is the same all along a curve, whether tuned or not."""
-    names = ("optimizer.name", "lr.scaling_rule", "lr.base_batch_size", "lr.schedule", "batch.ghost")
-    names += ("batch.epoch_end", "batch.sampling", "precision")
-    recipe = ", ".join(record["recipe"]) or "baseline" if "recipe" in record else None
-    return (*((name, look_up(record, name)) for name in names), ("recipe", recipe))
-
-
-def fixed_settings(record: dict) -> tuple:
-    """Give what else is the same along a curve that is not tuned."""
-    own = tuple(sorted((f"optimizer.{k}", v) for k, v in optimizer_settings(record).items()))
-    warmup = look_up(record, "lr.warmup") if record["lr"]["scaling_rule"] != "legw" else None
-    return (("lr.base", record["lr"]["base"]), ("lr.warmup", warmup), *own)
-
-
 def is_tuned(observations: list[Observation]) -> bool:
     """Tell a curve tuned at each size from fixed ones: no rule carries the rate, and several were tried."""
     records = [o.run.record for o in observations]
@@ -185,7 +156,9 @@ def tuned_point(batch_size: int, observations: list[Observation]) -> Point:
     chosen = choose(confirm or trials)
     rates = sorted({o.run.record["lr"]["effective"] for o in trials})
     kept = [o for o in confirm or trials if setting(o.run.record) == chosen]
-    return Point(batch_size, kept, trials, untuned=len(rates) > 1 and chosen[0] in (rates[0], rates[-1]))
+    at_edge = len(rates) > 1 and chosen[0] in (rates[0], rates[-1])
+    told = told_untuned([o.run.record for o in kept])
+    return Point(batch_size, kept, trials, untuned=at_edge if told is None else told)
 
 
 def curve_points(observations: list[Observation], tuned: bool) -> list[Point]:

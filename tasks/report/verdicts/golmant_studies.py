@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from tasks.report.curves import Curve, Observation, Workload, choose, group, setting
+from tasks.report.curves import Curve, Observation, Workload, choose, group
 from tasks.report.fit_data import View, half
 from tasks.report.intervals import NOTHING, Interval, difference_interval, median_interval
-from tasks.report.record import look_up
+from tasks.report.settings import horizon, setting
 from tasks.report.verdicts import studies as s
 from tasks.report.verdicts.decide import Evidence, Missing, Part
 
@@ -168,7 +168,7 @@ def claim_11(workloads: list[Workload], view: View) -> Found:
 def best_by_horizon(curve: Curve) -> dict[int, list[Observation]]:
     """Give the runs at the largest size by the length of their schedule, each with its best settings."""
     every = dict.fromkeys([*curve.points[-1].observations, *curve.points[-1].trials])
-    lengths = group(every, lambda o: look_up(o.run.record, "budget.max_steps"))
+    lengths = group(every, lambda o: horizon(o.run.record))
     lengths.pop(None, None)
     best = {length: choose(runs) for length, runs in lengths.items()}
     return {k: [o for o in runs if setting(o.run.record) == best[k]] for k, runs in lengths.items()}

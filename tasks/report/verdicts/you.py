@@ -1,16 +1,16 @@
 """You et al. 2020, claims 1 to 11, each decided as its row of the protocol says."""
 
 import math
-import re
 from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
 
-from tasks.report.curves import Curve, Observation, Workload, choose, setting
+from tasks.report.curves import Curve, Observation, Workload, choose
 from tasks.report.distance import DISTANCE, Growth, growth
 from tasks.report.fit_data import View, half
 from tasks.report.intervals import NOTHING, Interval, difference_interval, proportion
+from tasks.report.settings import constant_rate, setting, warmup_steps
 from tasks.report.verdicts import studies as s
 from tasks.report.verdicts.decide import Evidence, Missing, Part
 from tasks.report.verdicts.golmant import SHARE, deficit_share
@@ -58,16 +58,10 @@ def diffusion(workloads: list[Workload], view: View, wins: str) -> Found:
 @lru_cache(maxsize=4096)
 def growth_of(o: Observation) -> Growth | str:
     """Compare the forms of growth in one run."""
-    curve, lr = o.run.curve, o.run.record["lr"]
-    if DISTANCE not in curve or lr.get("schedule", "constant") != "constant":
+    curve = o.run.curve
+    if DISTANCE not in curve or not constant_rate(o.run.record):
         return "no distances at constant rate"
-    return growth(curve["step"], curve[DISTANCE], warmup_steps(lr.get("warmup")))
-
-
-def warmup_steps(words) -> float:
-    """Read the number of warm-up steps from what the record says of it; 0 where it names none."""
-    found = re.search(r"(\d+)\s*steps?", str(words))
-    return float(found.group(1)) if found else 0.0
+    return growth(curve["step"], curve[DISTANCE], warmup_steps(o.run.record))
 
 
 def claim_4(workloads: list[Workload], view: View) -> Found:
@@ -164,17 +158,12 @@ def known_at_both_ends(curve: Curve) -> bool:
     return all(s.test_accuracy(o) is not None and "trainset/accuracy" in o.run.final for o in runs)
 
 
-def warms(record: dict) -> bool:
-    """Say whether a record names a warm-up."""
-    return str(record["lr"].get("warmup")).lower() not in ("none", "0", "0.0", "")
-
-
 def arms_at_sizes(workload: Workload, view: View) -> dict[int, dict[str, list[Observation]]]:
     """Give, by batch size, the best runs of linear scaling, and of LARS with and without warm-up."""
     found: dict[int, dict[str, list[Observation]]] = {}
     for o in s.every_run(workload):
         name, rule = o.run.record["optimizer"]["name"], o.run.record["lr"]["scaling_rule"]
-        kind = "LARS, warm-up" if warms(o.run.record) else "LARS"
+        kind = "LARS, warm-up" if warmup_steps(o.run.record) > 0 else "LARS"
         if name == "SGD" and rule == "linear":
             kind = "linear"
         elif name != "LARS":

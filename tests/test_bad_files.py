@@ -1,0 +1,58 @@
+"""Files that are not as they should be, by the real command line: one sentence that names the file."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.files import idx_bytes
+from tests.workloads import CONFIGS, DATA, data_name, two_steps
+
+
+def cut_off(name, root):
+    (root / name).write_bytes((root / name).read_bytes()[:200])
+
+
+def wrong_class(root):
+    (root / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(torch.full((10,), 10, dtype=torch.uint8)))
+
+
+def wrong_mask(root):
+    (mask,) = (root / "gtFine/train/aachen").glob("*_000001_*")
+    Image.fromarray(np.full((16, 32), 77, np.uint8)).save(mask)
+
+
+BAD = {  # workload, what is done to its files, what is said
+    "no such tree, CIFAR": ("cifar10_resnet8", lambda r: (r / "cifar-10-batches-py").rename(r / "x"), "data_batch_1"),
+    "no such tree, ImageNet": ("imagenet_resnet50_lamb", lambda r: (r / "val").rename(r / "x"), "no folder"),
+    "a class missing": ("imagenet_resnet50_lamb", lambda r: (r / "val/n02").rename(r / "x"), "has n02"),
+    "no such tree, Cityscapes": ("cityscapes_drn_d_22", lambda r: (r / "gtFine").rename(r / "x"), "no file"),
+    "class of a digit": ("mnist_simple_cnn", wrong_class, "t10k-labels-idx1-ubyte has class 10"),
+    "class of a pixel": ("cityscapes_drn_d_22", wrong_mask, "aachen_000001_000019_gtFine_labelIds.png has class id"),
+    "corrupt JPEG": ("imagenet_resnet50_lamb", partial(cut_off, "train/n03/4.JPEG"), "n03/4.JPEG cannot be read"),
+    "corrupt CIFAR": ("cifar10_resnet8", partial(cut_off, "cifar-10-batches-py/data_batch_3"), "data_batch_3"),
+    "corrupt SVHN": ("svhn_resnet34", partial(cut_off, "extra_32x32.mat"), "extra_32x32.mat"),
+    "empty text": ("wikitext2_lstm", lambda r: (r / "wiki.valid.tokens").write_text(" \n"), "wiki.valid.tokens is"),
+    "no text": ("penn_treebank_lstm", lambda r: (r / "ptb.train.txt").unlink(), "no file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files_end_a_run_in_one_sentence_that_names_them(case, tmp_path, capsys):
+    stem, spoil, said = BAD[case]
+    config = next(p for p in CONFIGS if p.stem == stem)
+    root = tmp_path / data_name(config)
+    root.mkdir()
+    DATA[data_name(config)][0](root)
+    spoil(root)
+    whole = {"imagenet_resnet50_lamb": "14", "cityscapes_drn_d_22": "6"}  # what is left of them after validation
+    flags = ["--data.variant.examples", whole[stem]] if stem in whole else []
+    with pytest.raises(AssertionError):
+        two_steps(config, tmp_path, tmp_path, *flags)
+    printed = capsys.readouterr()
+    (line,) = (printed.out + printed.err).strip().splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    assert str(root) in line
