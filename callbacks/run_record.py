@@ -192,6 +192,9 @@ class RunRecord(Callback):
         self.record["targets"] = plain(detector.verdict.targets)
         self.record["final"] = plain(detector.rows[-1]) if detector.rows else {}
         self.record["cost"]["peak_memory_bytes"] = peak_memory(task.device)
+        for callback in trainer.callbacks:
+            for part, facts in callback.facts().items() if hasattr(callback, "facts") else ():
+                self.record[part] = self.record.get(part, {}) | plain(facts)
         if trainer.is_global_zero:
             directory = self.directory(trainer)
             directory.mkdir(parents=True, exist_ok=True)

@@ -328,6 +328,10 @@ class InMemoryDataModule(LightningDataModule):
         examples = self.splits[split]
         return Batch(examples, torch.arange(len(examples)), self.prepare, None, exact=self.exact(training=False))
 
+    def batch(self, k: int) -> Batch:
+        """Global batch k as it would be evaluated: not augmented."""
+        return Batch(self.splits["train"], self.order.batch(k), self.prepare, None, exact=self.exact(training=False))
+
     def val_dataloader(self) -> list[WholeSplit]:
         return [WholeSplit(self.whole(split)) for split in self.evaluated]
 

@@ -112,6 +112,7 @@ class ExactBatchTask(LightningModule):
         self.network: nn.Module | None = None
         self.sharded: ShardedGradient | None = None
         self.evaluation: dict[str, float] = {}  # the last evaluation, by contract 4's names, exact
+        self.observers: list[Any] = []  # instruments of this step's gradient: begin(gradient), add(weight), end(batch)
         self.examples, self.micro = 0, micro_batch_size
         self._loss_sum, self._loss_steps = 0.0, 0
         self._seconds, self._since = 0.0, None
@@ -192,6 +193,8 @@ class ExactBatchTask(LightningModule):
 
     def on_fit_start(self) -> None:
         if self.sharded:
+            if self.observers:
+                raise ValueError("an instrument of the gradient cannot see sharded parameters: use strategy ddp")
             return
         self._trained = [p for p in self.network.parameters() if p.requires_grad]
         first = self._trained[0]
@@ -211,6 +214,8 @@ class ExactBatchTask(LightningModule):
             self.sharded.compute(batch)
         else:
             self._set_gradient(batch)
+        for observer in self.observers:
+            observer.end(batch)
         if self.clip_norm is not None:
             self._clip(self.clip_norm)
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
@@ -267,9 +272,11 @@ class ExactBatchTask(LightningModule):
         self.micro = -(-self.micro // 2)
 
     def _add_gradients(self, batch: Any) -> None:
-        total = batch.elements()
+        total, spans = batch.elements(), self._micro_batches(len(batch))
+        for observer in self.observers:
+            observer.begin(self._flat[:-3])
         with self.trainer.strategy.block_backward_sync() if dist.is_initialized() else nullcontext():
-            for part in batch.parts(self._micro_batches(len(batch)), self.device):
+            for span, part in zip(spans, batch.parts(spans, self.device), strict=True):
                 with keyed(part.draw):
                     outputs = self.network(self._cast(part.inputs))
                 loss = self.loss_sum(outputs, part.targets, self.label_smoothing) / total
@@ -277,6 +284,8 @@ class ExactBatchTask(LightningModule):
                 self._flat[-3] += loss.detach()
                 if not batch.exact:
                     self._flat[-2] += self._count(part.targets) / total
+                for observer in self.observers:
+                    observer.add((batch.elements(*span) if batch.exact else float(self._count(part.targets))) / total)
 
     def _micro_batches(self, n: int, rank: int | None = None) -> list[Span]:
         """A rank's share of n examples (its own by default), cut into micro-batches at the borders of ghost batches."""
@@ -358,6 +367,16 @@ class ExactBatchTask(LightningModule):
             if isinstance(metric, Metric):
                 metric.update(outputs, part.targets)
         self._totals[split] = (total, batch.elements() if batch.exact else None)
+
+    def loss_parts(self, batch: Any, span: Span | None = None) -> Iterator[Tensor]:
+        """Scalars with their graphs, whose sum over parts and ranks is the mean loss of `batch` in evaluation.
+
+        With a `span` (start, stop): the mean loss of these examples, whole on every rank.
+        """
+        elements = batch.elements(*(span or (0, None)))
+        parts = self._evaluation_parts(batch) if span is None else [(batch.part(*span, self.device), True)]
+        for part, counts in parts:
+            yield self.loss_sum(self.network(self._cast(part.inputs)), part.targets) * float(counts) / elements
 
     def _evaluation_parts(self, batch: Any) -> Iterator[tuple[Any, bool]]:
         """This rank's parts of an evaluated split, and whether each counts."""

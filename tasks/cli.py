@@ -22,6 +22,11 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 # imported so that YAML can name these classes by their short names
+import callbacks.cost
+import callbacks.gradient_noise_scale
+import callbacks.linear_approximation_error
+import callbacks.sharpness
+import callbacks.weight_distance  # noqa: F401
 import datamodules.cifar
 import datamodules.cityscapes
 import datamodules.fashion_mnist

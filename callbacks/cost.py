@@ -1,0 +1,183 @@
+"""What a run cost: time, operations, memory, energy, money."""
+
+import contextlib
+import math
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import yaml
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+POWERCAP = Path("/sys/class/powercap")  # Linux's counters of the processors' packages (RAPL)
+HOUR = 3600.0
+
+
+def read_prices(file: Path) -> tuple[date, str, dict[str, float]]:
+    """The date, currency and price of a device-hour by device name of a price table.
+
+    Raises ValueError where the file is not one.
+    """
+    try:
+        table = yaml.safe_load(file.read_text())
+        return table["date"], table["currency"], {k: float(v) for k, v in table["device_hour"].items()}
+    except (OSError, TypeError, KeyError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"{file} is not a price table with date, currency and device_hour: {{device name: price}} ({error!r})"
+        ) from None
+
+
+def price(device: str, prices: dict[str, float]) -> float | None:
+    """The price of the longest listed name that the device's own name contains."""
+    names = [name for name in prices if name.lower() in device.lower()]
+    return prices[max(names, key=len)] if names else None
+
+
+class PackageEnergy:
+    """Joules that the machine's processor packages used so far, from counters in microjoules that wrap around."""
+
+    def __init__(self, root: Path = POWERCAP) -> None:
+        self.counters = [p for p in sorted(root.glob("intel-rapl:*")) if p.name.count(":") == 1]
+        self.used = 0
+        self.last = self._read()
+
+    def _read(self) -> list[int] | None:
+        try:
+            return [int((p / "energy_uj").read_text()) for p in self.counters] or None
+        except OSError:  # most systems let only root read them
+            return None
+
+    def joules(self) -> float | None:
+        """None where the counters are absent or may not be read. Must be asked at least once a wrap (~ 10 minutes)."""
+        now = self._read()
+        if now is None or self.last is None:
+            return None
+        for path, before, after in zip(self.counters, self.last, now, strict=True):
+            wrap = int((path / "max_energy_range_uj").read_text()) if after < before else 0
+            self.used += after - before + wrap
+        self.last = now
+        return self.used / 1e6
+
+
+class DeviceEnergy:
+    """Joules that one NVIDIA device used since this was made, by NVML's own counter."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.read = None
+        with contextlib.suppress(Exception):  # no pynvml, no driver, a device without the counter: not known
+            import pynvml
+
+            pynvml.nvmlInit()
+            uuid = str(torch.cuda.get_device_properties(device).uuid)
+            handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+            self.first = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+            self.read = lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+
+    def joules(self) -> float | None:
+        """None where it is not known."""
+        return None if self.read is None else (self.read() - self.first) / 1e3
+
+
+class Cost(Callback):
+    """Puts into the record's `cost`: training seconds, examples a second, floating-point operations, energy, money.
+
+    Operations are those of forward and backward, counted in the first step; null for recurrent layers, whose fused
+    kernels torch's counter does not see. Energy is of all ranks' GPUs or of this machine's processor packages, whoever
+    used them, over the whole run; null where no counter can be read. Money is for all devices and the whole run with
+    its evaluations. A resumed run adds up its parts.
+
+    Args:
+        prices: a price table: date, currency, and the price of a device_hour by (a part of) the device's name.
+    """
+
+    def __init__(self, prices: Path | None = None) -> None:
+        self.table = read_prices(Path(prices)) if prices else None
+        self.seconds, self.joules = 0.0, 0.0  # of the parts of the run before this process
+        self.flops: float | None = None  # an example
+
+    def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
+        gpu = task.device.type == "cuda"
+        device = torch.cuda.get_device_name(task.device) if gpu else task.device.type
+        self.price = price(device, self.table[2]) if self.table else None
+        if self.table and self.price is None:
+            raise ValueError(f"the price table has no price for the device {device}: add one under device_hour")
+        self._energy = DeviceEnergy(task.device) if gpu else PackageEnergy()
+        self._counts = gpu or trainer.local_rank == 0  # the ranks of a machine share its packages
+        self._since, self._used, self._task, self._ranks = time.perf_counter(), math.nan, task, trainer.world_size
+        self._countable = not any(isinstance(m, nn.RNNBase) for m in task.network.modules())
+        self._counter: FlopCounterMode | None = None
+
+    # floating-point operations: as the observer of the first step's gradient ---------------------------
+
+    def on_train_batch_start(self, trainer: Trainer, task: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.flops is None and self._countable:
+            task.observers.append(self)
+
+    def on_train_batch_end(self, trainer: Trainer, task: LightningModule, *_: Any) -> None:
+        if self in task.observers:
+            task.observers.remove(self)
+
+    def begin(self, gradient: Tensor) -> None:
+        """Count from here, anew where the step is tried again."""
+        self._stop()
+        self._counter = FlopCounterMode(display=False)
+        self._counter.__enter__()
+
+    def add(self, weight: float) -> None:
+        """A micro-batch is done: nothing to do."""
+
+    def end(self, batch: Any) -> None:
+        """The whole batch is done: share its operations among its examples."""
+        self._stop()
+        total = torch.tensor(float(self._counter.get_total_flops()), dtype=torch.float64, device=self._task.device)
+        if dist.is_initialized():
+            dist.all_reduce(total)
+        self.flops, self._counter = float(total) / len(batch), None
+
+    def _stop(self) -> None:
+        if self._counter is not None:
+            self._counter.__exit__(None, None, None)
+
+    # energy: at every evaluation, more often than the counters wrap around -----------------------------
+
+    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            used = self._energy.joules() if self._counts else 0.0
+            total = torch.tensor(math.nan if used is None else used, dtype=torch.float64, device=task.device)
+            if dist.is_initialized():
+                dist.all_reduce(total)
+            self._used = float(total)
+
+    # what the record and a checkpoint keep -------------------------------------------------------------
+
+    def _so_far(self) -> tuple[float, float]:
+        return self.seconds + time.perf_counter() - self._since, self.joules + self._used
+
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """What the run's record says, under `cost`."""
+        (wall, joules), task = self._so_far(), self._task
+        cost = {
+            "training_seconds": task.seconds,
+            "wall_seconds": wall,
+            "examples_per_second": task.examples / task.seconds if task.seconds else None,
+            "flops_per_example": self.flops,
+            "flops": None if self.flops is None else self.flops * task.examples,
+            "energy_joules": joules if math.isfinite(joules) else None,
+        }
+        if self.table:
+            day, currency, _ = self.table
+            money = wall / HOUR * self.price * self._ranks
+            cost |= {"money": money, "currency": currency, "device_hour": self.price, "prices_of": str(day)}
+        return {"cost": cost}
+
+    def state_dict(self) -> dict[str, Any]:
+        seconds, joules = self._so_far()
+        return {"seconds": seconds, "joules": joules, "flops": self.flops}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds, self.joules, self.flops = state["seconds"], state["joules"], state["flops"]

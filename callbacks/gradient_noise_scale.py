@@ -1,0 +1,138 @@
+"""How noisy is the gradient: the batch at which noise and gradient are equally large (McCandlish et al. 2018)."""
+
+import math
+from collections import deque
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+def two_batch_estimate(parts: float, whole: float, count: int, batch: int, population: int) -> tuple[float, float]:
+    """Unbiased |G|^2 and tr(Sigma) (a variance per example) from one batch that is cut into `count` parts.
+
+    `parts` = sum over parts i of (B / b_i) |d_i|^2, d_i being the part's contribution (b_i / B) g_i to the batch's
+    gradient; `whole` = |sum of d_i|^2. For parts of one size this is McCandlish et al. 2018, appendix A.1.
+
+    Ragged parts: with E|g_i|^2 = |G|^2 + S / b_i and E|g|^2 = |G|^2 + S / B the squares between the parts,
+    `parts - whole` = sum of (b_i / B) |g_i - g|^2, have the expectation (count - 1) S / B whatever the b_i.
+    Without replacement from `population` N: Cov(g_i) = (1/b_i - 1/N) N/(N-1) Sigma. The 1/N drops out of the squares
+    between the parts, which then estimate N/(N-1) tr(Sigma); it stays in |g|^2, which at B = N has no noise at all.
+    """
+    spread = (parts - whole) * batch / (count - 1)
+    return whole - spread * (1 / batch - 1 / population), spread * (population - 1) / population
+
+
+def ratio(pairs: list[tuple[float, float]]) -> tuple[float, float]:
+    """Noise scale tr(Sigma) / |G|^2 of (|G|^2, tr(Sigma)) samples, averaged apart, and its jackknife standard error.
+
+    nan where the mean |G|^2 is not positive; the error is nan where that happens without one of the samples.
+    """
+    n = len(pairs)
+    squares, traces = sum(g for g, _ in pairs), sum(s for _, s in pairs)
+    if not squares > 0:
+        return math.nan, math.nan
+    if n < 2 or any(squares - g <= 0 for g, _ in pairs):
+        return traces / squares, math.nan
+    without = [(traces - s) / (squares - g) for g, s in pairs]
+    mean = sum(without) / n
+    return traces / squares, math.sqrt((n - 1) / n * sum((r - mean) ** 2 for r in without))
+
+
+class GradientNoiseScale(Callback):
+    """Adds `noise_scale/simple` = tr(Sigma) / |G|^2, in examples, and its parts to every evaluation.
+
+    From the raw gradients of micro-batches and ranks, before clipping and momentum. Where examples count unequally
+    many elements, a micro-batch weighs as its elements do. At a sampled step the batch is cut into at least `parts`
+    micro-batches, which changes the step by rounding only.
+
+    Args:
+        every: steps between two samples (null: 100 steps or 4,000 examples, whichever is less, so that small batches,
+            which cost more to cut up, are cut up more rarely).
+        parts: micro-batches, over all ranks, that a sampled batch is cut into at least.
+        window: sampled steps that an average runs over.
+    """
+
+    def __init__(self, every: int | None = None, parts: int = 4, window: int = 30) -> None:
+        if (every is not None and every < 1) or parts < 2 or window < 2:
+            raise ValueError("noise scale: every is at least 1, parts and window are at least 2")
+        self.every, self.parts = every, parts
+        self.samples: deque[tuple[float, float]] = deque(maxlen=window)
+
+    def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
+        size, ghost = trainer.datamodule.batch_size, task.facts()["batch"]["ghost"]
+        if ghost == "global":
+            raise ValueError(
+                "the noise scale compares micro-batches, which batch normalization over the global batch ties "
+                "together: give a model.ghost_batch_size of at most half of data.batch_size, or norm: group"
+            )
+        if size < 2 * (ghost or 1):
+            raise ValueError(
+                f"the noise scale compares parts of a batch, and data.batch_size {size} has only one: "
+                f"give at least {2 * (ghost or 1)}, or leave GradientNoiseScale out"
+            )
+        self.every = self.every or max(1, min(100, 4000 // size))
+        self._population = len(trainer.datamodule.splits["train"])
+
+    def on_train_batch_start(self, trainer: Trainer, task: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step % self.every == 0:
+            task.observers.append(self)
+            self._micro = task.micro
+            task.micro = self._cut = min(task.micro, max(len(batch) // self.parts, 1))
+
+    def on_train_batch_end(self, trainer: Trainer, task: LightningModule, *_: Any) -> None:
+        if self in task.observers:
+            task.observers.remove(self)
+            task.micro = self._micro if task.micro == self._cut else task.micro  # else: halved for want of memory
+
+    # as the task's observer ----------------------------------------------------------------------------
+
+    def begin(self, gradient: Tensor) -> None:
+        """See the empty buffer that the micro-batches' gradients will be added to."""
+        self._gradient, self._last = gradient, torch.zeros_like(gradient)
+        self._sums = torch.zeros(3, dtype=torch.float64, device=gradient.device)
+
+    def add(self, weight: float) -> None:
+        """See the buffer after the backward of a micro-batch of this share of the batch's elements."""
+        if weight > 0:
+            contribution = torch.sub(self._gradient, self._last, out=self._last)
+            self._sums[0] += square(contribution) / weight
+            self._sums[1] += weight
+            self._sums[2] += 1
+            self._last.copy_(self._gradient)
+
+    def end(self, batch: Any) -> None:
+        """See the whole batch's gradient."""
+        if dist.is_initialized():
+            dist.all_reduce(self._sums)
+        parts, weights, count = self._sums.tolist()  # weights: 1, or where elements were guessed, counted / guess
+        if count > 1:
+            whole = float(square(self._gradient))
+            self.samples.append(two_batch_estimate(parts / weights, whole, count, len(batch), self._population))
+        del self._gradient, self._last
+
+    # what others read and what a checkpoint keeps ------------------------------------------------------
+
+    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            n = len(self.samples) or math.nan
+            simple, error = ratio(list(self.samples))
+            task.evaluation |= {
+                "noise_scale/simple": simple,
+                "noise_scale/standard_error": error,
+                "noise_scale/gradient_square": sum(g for g, _ in self.samples) / n,
+                "noise_scale/trace": sum(s for _, s in self.samples) / n,
+            }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"samples": list(self.samples)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.samples.extend(state["samples"])
+
+
+def square(x: Tensor) -> Tensor:
+    """|x|^2 in double precision."""
+    return torch.linalg.vector_norm(x, dtype=torch.float64).square()
