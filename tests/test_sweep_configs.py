@@ -65,7 +65,8 @@ def refused(content):
     except Exception:
         return True
 given = json.load(sys.stdin)
-print(json.dumps([[refused(yaml.safe_load(open(path))) for path in given[0]], [refused(content) for content in given[1]]]))
+files = [refused(yaml.safe_load(open(path))) for path in given[0]]
+print(json.dumps([files, [refused(content) for content in given[1]]]))
 """
 
 
