@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -203,6 +204,9 @@ class Cli(LightningCLI):
     def instantiate_trainer(self, **options: Any) -> Trainer:
         trainer = super().instantiate_trainer(**options)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        cluster = trainer._accelerator_connector.cluster_environment
+        if isinstance(cluster, SLURMEnvironment):  # its checkpoints of its own would start other runs of the same root
+            cluster.auto_requeue = False
         return trainer
 
     def after_instantiate_classes(self) -> None:

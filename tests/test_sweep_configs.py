@@ -1,15 +1,21 @@
 """Every sweep file that comes with the project: its count, W&B's rules, and its cells through the real parser."""
 
+import json
 import math
+import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tasks import cli
+from tasks.sweep import parameters
 from tasks.sweep.files import read_sweep
-from tasks.sweep.ledger import State
+from tasks.sweep.ledger import Ledger, State
 from tasks.sweep.plan import ENDING, source
+from tasks.sweep.worker import local_flags
 
 FILES = sorted(p for p in Path(__file__).parent.parent.glob("configs/sweeps/**/*.yaml") if not p.name.endswith(ENDING))
 
@@ -40,3 +46,58 @@ def test_the_plan_fits(path):
 def test_a_planned_cell_parses():
     path = next(path for path in FILES if path.with_name(path.stem + ENDING).exists())
     cli.place(source(read_sweep(path)).cells(lambda cell: State("left", {}, {}))[0].args)
+
+
+def test_a_cell_is_the_same_run_under_an_agent_and_on_this_machine(tmp_path):
+    sweep = read_sweep(next(path for path in FILES if path.stem == "golmant_fig1_language"))
+    args = sweep.cell(sweep.choices()[0]).args
+    here = cli.place([*args, *local_flags(Ledger(tmp_path))])
+    assert here.relative_to(tmp_path) == cli.place(args).relative_to("runs")
+
+
+ENGINE = """
+import json, sys, warnings, yaml
+warnings.simplefilter("ignore")
+from sweeps.config.cfg import schema_violations_from_proposed_config as violations
+def refused(content):
+    try:
+        return bool(violations(content))
+    except Exception:
+        return True
+given = json.load(sys.stdin)
+files = [refused(yaml.safe_load(open(path))) for path in given[0]]
+print(json.dumps([files, [refused(content) for content in given[1]]]))
+"""
+
+
+def made_up_sweep(source):
+    """A sweep with one parameter of any fields, mostly bad."""
+    values = {"values": [[1, 2], [], "x"], "probabilities": [[0.5, 0.5], [1.0]], "value": [1, "x"]}
+    names = ["min", "max", "mu", "sigma", "q", "a", "b", "value", "values", "probabilities"]
+    fields = source.sample(names, source.choice([0, 1, 1, 2, 2, 3]))
+    parameter = {name: source.choice(values.get(name, [0, 1, -1, 0.5, 2.0, 3])) for name in fields}
+    if (kind := source.choice([*parameters.KINDS, *parameters.OLD, "nonsense", None])) is not None:
+        parameter["distribution"] = kind
+    return {"method": "random", "parameters": {"a": parameter}}
+
+
+@pytest.mark.slow
+def test_w_and_b_s_own_engine_accepts_every_file_and_refuses_no_more_than_the_check(tmp_path):
+    """PyPI's `sweeps` is W&B's; it wants an older numpy, so it has an environment of its own."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path], check=True)
+    pip = [tmp_path / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "--no-deps", "sweeps==0.3.0"], check=True)
+    needs = ["jsonschema", "jsonref", "numpy", "scipy", "pyyaml", "pydantic", "scikit-learn"]
+    subprocess.run([*pip, *needs], check=True)
+    source = random.Random(0)
+    made_up = [made_up_sweep(source) for _ in range(20_000)]
+    given = json.dumps([[str(path) for path in FILES], made_up])
+    command = [tmp_path / "bin" / "python", "-c", ENGINE]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=True)
+    files, theirs = json.loads(done.stdout)
+    assert not any(files)
+    assert 0 < sum(theirs) < len(theirs)
+    for content, refused in zip(made_up, theirs, strict=True):
+        if refused:
+            with pytest.raises(ValueError, match="parameters"):
+                parameters.check(content["parameters"], "random")

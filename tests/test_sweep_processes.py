@@ -95,14 +95,15 @@ def test_two_sweeps_share_the_cells_and_a_killed_one_s_cells_are_run_by_the_othe
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_cleanly_and_the_same_command_goes_on(tmp_path, number, code):
     journal, runs = tmp_path / "journal", tmp_path / "runs"
     path = write_sweep(tmp_path, data__fate=["slow"], data__journal=[str(journal)], seed_everything=list(range(6)))
     sweep = start(path, runs, "--workers", "2")
     wait_for(lambda: sum(record["ended"] is not None for record in records(runs).values()) >= 2)
-    sweep.send_signal(signal.SIGINT)
+    sweep.send_signal(number)
     out, _ = sweep.communicate(timeout=40)
-    assert sweep.returncode == 130
+    assert sweep.returncode == code
     assert "the same command goes on" in out
     ended = sum(record["ended"] is not None for record in records(runs).values())
     assert 2 <= ended < 6

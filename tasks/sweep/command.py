@@ -2,8 +2,10 @@
 
 import argparse
 import shlex
+import signal
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 from tasks.sweep.files import Cell, read_sweep
 from tasks.sweep.ledger import FINAL, Ledger, State
@@ -143,8 +145,9 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the sweep; 2 for a user's mistake, 1 if a cell failed, 130 after Ctrl-C."""
+    """Run the sweep; 2 for a user's mistake, 1 if a cell failed, 130 or 143 after a signal."""
     options = parser().parse_args(argv)
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         return sweep(options)
     except ValueError as error:
@@ -153,3 +156,13 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         return 130
+    except SystemExit as ended:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        return ended.code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(number: int, _: Any) -> NoReturn:
+    """SIGTERM ends a sweep as Ctrl-C does: through `finally`, which lets the workers save their runs."""
+    raise SystemExit(128 + number)

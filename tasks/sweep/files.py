@@ -80,6 +80,11 @@ class Sweep:
         command = self.content["command"]
         return [MACRO.sub(_environment, str(item)) for item in command[command.index("fit") :]]
 
+    def configs(self) -> list[str]:
+        """Every config file that a cell may read: the command's and, where they are swept, those of `config`."""
+        swept = self.content["parameters"].get("config", {})
+        return [*config_files(tuple(self.command)), *swept.get("values", [swept["value"]] if "value" in swept else [])]
+
     def choices(self, seed: int = 0) -> list[dict[str, Any]]:
         """The values of every run: all combinations of a grid, `run_cap` draws from `seed` at random."""
         if self.content["method"] == "grid":
@@ -119,9 +124,9 @@ def read_sweep(path: Path) -> Sweep:
     sweep = Sweep(path, read_yaml(path))
     try:
         check(sweep.content)
-        for config in config_files(tuple(sweep.command)):
+        for config in sweep.configs():
             if not Path(config).is_file():
-                raise ValueError(f"command: there is no file {config} (paths are from the folder you are in)")
+                raise ValueError(f"--config: there is no file {config} (paths are from the folder you are in)")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return sweep

@@ -13,21 +13,20 @@ Parameter = Mapping[str, Any]
 NAMED: dict[str, tuple[set[str], set[str], Callable[[random.Random, dict[str, Any]], float]]] = {
     "int_uniform": ({"min", "max"}, set(), lambda r, p: r.randint(p["min"], p["max"])),
     "uniform": ({"min", "max"}, set(), lambda r, p: r.uniform(p["min"], p["max"])),
-    "log_uniform": ({"min", "max"}, set(), lambda r, p: math.exp(r.uniform(p["min"], p["max"]))),
     "log_uniform_values": ({"min", "max"}, set(), lambda r, p: _between_logs(r, p["min"], p["max"])),
-    "inv_log_uniform": ({"min", "max"}, set(), lambda r, p: math.exp(-r.uniform(p["min"], p["max"]))),
     "inv_log_uniform_values": ({"min", "max"}, set(), lambda r, p: _between_logs(r, p["min"], p["max"])),
     "normal": (set(), {"mu", "sigma"}, lambda r, p: r.gauss(p["mu"], p["sigma"])),
     "log_normal": (set(), {"mu", "sigma"}, lambda r, p: r.lognormvariate(p["mu"], p["sigma"])),
     "beta": (set(), {"a", "b"}, lambda r, p: r.betavariate(p["a"], p["b"])),
 }
-QUANTIZED = {f"q_{n}": n for n in ("uniform", "log_uniform", "log_uniform_values", "normal", "log_normal", "beta")}
+QUANTIZED = {f"q_{n}": n for n in ("uniform", "log_uniform_values", "normal", "log_normal", "beta")}
 DISCRETE = {
     "constant": {"value"},
     "categorical": {"values"},
     "categorical_w_probabilities": {"values", "probabilities"},
 }
 DEFAULTS = {"mu": 0.0, "sigma": 1.0, "a": 1.0, "b": 1.0, "q": 1.0}
+OLD = ("log_uniform", "inv_log_uniform", "q_log_uniform")  # their bounds were exponents
 KINDS = [*DISCRETE, *NAMED, *QUANTIZED]
 
 
@@ -69,6 +68,8 @@ def check(parameters: Any, method: str, path: str = "parameters") -> None:
 
 def _check_one(parameter: Parameter, method: str, field: str) -> None:
     name = kind(parameter)
+    if name in OLD:
+        raise ValueError(f"{field}.distribution: W&B gave up {name}: write {name}_values, with the bounds themselves")
     if name not in KINDS:
         raise ValueError(f"{field}.distribution: {name!r} is none of {', '.join(KINDS)}")
     needed, allowed = DISCRETE.get(name, set()), set()
@@ -82,8 +83,8 @@ def _check_one(parameter: Parameter, method: str, field: str) -> None:
         raise ValueError(f"{field}.{extra}: {name} does not have it")
     for number in sorted(given - {"value", "values", "probabilities"}):
         _check_number(parameter[number], number, name, f"{field}.{number}")
-    if "max" in given and parameter["max"] < parameter["min"]:
-        raise ValueError(f"{field}.max: {parameter['max']} is below min, {parameter['min']}")
+    if "max" in given and parameter["max"] <= parameter["min"]:
+        raise ValueError(f"{field}.max: {parameter['max']} is not above min, {parameter['min']}")
     if "values" in needed and (not isinstance(parameter["values"], list) or not parameter["values"]):
         raise ValueError(f"{field}.values: give a list with at least one value")
     if "probabilities" in needed:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.sweep.files import Cell, Sweep, config_files, read_yaml
+from tasks.sweep.files import Cell, Sweep, read_yaml
 from tasks.sweep.ledger import State
 from tasks.sweep.tuning import Score, Search, equal_trials
 
@@ -75,7 +75,7 @@ def read_plan(sweep: Sweep) -> Plan | None:
 
 def digest(sweep: Sweep, content: dict[str, Any]) -> str:
     """The hash of all that is fixed before the first run: the plan, the sweep and its configs (with the targets)."""
-    configs = [read_yaml(Path(path)) for path in config_files(tuple(sweep.command))]
+    configs = [read_yaml(Path(path)) for path in sweep.configs()]
     text = json.dumps([content, sweep.content, configs], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
