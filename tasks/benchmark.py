@@ -19,7 +19,8 @@ def peak(batch_size: int, micro: int | None, steps: int) -> int:
     with tempfile.TemporaryDirectory() as root:
         flags = ["--data.batch_size", str(batch_size), "--model.micro_batch_size", str(micro or "null")]
         flags += ["--trainer.max_steps", str(steps), "--trainer.default_root_dir", root, "--progress.show", "false"]
-        command = [sys.executable, "-m", "tasks", "fit", "--config", CONFIG, *WIDE, *flags, "--convergence.stop", "false"]
+        flags += ["--convergence.stop", "false"]
+        command = [sys.executable, "-m", "tasks", "fit", "--config", CONFIG, *WIDE, *flags]
         subprocess.run(command, check=True, capture_output=True)
         (record,) = Path(root).glob("*/*/record.json")
         return json.loads(record.read_text())["cost"]["peak_memory_bytes"]
