@@ -65,9 +65,10 @@ def table(states: States, left: float | None) -> Table:
     records = {name: best({c: s for c, s in states.items() if c.sweep == name}) for name in sweeps}
     lines = [f"fewest steps, {name}: {record}" for name, record in records.items() if record]
     caption = "\n".join([*lines, f"time left {clock(left)}"])
-    grid = Table(box=SIMPLE, caption=caption, caption_justify="left")
-    for name in ("sweep", "done", "running", *COLUMNS.values(), "left"):
-        grid.add_column(name, justify="left" if name == "sweep" else "right", no_wrap=True)
+    grid = Table(box=SIMPLE, pad_edge=False, caption=caption, caption_justify="left")
+    grid.add_column("sweep", overflow="fold")
+    for name in ("done", "running", *COLUMNS.values(), "left"):
+        grid.add_column(name, justify="right", no_wrap=True, min_width=max(len(name), 2 * len(str(len(states))) + 1))
     for name in [*sweeps, *(["all"] if len(sweeps) > 1 else [])]:
         part = {c: s for c, s in states.items() if name in (c.sweep, "all")}
         count = Counter(s.status for s in part.values())
