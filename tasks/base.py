@@ -193,8 +193,6 @@ class ExactBatchTask(LightningModule):
 
     def on_fit_start(self) -> None:
         if self.sharded:
-            if self.observers:
-                raise ValueError("an instrument of the gradient cannot see sharded parameters: use strategy ddp")
             return
         self._trained = [p for p in self.network.parameters() if p.requires_grad]
         first = self._trained[0]
