@@ -109,8 +109,9 @@ def test_each_rung_of_the_recipe_adds_one_thing():
     assert sorted(p.stem for p in FILES if p.parent.name == "recipe") == ["0_baseline", *RUNGS]
 
 
-# cluster and prices are tables that the report or an instrument reads; the recipe is tested by rung, above
-OVERLAYS = [p for p in FILES if p not in CONFIGS and p.parent.name not in ("recipe", "cluster", "prices")]
+# cluster and prices are tables that the report or an instrument reads; the recipe is tested by rung, above,
+# strategies in test_launch.py
+OVERLAYS = [p for p in FILES if p not in CONFIGS and p.parent.name not in ("recipe", "cluster", "prices", "strategy")]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=str)
