@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -282,7 +282,7 @@ class ExactBatchTask(LightningModule):
             observer.begin(self._flat[:-3])
         with self.trainer.strategy.block_backward_sync() if dist.is_initialized() else nullcontext():
             for span, part in zip(spans, batch.parts(spans, self.device), strict=True):
-                with keyed(part.draw):
+                with keyed(part.draw), self._kept_on_the_host():
                     outputs = self.network(self._cast(part.inputs))
                 loss = self.loss_sum(outputs, part.targets, self.label_smoothing) / total
                 loss.backward()
@@ -291,6 +291,12 @@ class ExactBatchTask(LightningModule):
                     self._flat[-2] += self._count(part.targets) / total
                 for observer in self.observers:
                     observer.add((batch.elements(*span) if batch.exact else float(self._count(part.targets))) / total)
+
+    def _kept_on_the_host(self) -> AbstractContextManager:
+        """Where batch normalization sees the global batch, which cannot be cut up, activations wait on the host."""
+        if self.ghost_batch_size == "global" and ghost_layers(self.network):
+            return torch.autograd.graph.save_on_cpu(pin_memory=self.device.type == "cuda")
+        return nullcontext()
 
     def _micro_batches(self, n: int, rank: int | None = None) -> list[Span]:
         """A rank's share of n examples (its own by default), cut into micro-batches at the borders of ghost batches."""

@@ -111,7 +111,8 @@ def test_each_rung_of_the_recipe_adds_one_thing():
 
 # cluster and prices are tables that the report or an instrument reads; the recipe is tested by rung, above,
 # strategies in test_launch.py
-OVERLAYS = [p for p in FILES if p not in CONFIGS and p.parent.name not in ("recipe", "cluster", "prices", "strategy")]
+ELSEWHERE = {"recipe", "cluster", "prices", "strategy", "sweeps"}
+OVERLAYS = [p for p in FILES if p not in CONFIGS and not ELSEWHERE & {*p.parts}]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=str)

@@ -1,0 +1,49 @@
+"""Who may import whom (the project's layout), read off the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FORBIDDEN = {  # folder or file: what it may not import
+    "datamodules": ("callbacks", "tasks", "tests"),
+    "callbacks": ("datamodules", "tasks", "tests"),
+    "tasks/base.py": ("datamodules", "callbacks"),
+    "tasks/sharding.py": ("datamodules", "callbacks"),
+    "tasks/networks": ("datamodules", "callbacks"),
+    "tasks/optim": ("datamodules", "callbacks"),
+    "tasks": ("tests",),
+    "tasks/report": ("torch", "pytorch_lightning", "datamodules", "tasks.base", "tasks.cli"),
+}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("place", FORBIDDEN)
+def test_no_forbidden_import(place):
+    files = [Path(place)] if place.endswith(".py") else list(Path(place).rglob("*.py"))
+    assert files
+    bad = [
+        (str(path), name)
+        for path in files
+        for name in imported(path)
+        if any(name == f or name.startswith(f + ".") for f in FORBIDDEN[place])
+    ]
+    assert bad == []
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from tasks.__main__ import main; main(['--help']); print(sorted(m for m in sys.modules if m in"
+    code += " ('torch', 'pandas', 'matplotlib', 'wandb')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
