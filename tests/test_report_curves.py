@@ -108,3 +108,14 @@ def test_two_baseline_sizes_may_come_from_two_studies():
     for other in rules(0.8, m0s=(64,)):
         runs.append([r for r in other if not r.record.update(study="another")])
     check("golmant-5", "supported", *runs)
+
+
+def test_records_from_before_a_choice_lie_on_the_curve_of_its_default():
+    older = study(hyperbola(500), sizes=[16, 64])
+    newer = study(
+        *(hyperbola(500), [256, 1024]),
+        lr__beta2_scaling="none",
+        regularization={"label_smoothing": 0.0, "decay_norm_bias": True},
+    )
+    (curve,) = curves_of(older + newer).values()
+    assert [p.batch_size for p in curve.points] == [16, 64, 256, 1024]

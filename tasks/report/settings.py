@@ -6,6 +6,10 @@ from tasks.report.record import look_up
 
 WORDS = {"lr.base_batch_size": "m0 =", "lr.base": "base rate", "lr.warmup": "warm-up", "batch.ghost": "ghost batch"}
 MOMENTA = ("momentum", "betas", "beta", "alpha")  # vary with the batch size where they are scaled with it
+BEFORE = {
+    **{"lr.momentum_scaling": "none", "lr.beta2_scaling": "none"},
+    **{"regularization.label_smoothing": 0.0, "regularization.decay_norm_bias": True},
+}
 
 
 def optimizer_settings(record: dict) -> dict:
@@ -43,13 +47,19 @@ def setting(record: dict) -> tuple:
     return (record["lr"]["effective"], str(record["lr"].get("warmup")), own, horizon(record))
 
 
+def known(record: dict, name: str):
+    """Look a field up; one that an older record lacks is as it was before there was a choice."""
+    found = look_up(record, name)
+    return BEFORE.get(name) if found is None else found
+
+
 def arm(record: dict) -> tuple:
     """Give what is the same all along a curve, whether tuned or not."""
     names = ("optimizer.name", "lr.scaling_rule", "lr.base_batch_size", "lr.schedule", "lr.momentum_scaling")
     names += ("lr.beta2_scaling", "batch.ghost", "batch.epoch_end", "batch.sampling", "precision")
     names += ("regularization.label_smoothing", "regularization.decay_norm_bias")
     recipe = ", ".join(record["recipe"]) or "baseline" if "recipe" in record else None
-    return (*((name, look_up(record, name)) for name in names), ("recipe", recipe))
+    return (*((name, known(record, name)) for name in names), ("recipe", recipe))
 
 
 def fixed_settings(record: dict) -> tuple:

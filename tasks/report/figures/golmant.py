@@ -59,7 +59,7 @@ def figure_1(workloads: list[Workload]) -> Drawing | str:
     """Contours of equal training loss over batch size and iterations, one panel a domain."""
     tasks = {task: largest(ws) for task, ws in group(workloads, lambda w: w.task).items()}
     shown = {w.task: (w, contours(main_curve(w))) for w in tasks.values()}
-    shown = {task: (w, lines) for task, (w, lines) in shown.items() if lines}
+    shown = {task: (w, lines) for task, (w, lines) in shown.items() if any(points for _, points in lines)}
     if not shown:
         return "no runs with trainset/loss in their curves"
     rows = [
