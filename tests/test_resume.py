@@ -155,7 +155,8 @@ def kill_at_random_moments(root: Path, kills: int, signal_: int, flags: list[str
     [(3, 1), pytest.param(30, 1, marks=pytest.mark.slow), pytest.param(10, 2, marks=pytest.mark.slow)],
 )
 def test_killed_and_started_again_it_ends_the_same(tmp_path, kills, ranks):
-    flags = ["--trainer.max_steps", "1500", "--evaluation.ratio", "1.5", "--convergence.stop", "false"]
+    steps = str(500 * kills * ranks)  # long enough that no kill comes after the end
+    flags = ["--trainer.max_steps", steps, "--evaluation.ratio", "1.5", "--convergence.stop", "false"]
     flags += ["--trainer.devices", str(ranks), "--trainer.strategy", "ddp"] if ranks > 1 else []
     subprocess.run([sys.executable, "-m", "tasks", *cli(tmp_path / "whole", *flags)], check=True)
     assert kill_at_random_moments(tmp_path / "cut", kills, signal.SIGKILL, flags) == 0
