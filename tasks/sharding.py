@@ -1,5 +1,6 @@
 """Sharded parameters (FSDP2 under Lightning's ModelParallelStrategy): the same exact step, without a flat buffer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,8 +8,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
-
-from tasks.networks.keyed import keyed
 
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
@@ -28,7 +27,8 @@ class ShardedGradient:
     """The gradient of a global batch over sharded parameters.
 
     Each backward is a collective, so every rank runs the same number of micro-batches: one that has fewer
-    repeats the batch's first example with weight 0. Out of memory cannot be recovered from in the middle of it.
+    repeats the batch's first example with weight 0, and a file that one rank cannot read ends the step on all of
+    them before the next collective. Out of memory cannot be recovered from in the middle of it.
     """
 
     def __init__(self, task: Any) -> None:
@@ -41,16 +41,16 @@ class ShardedGradient:
         task, ranks = self.task, dist.get_world_size()
         task.network.zero_grad(set_to_none=True)
         total = batch.elements()
-        spans = [task._micro_batches(len(batch), rank) for rank in range(ranks)]
+        spans = [task.micro_batches(len(batch), rank) for rank in range(ranks)]
         last = max(map(len, spans)) - 1
         sums = torch.zeros(2, dtype=torch.float64, device=task.device)  # losses, elements
-        for i, (part, counts) in enumerate(task.parts(batch, spans)):
+        parts = task.parts(batch, spans)
+        for i in range(last + 1):
+            part, counts = agreed(task.device, next, parts)
             task.network.set_requires_gradient_sync(i == last)
-            with keyed(part.draw):
-                outputs = task.network(task._cast(part.inputs))
-            loss = task.loss_sum(outputs, part.targets, task.label_smoothing) * float(counts) / total
+            loss = task.training_loss(part) * float(counts) / total
             (loss * ranks).backward()  # FSDP takes the mean over the ranks
-            sums += torch.stack([loss.detach().double(), counts * task._count(part.targets).double()])
+            sums += torch.stack([loss.detach().double(), counts * task.count(part.targets).double()])
         dist.all_reduce(sums)
         for parameter in task.network.parameters():
             if parameter.grad is None:  # unused: weight decay holds for it all the same, as in the flat buffer
@@ -64,6 +64,20 @@ class ShardedGradient:
     def clip(self, norm: float) -> None:
         """Scale the gradient down to `norm`."""
         nn.utils.clip_grad_norm_(self.task.network.parameters(), norm)
+
+
+def agreed(device: torch.device, function: Callable, *args: Any) -> Any:
+    """Call `function` on every rank: its result, or on all ranks the error, RuntimeError where it was another's."""
+    result, error = None, None
+    try:
+        result = function(*args)
+    except (RuntimeError, ValueError, OSError) as e:
+        error = e
+    failed = torch.tensor(float(error is not None), device=device)
+    dist.all_reduce(failed)
+    if failed:
+        raise error or RuntimeError("another rank failed in this step")
+    return result
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.order import Order
-from tasks.base import share
 from tasks.networks.cnn import LeNet, SimpleCNN, SmallCNN
 from tasks.networks.language import LSTM, Transformer
 from tasks.networks.segmentation import SegmentationNetwork
+from tasks.optim.lamb import LAMB
+from tasks.optim.lars import LARS
+from tasks.spans import share
 from tests.tiny import TASKS, Tiny, difference, fit, weights
 
 NETWORKS = {
@@ -36,6 +38,8 @@ OPTIMIZERS = {
     # Adam divides by sqrt(v) + eps: rounding of 1e-17 in a gradient that is truly 0 moves a weight by lr / eps times
     # as much, 8e-12 at the usual eps of 1e-8 (measured); an equality of 1e-12 can only be asked of a larger eps
     "adamw": partial(torch.optim.AdamW, lr=1e-2, weight_decay=1e-1, eps=1e-4),
+    "lars": partial(LARS, lr=2.0, weight_decay=1e-2),
+    "lamb": partial(LAMB, lr=1e-2, weight_decay=1e-1, eps=1e-4),
 }
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import weakref
 
 import pytest
 import torch
@@ -63,11 +64,14 @@ class Fault:
 
     def __init__(self, network, error: str, calls: set[int]) -> None:
         self.network, self.error, self.calls, self.count = network, error, calls, 0
+        self.failed = []  # of each failed pass its inputs, which must be freed before the next pass
         network.register_forward_pre_hook(self)
 
     def __call__(self, module, inputs) -> None:
         self.count += module.training
+        assert not [kept for kept in self.failed if kept() is not None]
         if module.training and self.count in self.calls:
+            self.failed.append(weakref.ref(inputs[0]))
             raise RuntimeError(self.error)
 
 

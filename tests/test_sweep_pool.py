@@ -147,3 +147,14 @@ def test_an_ended_cell_is_as_its_record_says_and_begins_anew_without_one(tmp_pat
     assert (state.status, state.seconds) == ("diverged", 3.0)
     (run / "record.json").unlink()
     assert ledger.state(cell("a")).status == "left"
+
+
+def test_a_signal_between_a_run_s_end_and_its_entry_s_leaves_it_ended(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.folder.mkdir(parents=True)
+    for ended, status in ((None, "left"), ("2026-01-01", "reached")):
+        (tmp_path / "record.json").write_text(json.dumps({"status": "reached", "ended": ended}))
+        ledger.begin(cell("a"))
+        ledger.write(cell("a"), **ledger.read(cell("a")) | {"directory": str(tmp_path)})
+        ledger.end_vanished(cell("a"), "interrupted")
+        assert ledger.state(cell("a")).status == status

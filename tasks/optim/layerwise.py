@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from tasks.sharding import whole
+
 CACHED = 2**18  # elements: a chunk, its moments and its temporaries stay in a CPU's cache
 
 
@@ -33,8 +35,8 @@ def is_adapted(parameter: Tensor, layer_adaptation: bool | None) -> bool:
 
 
 def norms(tensors: Sequence[Tensor]) -> list[float]:
-    """The L2 norm of every tensor, at the cost of one synchronization with the device."""
-    return torch.stack(torch._foreach_norm(tensors)).tolist() if tensors else []
+    """The L2 norm of every tensor, whole where it is sharded, at the cost of one synchronization with the device."""
+    return whole(torch.stack(torch._foreach_norm(tensors))).tolist() if tensors else []
 
 
 def ratio(numerator: float, denominator: float) -> float:

@@ -82,10 +82,12 @@ class Ledger:
                     if status == "running":
                         status = "failed" if entry["attempts"] >= ATTEMPTS else "left"
                         entry["reason"] = f"its process vanished {entry['attempts']} times"
-        if status != "done":
-            return State("left" if status == "interrupted" else status, entry, {})
-        record = read_record(entry["directory"])
-        return State(record.get("status", "left"), entry, record)
+        if status in ("running", "failed"):
+            return State(status, entry, {})
+        record = read_record(entry["directory"]) if "directory" in entry else {}
+        if status == "done" or record.get("ended"):  # a signal may come after the run's end and before the entry's
+            return State(record.get("status", "left"), entry, record)
+        return State("left", entry, {})
 
     def end_vanished(self, cell: Cell, status: str, **facts: Any) -> None:
         """Say how a cell ended whose process could not."""

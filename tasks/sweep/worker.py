@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from pathlib import Path
@@ -96,7 +96,7 @@ def run_cell(cli: Any, ledger: Ledger, cell: Cell) -> tuple[str, bool]:
         entry = ledger.begin(cell, log=str(log))
         began = time.monotonic()
         with output_to(log):
-            end = fit(cli, [*cell.args, *local_flags(ledger)])
+            end = fit(cli, [*cell.args, *local_flags(ledger)], lambda **facts: ledger.write(cell, **entry | facts))
         directory = Path(end.get("directory", ""))
         if "directory" in end and directory.exists():
             with (directory / "log.txt").open("ab") as whole:
@@ -117,12 +117,13 @@ class SeveralProcessesError(Exception):
     """Not an error: the run needs processes of its own, which a warm worker cannot give it."""
 
 
-def fit(cli: Any, args: list[str]) -> dict[str, Any]:
-    """Run a fit; how it ended (done, interrupted or failed, with the reason) and where."""
+def fit(cli: Any, args: list[str], tell: Callable[..., None]) -> dict[str, Any]:
+    """Run a fit; how it ended (done, interrupted or failed, with the reason) and where, which `tell` hears at once."""
     end: dict[str, Any] = {}
 
     def placed(run: Any) -> None:
         end["directory"] = str(run.directory)
+        tell(**end)
         if devices(run.config.fit.trainer) > 1:
             raise SeveralProcessesError
 
