@@ -1,8 +1,11 @@
 """W&B as a mirror of the run directory: it never decides whether a run works."""
 
+import json
 import os
 import secrets
+import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,7 @@ class RunWandbLogger(WandbLogger):
         os.makedirs(save_dir, exist_ok=True)
         self._mode, why = choose_mode()
         self._again = False
+        self._told = self._received = 0  # rows that this process has told, and that W&B had before
         super().__init__(project=project, save_dir=save_dir, mode=self._mode, tags=tags, entity=entity)
         del self._wandb_init["anonymous"]  # wandb warns of it, whatever its value
         if "WANDB_SWEEP_ID" in os.environ:  # the agent owns these, and wandb warns
@@ -59,9 +63,19 @@ class RunWandbLogger(WandbLogger):
 
             wandb.teardown()  # else its service still holds the run's id
             run = super().experiment
+        if new:
+            self._received = rows_offline(run) if self._wandb_init["mode"] == "offline" else run.step
         if new and self._again:
             run.mark_preempting()  # should this process die, W&B gives the cell to an agent again
         return run
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log a row, unless W&B has it: a resumed run tells all its rows again, in the same order."""
+        run, number = self.experiment, self._told
+        self._told += 1
+        if number >= self._received:
+            run.log({**metrics, "trainer/global_step": step}, step=number, commit=True)
 
     def name_run(self, directory: Path) -> None:
         """Give the W&B run the run directory's name and, so that a resumed run keeps it, an id that stays there."""
@@ -75,3 +89,14 @@ class RunWandbLogger(WandbLogger):
         count = 1 + (int(starts.read_text()) if starts.exists() else 0)
         starts.write_text(str(count))
         self._again = "WANDB_SWEEP_ID" in os.environ and count < STARTS
+
+
+def rows_offline(run: Any) -> int:
+    """How many rows earlier processes of an offline run left in its files; what a crash cut off does not count."""
+    numbers = [-1]
+    for path in Path(run.dir).parent.parent.glob(f"offline-run-*-{run.id}/*.wandb"):
+        reader = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+        lines = subprocess.run(reader, capture_output=True, text=True, check=False).stdout.splitlines()
+        rows = (json.loads(line)["history"] for line in lines if '"type":"history"' in line)
+        numbers += [int(row["step"]["num"]) for row in rows]
+    return max(numbers) + 1

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 
 from tasks.wandb_logger import STARTS, RunWandbLogger
@@ -92,6 +93,31 @@ def test_a_resumed_run_keeps_its_id_and_name_and_an_agent_s_id_is_left_alone(tmp
     assert not logger._again  # a cell that never ends well is not given out for ever
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["whole", "the crash lost the tail"])
+def test_a_resumed_run_s_rows_are_in_w_and_b_once_each(tmp_path, monkeypatch, lost):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT", "WANDB_SILENT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    directory = tmp_path / "study" / "run"
+    directory.mkdir(parents=True)
+    for count in (6, 4, 8):  # the second process goes on from a checkpoint before the last rows, and dies again
+        logger = RunWandbLogger(save_dir=str(tmp_path))
+        logger.name_run(directory)
+        for step in range(count):
+            logger.log_metrics({"val/loss": step / 2}, step=10 * step)
+        wandb.finish()
+        wandb.teardown()  # ends W&B's own process, which else may still be writing
+        first = min(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+        if lost and count == 6:
+            first.write_bytes(first.read_bytes()[: first.stat().st_size * 7 // 10])
+            [(_, rows)] = read_back(tmp_path)
+            assert 0 < len(rows) < 6
+    rows = [row["history"]["item"] for _, rows in read_back(tmp_path) for row in rows]
+    told = [(row["_step"], row["trainer/global_step"], row["val/loss"]) for row in rows]
+    assert told == [(i, 10 * i, i / 2) for i in range(8)]
+
+
 def test_an_unknown_mode_is_refused_with_the_mend(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offlin")
     with pytest.raises(ValueError, match="give online, offline or disabled"):
@@ -171,4 +197,6 @@ def test_the_real_agents_run_a_whole_grid_and_a_killed_cell_comes_back(tmp_path,
     assert again["args"]["seed_everything"]["value"] == 1
     assert records[again["name"]]["resumes"] == 1  # from its own directory, in the same W&B run
     assert {run["name"] for run in server.runs.values()} == set(records)
-    assert max(row["trainer/global_step"] for row in again["rows"]) == 4
+    curve = (runs / "tiny" / again["name"] / "curve.csv").read_text().splitlines()[1:]
+    steps = [int(line.split(",")[0]) for line in curve]
+    assert [row["trainer/global_step"] for row in again["rows"]] == [*steps, 4]  # once each, then the test's
