@@ -88,10 +88,17 @@ class RunRecord(Callback):
         study: the folder of runs that belong together.
         name: the run's own folder (null: made from batch size, seed and a hash of the config).
         plan: the frozen plan that the run belongs to: its hash, the stage, and what the stage before found.
+        recipe: the ingredients by name, where they do not follow from the settings, as of an `untuned baseline`.
     """
 
-    def __init__(self, study: str = "default", name: str | None = None, plan: dict[str, Any] | None = None) -> None:
-        self.study, self.name, self.plan = study, name, plan
+    def __init__(
+        self,
+        study: str = "default",
+        name: str | None = None,
+        plan: dict[str, Any] | None = None,
+        recipe: list[str] | None = None,
+    ) -> None:
+        self.study, self.name, self.plan, self.recipe = study, name, plan, recipe
         self.record: dict[str, Any] = {}
 
     def directory(self, trainer: Trainer) -> Path:
@@ -117,6 +124,7 @@ class RunRecord(Callback):
             "stopped_by": None,
             "study": self.study,
             "run": self.name,
+            **({"recipe": self.recipe} if self.recipe else {}),
             **facts,
             "seed": data.seed,
             "data": data.facts(),

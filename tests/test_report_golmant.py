@@ -114,7 +114,7 @@ def rules(slope: float, m0s=(16, 64), top=math.inf):
         (S, rules(0.8, top=4000)),  # arrives at the top, later than with the same rate
         (C, rules(1.0)),  # ideal in the middle
         (C, rules(0.8, top=300)),  # ten times better at the top
-        (I, rules(0.97)),  # within the scatter of 0.9 of the ideal in the middle for the larger m0
+        (I, rules(0.96)),  # within the scatter of 0.9 of the ideal in the middle for the larger m0
         (N, rules(0.8, m0s=(16,))),
     ],
 )

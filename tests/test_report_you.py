@@ -127,7 +127,10 @@ def curves(small, large, noise=0.001, **more):
         f = large if size >= SIZES[-2] else small
         steps = [0, 10, 100, 1000]
         shift = noise * math.sin(9 * seed + size)
-        return {"curve": {"step": steps, "val/accuracy": [f(t) + shift for t in steps]}, **more}
+        return {
+            "curve": {"step": steps, "val/accuracy": [f(t) + shift for t in steps]},
+            **({"stopped_by": "end"} | more),
+        }
 
     return study(hyperbola(500), each=each)
 
@@ -142,6 +145,7 @@ def rising(top):
         (S, curves(rising(0.90), rising(0.90))),
         (C, curves(rising(0.90), rising(0.95))),
         (I, curves(rising(0.90), rising(0.90), noise=0.02)),
+        (N, curves(rising(0.90), rising(0.90), stopped_by="targets")),  # where it stopped says nothing of its best
         (N, study(hyperbola(500))),
     ],
 )
@@ -178,7 +182,7 @@ def test_you_8(expected, runs):
     check("you-8", expected, runs)
 
 
-def deficit(train: float, test: float, noise: float = 0.1):
+def deficit(train: float, test: float, noise: float = 0.1, stopped_by: str = "budget"):
     def each(size, seed):
         lost = (train, test) if size >= SIZES[-2] else (0.0, 0.0)
         shift = noise * np.array([math.sin(7 * seed + size), math.cos(5 * seed + size)])
@@ -187,7 +191,7 @@ def deficit(train: float, test: float, noise: float = 0.1):
             "test": {"test/accuracy": (90 - lost[1] + shift[1]) / 100},
         }
 
-    return study(hyperbola(500), each=each)
+    return study(hyperbola(500), each=each, stopped_by=stopped_by)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +200,7 @@ def deficit(train: float, test: float, noise: float = 0.1):
         (S, deficit(4.5, 5)),
         (C, deficit(0.5, 5)),
         (I, deficit(2.5, 5)),
+        (N, deficit(4.5, 5, stopped_by="targets")),
         (I, deficit(0.5, 0.6)),  # a deficit too small to be shared out
         (N, study(hyperbola(500))),
     ],

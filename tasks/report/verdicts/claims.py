@@ -67,7 +67,7 @@ CLAIMS = [
         "golmant-6",
         "Very large batches miss the lowest training loss: an optimization problem",
         golmant.claim_6,
-        "",
+        "golmant_lowest_loss",
     ),
     Claim(
         "golmant-7",
@@ -103,19 +103,19 @@ CLAIMS = [
         "golmant-12",
         "Training longer does not improve convergence speed",
         golmant_studies.claim_12,
-        "",
+        "golmant_longer golmant_longer_full_batch",
     ),
     Claim(
         "golmant-13",
         "No simple heuristic improves large-batch performance in general",
         golmant_studies.claim_13,
-        "",
+        "golmant_heuristics",
     ),
     Claim(
         "you-1",
         "A staged recipe lifts accuracy far above the baseline at a huge batch (the 18 %: not tested)",
         you_recipe.claim_1,
-        "you_recipe golmant_fig1_classification",
+        "you_recipe you_recipe_untuned golmant_fig1_classification",
     ),
     Claim("you-2", "A step-by-step comparison attributes the gain", you_recipe.claim_2, "you_recipe"),
     Claim(
@@ -136,7 +136,7 @@ CLAIMS = [
         "you-7",
         "At equal numbers of updates a huge batch reaches small-batch accuracy",
         you.claim_7,
-        "golmant_fig1_classification",
+        "golmant_lowest_loss",
     ),
     Claim(
         "you-8",
@@ -144,7 +144,7 @@ CLAIMS = [
         you.claim_8,
         "you_diffusion",
     ),
-    Claim("you-9", "The huge-batch deficit is mostly in training accuracy", you.claim_9, "golmant_fig1_classification"),
+    Claim("you-9", "The huge-batch deficit is mostly in training accuracy", you.claim_9, "golmant_lowest_loss"),
     Claim(
         "you-10",
         "At full batch momentum < LARS < LAMB, with equal tuning budgets",
@@ -155,7 +155,7 @@ CLAIMS = [
         "you-11",
         "Linear scaling fails at a batch size where warm-up with layer-wise ratios still trains",
         you.claim_11,
-        "",
+        "you_layerwise",
     ),
 ]
 

@@ -117,7 +117,7 @@ def rule_parts(m0: int, rule: str, none: Curve, curve: Curve, view: View) -> lis
     start = s.at_size(curve, m0)
     if len(sizes) < 3 or start is None:
         return []
-    middle, top = sizes[len(sizes) // 2], sizes[-1]
+    middle, top = sizes[(len(sizes) - 1) // 2], sizes[-1]
     a, b = s.at_size(none, middle), s.at_size(curve, middle)
     ideal = s.steps_ratio(start, b, view).mapped(lambda r: r * m0 / middle)
     last = s.at_size(curve, top)
@@ -165,7 +165,7 @@ def claim_6(workloads: list[Workload], view: View) -> Found:
     """The largest batches miss the lowest training loss: an optimization problem."""
     for w, curve in s.tuned_curves(workloads):
         first, last = s.ends(curve, view)
-        if any(o.run.record.get("stopped_by") not in ("budget", "end") for o in first + last):
+        if not s.went_on(first + last):
             continue
         most = max(v for p in curve.points for v in p.values("examples") if math.isfinite(v))
         goal = float(np.median([lowest(o) for o in first]))

@@ -126,7 +126,7 @@ def claim_9(workloads: list[Workload], view: View) -> Found:
         if any(r is None for r in ratios):
             return TOO_FEW
         comparisons = len(ratios) // 2
-        logs = [r.mapped(math.log).widened(comparisons) for r in ratios if r.value > 0 and math.isfinite(r.value)]
+        logs = [r.mapped(s.log).widened(comparisons) for r in ratios if r.value > 0 and math.isfinite(r.value)]
         if not logs:
             return Missing("no network's B2 lies inside the range studied")
         most = max(logs, key=lambda i: i.value)
@@ -215,7 +215,9 @@ def claim_13(workloads: list[Workload], view: View) -> Found:
         parts = [
             Part(
                 f"B2({c.name})/B2({base.name})",
-                r.mapped(math.log).widened(len(others)).mapped(math.exp),
+                r.mapped(s.log).widened(len(others)).mapped(math.exp)
+                if math.isfinite(r.value)
+                else Interval(r.value, 0.0, math.inf),  # beyond the range studied: nothing to go by
                 below=2.0,
             )
             for c, r in ratios

@@ -47,7 +47,7 @@ def ready(curve: Curve) -> bool:
 
 
 def tuned_curves(workloads: Iterable[Workload], task: str = CLASSIFICATION) -> list[tuple[Workload, Curve]]:
-    """List the tuned curves of a task that may decide a claim, on all its data, clean; largest first."""
+    """List the tuned curves of a task that may decide a claim, on all its data, clean; with most batch sizes first."""
     found = [
         (w, c)
         for w in workloads
@@ -55,7 +55,12 @@ def tuned_curves(workloads: Iterable[Workload], task: str = CLASSIFICATION) -> l
         for c in w.curves
         if c.tuned and ready(c)
     ]
-    return sorted(found, key=lambda item: -runs_of(item[1]))
+    return sorted(found, key=lambda item: (-len(item[1].points), -runs_of(item[1])))
+
+
+def went_on(observations: Iterable[Observation]) -> bool:
+    """Say whether runs went on to their budget or end; one that stops at its target shows no final accuracy."""
+    return all(o.run.record.get("stopped_by") in ("budget", "end") for o in observations)
 
 
 def runs_of(*curves: Curve) -> int:
@@ -131,6 +136,11 @@ def rows_of(primary: Evidence) -> list[View]:
     """List the rows of the robustness table (rule 21)."""
     views = [View(rule=rule) for rule in HIT_RULES] + [View(family="pieces"), View(without_replacement=True)]
     return views + [View(drop=size) for size in primary.sizes] + [View(seeds=h) for h in ("first", "last")]
+
+
+def log(x: float) -> float:
+    """Take the logarithm; that of 0, where an interval may end, is minus infinity."""
+    return math.log(x) if x > 0 else -math.inf
 
 
 def b2_ratio(a: Curve, b: Curve, view: View) -> Interval | None:

@@ -73,7 +73,7 @@ def claim_7(workloads: list[Workload], view: View) -> Found:
     """At equal updates the largest batch is as good as the smallest."""
     for w, curve in s.tuned_curves(workloads):
         first, last = s.ends(curve, view)
-        if any("val/accuracy" not in o.run.curve for o in first + last):
+        if not s.went_on(first + last) or any("val/accuracy" not in o.run.curve for o in first + last):
             continue
         updates = min(o.run.curve["step"][-1] for o in first + last)
         small, large = (s.by_seed(runs, partial(value_at, axis="step", at=updates)) for runs in (first, last))
@@ -84,7 +84,7 @@ def claim_7(workloads: list[Workload], view: View) -> Found:
             0.5,
         )
         return s.evidence([part], (w, curve))
-    return Missing("no tuned classification curve with validation accuracies, 5 sizes and 5 seeds")
+    return Missing("no tuned classification curve whose runs went on to their budget, with validation accuracies")
 
 
 def value_at(o: Observation, axis: str, at: float) -> float:
@@ -146,10 +146,11 @@ def shrinkage(ends: list[dict[int, float]], there: list[dict[int, float]]) -> In
 def claim_9(workloads: list[Workload], view: View) -> Found:
     """The huge-batch deficit is mostly one of training accuracy."""
     for w, curve in s.tuned_curves(workloads):
-        share = deficit_share(*s.ends(curve, view))
-        if known_at_both_ends(curve):
+        first, last = s.ends(curve, view)
+        if s.went_on(first + last) and known_at_both_ends(curve):
+            share = deficit_share(first, last)
             return s.evidence([Part(SHARE, share, above=0.5)], (w, curve))
-    return Missing("no tuned classification curve with training and test accuracies at both ends")
+    return Missing("no tuned curve whose runs went on to their budget, with training and test accuracies at both ends")
 
 
 def known_at_both_ends(curve: Curve) -> bool:

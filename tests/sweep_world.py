@@ -1,0 +1,287 @@
+"""A sweep file's cells as made-up runs: each has its cell's settings, and an outcome of which the truth is known.
+
+In this world every claim that can hold holds, or all but one.
+"""
+
+import copy
+import json
+import math
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from tasks.optim.scaling import Duration, lr_factor
+from tasks.report.read import Run
+from tasks.report.record import Hit
+from tasks.sweep.files import Cell, config_files, read_sweep
+from tasks.sweep.ledger import State
+from tasks.sweep.plan import source
+from tests.fake_runs import evaluation_steps
+from tests.made_up import hit, run
+
+EXAMPLES = {"FashionMNIST": 10_000, "ComposedScenes": 10_000, "StateOfTheUnion": 50_000}
+EXAMPLES |= {"CIFAR10": 45_000, "MNIST": 58_000, "Cityscapes": 2975, "WikiText2": 60_000}
+GAINS = {"LARS": 4.0, "warm-up": 2.0, "decay": 6.0, "smoothing": 1.0, "norm": 9.0}  # of a recipe, in points
+LOW, HIGH = 64, 1000  # a small batch is at most the one, a large at least the other
+NEVER = (0.99, 0.9999, 1e-6)  # targets that a sweep sets so that a run goes on
+Config = dict
+
+
+def put(config: Config, path: list[str], value) -> None:
+    """Set a value at its path, as jsonargparse does: a class keeps its settings, a list grows."""
+    *parents, last = path
+    for name in parents:
+        config = config.setdefault(name, {})
+    if last.endswith("+"):
+        config[last[:-1]] = [*config.get(last[:-1], []), *value]
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            put(config, [last, name], inner)
+    elif last in ("optimizer", "network", "schedule") and isinstance(value, str):
+        put(config, [last, "class_path"], value)
+    else:
+        config[last] = value
+
+
+@cache
+def parsed(text: str):
+    """YAML, read once: it is most of the work."""
+    return yaml.safe_load(text)
+
+
+def settings(cell: Cell) -> Config:
+    """What a cell's run is set to: its config files and then its options."""
+    config: Config = {"run": {}, "trainer": {}, "model": {}, "data": {}}
+    for path in config_files(cell.args):
+        for name, value in copy.deepcopy(parsed(Path(path).read_text())).items():
+            put(config, [name], value)
+    for option in cell.args:
+        if "=" in option and not option.startswith("--config"):
+            name, value = option.removeprefix("--").split("=", 1)
+            path = name.split(".")
+            if path[0] in ("model", "data") and path[1] != "init_args":
+                path.insert(1, "init_args")
+            put(config, path, json.loads(value) if name == "run.plan" else copy.deepcopy(parsed(value)))
+    return config
+
+
+class Facts:
+    """The settings of one run, as its record will have them."""
+
+    def __init__(self, cell: Cell) -> None:
+        config = settings(cell)
+        model, data, task = config["model"]["init_args"], config["data"]["init_args"], config["model"]["class_path"]
+        variant = data.get("variant", {})
+        self.task, self.size, self.seed = task, data["batch_size"], config["seed_everything"]
+        self.data, self.study, self.plan = config["data"]["class_path"], config["run"]["study"], config["run"]["plan"]
+        self.recipe = config["run"].get("recipe")
+        self.noise, self.fraction = variant.get("label_noise", 0.0), variant.get("fraction", 1.0)
+        self.kept = variant.get("examples") or data.get("train") or round(self.fraction * EXAMPLES[self.data])
+        self.optimizer = model["optimizer"]["class_path"].split(".")[-1]
+        self.options = model["optimizer"]["init_args"]
+        self.rate, self.rule = self.options["lr"], model.get("lr_scaling", "none")
+        self.base = model.get("base_batch_size")
+        self.factor = 1.0 if self.rule == "none" else lr_factor(self.rule, self.size, self.base)
+        self.network = json.dumps(model["network"])
+        self.schedule = (model.get("schedule") or {"class_path": "Constant"})["class_path"]
+        self.smoothing, self.decay_norm = model.get("label_smoothing", 0.0), model.get("decay_norm_bias", True)
+        self.warmup = model.get("warmup")
+        self.warmup_steps = Duration.parse(self.warmup).steps(self.size, self.kept) if self.warmup else 0
+        ends = [config["trainer"].get("max_steps"), data.get("epochs") and data["epochs"] * self.kept // self.size]
+        self.end = min((e for e in ends if e), default=None)
+        self.convergence = config["convergence"]
+        self.callbacks = {c["class_path"] for c in config["trainer"].get("callbacks", [])}
+
+    @property
+    def targets(self) -> list[dict]:
+        """What the run is to reach; as text where a sweep gives it."""
+        given = self.convergence["targets"]
+        return parsed(given) if isinstance(given, str) else given
+
+    def record(self) -> dict:
+        """The settings, by the record's names, as changes for `made_up.run`."""
+        elements = {"Segmentation": 1024.0, "LanguageModeling": 16.0}.get(self.task, 1.0)
+        given = (self.data, self.kept, self.noise)
+        return {
+            **{"study": self.study, "task": self.task, "network": self.network, "plan": self.plan},
+            **({"recipe": self.recipe} if self.recipe else {}),
+            "data": {
+                **{"name": self.data, "hash": str(given), "train_examples": self.kept, "fraction": self.fraction},
+                **{"label_noise": self.noise, "elements_per_example": elements},
+            },
+            "optimizer": {"name": self.optimizer} | {k: v for k, v in self.options.items() if k != "lr"},
+            "batch": {"global": self.size},
+            "lr": {
+                **{"base": self.rate, "effective": self.rate * self.factor, "scaling_rule": self.rule},
+                **{"base_batch_size": self.base, "schedule": self.schedule, "horizon_steps": self.end},
+                **{"warmup": str(self.warmup), "warmup_steps": self.warmup_steps},
+            },
+            "regularization": {"label_smoothing": self.smoothing, "decay_norm_bias": self.decay_norm},
+        }
+
+
+class World:
+    """Gives each run its outcome for the sake of one claim; `best` is the rate at which a tuned run does best."""
+
+    def __init__(self, claim: str, holds: bool, best: float) -> None:
+        self.claim, self.lie, self.best = claim, "" if holds else claim, best
+
+    def off(self, f: Facts) -> float:
+        """By how many doublings the rate is not the best; 0 where rates are not tuned."""
+        return 0.0 if math.isnan(self.best) else abs(math.log2(f.rate / self.best))
+
+    def critical(self, f: Facts, metric: str) -> float:
+        """B_crit of a tuned curve."""
+        if f.task != "ImageClassification":
+            return 100.0 if self.lie == "golmant-4" else 2.0
+        found = 4000.0 if self.lie == "golmant-3" else 40.0 if self.claim == "golmant-2" else 90.0
+        if metric.startswith("trainset") and self.lie != "golmant-7":
+            found *= 1.7
+        if "golmant_fig3_architecture" in f.study and self.lie != "golmant-9":
+            found *= 1 if "SmallCNN" in f.network and "channels" not in f.network else 4
+        found /= 3 if f.noise == 0.4 and self.lie != "golmant-10" else 1
+        found /= 6 if f.fraction == 0.25 and self.lie == "golmant-11" else 1
+        if "heuristics" in f.study:
+            return 360.0 if f.optimizer == "LAMB" and self.lie else 40.0
+        return found
+
+    def steps(self, f: Facts, metric: str) -> float:
+        """Steps to a target, infinite where the run diverges."""
+        scatter = math.exp(0.03 * np.random.default_rng([f.seed, f.size, len(metric), len(f.rule)]).standard_normal())
+        if "golmant_fig2" in f.study:
+            return scatter * self.by_rule(f)
+        if "you_layerwise" in f.study:
+            lost = (f.optimizer == "SGD" and f.size >= HIGH and not self.lie) or (f.optimizer, f.warmup) == (
+                "LARS",
+                None,
+            )
+            return math.inf if lost else scatter * 4000 * (1 + 100 / f.size)
+        off = self.off(f)
+        if off >= 3 and f.rate > self.best:
+            return math.inf
+        bent = {"golmant-1": "val", "golmant-2": "trainset"}.get(self.lie, "none")
+        taken = 60 * (1 + self.critical(f, metric) / f.size)
+        if metric.startswith(bent):
+            taken = 4000 * f.size**-0.5
+        if self.lie == "golmant-12" and f.schedule != "Constant" and f.end:
+            taken *= (f.kept / f.size) / f.end * 70
+        return scatter * taken * (1 + 0.3 * off**2)
+
+    def by_rule(self, f: Facts) -> float:
+        """Steps with a rate that follows a rule: sublinear, and lost at the top."""
+        if f.rule == "none":
+            return 3000 * (1 + 64 / f.size)
+        if f.size >= HIGH:
+            return math.inf
+        return 15_000 * (16 / f.size) ** (1.0 if self.lie == "golmant-5" else 0.8)
+
+    def accuracies(self, f: Facts) -> tuple[float, float]:
+        """Training and test accuracy in per cent at the end."""
+        noise = 0.1 * np.random.default_rng([f.seed, f.size, 9]).standard_normal()
+        off = self.off(f)
+        large = f.size >= HIGH
+        train, test = (94.5, 85.0) if large else (99.0, 90.0)
+        if self.lie == "you-9" and large:
+            train = 98.9
+        if "you_optimizers" in f.study:
+            order = ["LARS", "SGD", "LAMB"] if self.lie == "you-10" else ["SGD", "LARS", "LAMB"]
+            test = 80 + 3 * (order.index(f.optimizer) if f.optimizer in order else 0)
+        if "you_recipe" in f.study:
+            test = self.by_recipe(f)
+        if f.schedule != "Constant" and "longer" in f.study:
+            test = 85.0
+        return train + noise, test - 3 * off + noise
+
+    def by_recipe(self, f: Facts) -> float:
+        """Test accuracy of a recipe: gains add, unless one ingredient alone is said to bring nearly all."""
+        there = {
+            **{"LARS": f.optimizer == "LARS", "warm-up": bool(f.warmup), "decay": f.schedule != "Constant"},
+            **{"smoothing": bool(f.smoothing), "norm": not f.decay_norm},
+        }
+        gains = [GAINS[k] for k, v in there.items() if v]
+        scale = {"you-1": 0.1}.get(self.lie, 1.0)
+        total = max(gains, default=0.0) + 12 * bool(gains) if self.lie == "you-2" else sum(gains)
+        return 60 + scale * total - (5 if f.recipe and self.lie != "you-1" else 0)
+
+    def curve(self, f: Facts, last: float) -> dict[str, list[float]]:
+        """The evaluations: enough of them for the claims that read curves."""
+        random = np.random.default_rng([f.seed, f.size, 7])
+        noise, large = 0.001 * random.standard_normal(), f.size >= HIGH
+        steps = [
+            0.0,
+            *dict.fromkeys(min(t, last) for t in evaluation_steps(max(2, round(last)), random.random())[1:]),
+            last,
+        ]
+        found = {"step": steps, "examples": [f.size * t for t in steps]}
+        share = [t / (t + 50) for t in steps]
+        low = 0.2 if large and self.lie != "golmant-6" else 0.1
+        found["trainset/loss"] = [2.0 - (2.0 - low) * x for x in [*share[:-1], 1.0]]
+        better = 0.04 if large and self.lie == "you-7" else 0.0
+        gap = 0.02 if large and "lowest_loss" not in f.study else 0.0
+        found["val/accuracy"] = [x * (0.9 + better - gap) + noise for x in share]
+        if "WeightDistance" in f.callbacks:
+            found |= self.distances(f, steps, noise)
+        return found
+
+    def distances(self, f: Facts, steps: list[float], noise: float) -> dict[str, list[float]]:
+        """Distances, and accuracies that follow from them, or (you-8 a lie) from the batch size."""
+        power = self.lie == "you-6" or (self.claim == "you-3" and not self.lie)
+        random = np.random.default_rng([f.seed, f.size, 5])
+        grown = [(t**0.4 if power else 1 + 0.8 * math.log(t)) if t else 0.0 for t in steps]
+        reach = 0.5 if f.size >= LOW * 4 else 1.0
+        path = [reach * d * math.exp(0.02 * random.standard_normal()) for d in grown]
+        if self.lie == "you-8":
+            return {"distance/total": path, "val/accuracy": [0.4 + 0.2 * reach + noise for _ in path]}
+        return {"distance/total": path, "val/accuracy": [0.2 + 0.05 * d + noise for d in path]}
+
+    def outcome(self, f: Facts) -> tuple[Run, dict]:
+        """The run of these settings, and what the sweep reads of its record."""
+        hits: list[Hit] = []
+        for target in f.targets:
+            never = target["value"] in NEVER
+            taken = self.steps(f, target["metric"])
+            found = hit(taken, f.size, target["metric"])
+            status = "budget" if never and found.status == "reached" else found.status
+            brackets = {} if status != "reached" else found.brackets
+            hits.append(Hit(target["metric"], target["direction"], target["value"], status, brackets))
+        lost = any(h.status == "diverged" for h in hits)
+        never = any(h.status == "budget" for h in hits)
+        reached = max(
+            [self.steps(f, t["metric"]) for t in f.targets if math.isfinite(self.steps(f, t["metric"]))] or [40]
+        )
+        budget = max(f.convergence.get("budget_steps") or 0, (f.convergence.get("budget_examples") or 0) / f.size)
+        stop = f.convergence.get("stop", True)
+        last = (f.end or budget) if never or not stop else reached
+        train, test = self.accuracies(f)
+        final = {"step": last, "examples": last * f.size, "trainset/accuracy": train / 100, "val/accuracy": test / 100}
+        if "LinearApproximationError" in f.callbacks:
+            error = f.size / (60 if self.lie == "golmant-8" else 700)
+            final["linear_error/absolute"] = error * math.exp(0.1 * math.sin(f.seed))
+        ended = "diverged" if lost else "end" if f.end or not stop else "budget" if never else "targets"
+        changes = f.record() | {
+            "final": final,
+            "stopped_by": ended,
+            "test": None if lost else {"test/accuracy": test / 100},
+        }
+        made = run(hits, f.size, f.seed, {} if lost else self.curve(f, last), **changes)
+        bracket = {h.metric: h.brackets.get("median") for h in hits}
+        told = [{**t, "status": h.status, "bracket": bracket[h.metric]} for t, h in zip(f.targets, hits, strict=True)]
+        return made, {"status": "diverged" if lost else hits[0].status, "targets": told, "final": final}
+
+
+def runs_of(path: Path, claim: str, holds: bool = True) -> list[Run]:
+    """Go through a sweep, stage after stage, until it wants no more runs."""
+    sweep = read_sweep(path)
+    cells = source(sweep)
+    rates = getattr(cells, "rates", [math.nan])
+    world = World(claim, holds, rates[len(rates) // 2])
+    runs, states = [], {}
+    left = State("left", {}, {})
+    while new := [c for c in cells.cells(lambda c: states.get(c, left)) if c not in states]:
+        for cell in new:
+            made, record = world.outcome(Facts(cell))
+            runs.append(made)
+            states[cell] = State(record["status"], {}, record)
+    return runs
