@@ -109,7 +109,8 @@ class Parser(LightningArgumentParser):
     """Says what is wrong in one sentence instead of printing the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        hint = "; `--help` lists the options, `--model.help`, `--data.help` those of the chosen classes"
+        fit = f"python -m tasks {Cli.verb}"
+        hint = f"; `{fit} --help` lists the options, `--model.help` and `--data.help` there those of the chosen classes"
         unknown = ("not accepted" in message or "unrecognized" in message) and hint not in message
         raise UserError(sentence(message) + (hint if unknown else "")) from ex
 

@@ -63,6 +63,7 @@ def changed(path, value):
         ("parameters|a", 3, "parameters.a:"),
         ("parameters|a", {"values": []}, "parameters.a.values:"),
         ("parameters|a", {"values": 3}, "parameters.a.values:"),
+        ("parameters|a", {"vaules": [3]}, "parameters.a.vaules:"),
         ("parameters|a", {}, "parameters.a.max:"),
         ("parameters|a", {"value": 1, "min": 0}, "parameters.a.min:"),
         ("parameters|a", {"distribution": "gaussian"}, "parameters.a.distribution:"),

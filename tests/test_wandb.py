@@ -118,6 +118,31 @@ def test_a_resumed_run_s_rows_are_in_w_and_b_once_each(tmp_path, monkeypatch, lo
     assert told == [(i, 10 * i, i / 2) for i in range(8)]
 
 
+@pytest.mark.slow
+def test_online_too_a_resumed_run_s_rows_are_there_once_each(tmp_path, monkeypatch):
+    server = Server()
+    for name, value in {"HOME": tmp_path, "NETRC": tmp_path / "netrc", "WANDB_API_KEY": "a" * 40}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    directory = tmp_path / "study" / "run"
+    directory.mkdir(parents=True)
+    try:
+        for count in (6, 4, 8):
+            logger = RunWandbLogger(save_dir=str(tmp_path))
+            logger.name_run(directory)
+            for step in range(count):
+                logger.log_metrics({"val/loss": step / 2}, step=10 * step)
+            wandb.finish()
+            [run] = server.runs.values()
+            if count == 6:
+                del run["rows"][3:]  # as if the crash had come before they were sent
+    finally:
+        wandb.teardown()
+        server.close()
+    assert [(row["_step"], row["val/loss"]) for row in run["rows"]] == [(i, i / 2) for i in range(8)]
+
+
 def test_an_unknown_mode_is_refused_with_the_mend(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offlin")
     with pytest.raises(ValueError, match="give online, offline or disabled"):

@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--timeout", type=float, metavar="MINUTES", help="of one run, then it counts as failed")
     words.add_argument("--status", action="store_true", help="show how far the sweep is, and run nothing")
     words.add_argument("--retry-failed", action="store_true", help="run the cells that failed before again")
-    words.add_argument("--dry-run", action="store_true", help="print every cell's command, and run nothing")
+    words.add_argument("--dry-run", action="store_true", help="print the commands of the cells so far, and run nothing")
     return words
 
 
@@ -46,6 +46,12 @@ class Runner:
     def left(self) -> list[Cell]:
         """The cells that have not come to an end."""
         return [cell for cell, state in self.states.items() if state.status not in FINAL]
+
+    def say_what_follows(self) -> None:
+        """Tell of the sweeps whose later stages depend on how the cells so far end."""
+        for cells in self.sources:
+            if not cells.complete:
+                print(f"{cells.sweep.name}: more cells follow from how these end, as its plan says", file=sys.stderr)
 
     def retry_failed(self) -> None:
         """Let the failed cells count as never begun."""
@@ -117,13 +123,18 @@ def covering(cells: list[Cell]) -> list[Cell]:
 
 def sweep(options: argparse.Namespace) -> int:
     """Run the files' cells; 0 if every one has ended and none failed. Raises ValueError."""
+    if options.workers is not None and options.workers < 1:
+        raise ValueError("--workers: give at least 1")
     files = [path for path in options.files if not path.name.endswith(ENDING)]
+    if not files:
+        raise ValueError(f"FILE: give the sweep file; the {ENDING.removeprefix('.')} beside it is read with it")
     runner = Runner([source(read_sweep(path)) for path in files], Ledger(options.runs))
     rooms = places(options.workers)
     display = Display(len(rooms))
     if options.dry_run:
         for cell in runner.states:
             print("python -m tasks", shlex.join(cell.args))
+        runner.say_what_follows()
         return 0
     if options.retry_failed:
         runner.retry_failed()
@@ -141,6 +152,7 @@ def sweep(options: argparse.Namespace) -> int:
             for cell in busy:
                 runner.ledger.end_vanished(cell, "interrupted")
     display.summary(runner.states)
+    runner.say_what_follows()
     return int(any(state.status == "failed" for state in runner.states.values()))
 
 

@@ -28,6 +28,7 @@ DISCRETE = {
 DEFAULTS = {"mu": 0.0, "sigma": 1.0, "a": 1.0, "b": 1.0, "q": 1.0}
 OLD = ("log_uniform", "inv_log_uniform", "q_log_uniform")  # their bounds were exponents
 KINDS = [*DISCRETE, *NAMED, *QUANTIZED]
+FIELDS = ("value", "values", "probabilities", "distribution", "min", "max", *DEFAULTS)
 
 
 def _between_logs(source: random.Random, low: float, high: float) -> float:
@@ -67,6 +68,9 @@ def check(parameters: Any, method: str, path: str = "parameters") -> None:
 
 
 def _check_one(parameter: Parameter, method: str, field: str) -> None:
+    for name in parameter:
+        if name not in FIELDS:
+            raise ValueError(f"{field}.{name}: is none of {', '.join(FIELDS)}")
     name = kind(parameter)
     if name in OLD:
         raise ValueError(f"{field}.distribution: W&B gave up {name}: write {name}_values, with the bounds themselves")

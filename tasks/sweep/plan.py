@@ -128,7 +128,10 @@ def rounded_up(number: float) -> int:
 class Plain:
     """A sweep's own cells; with a plan beside it they carry its hash."""
 
+    complete = True  # no more cells will follow
+
     def __init__(self, sweep: Sweep, plan: Plan | None) -> None:
+        self.sweep = sweep
         flags = (f"--run.plan={json.dumps({'hash': plan.hash, 'stage': 'confirm'})}",) if plan else ()
         choices = sweep.choices(plan.random_seed if plan else 0)
         self._cells = [sweep.cell(values, flags=flags) for values in choices]
@@ -140,6 +143,8 @@ class Plain:
 
 class Staged:
     """The cells that a plan asks for, given how the earlier ones ended: the same answer in every process."""
+
+    complete = False  # until the last stage has begun
 
     def __init__(self, sweep: Sweep, plan: Plan) -> None:
         self.sweep, self.plan = sweep, plan
@@ -154,7 +159,9 @@ class Staged:
         self._look, self._wanted = look, {}
         budgets = self._pilot()
         if budgets is not None:
-            for arm, (rate, facts) in self._choices(budgets):
+            choices = self._choices(budgets)
+            self.complete = bool(choices)
+            for arm, (rate, facts) in choices:
                 for seed in self.plan.confirm["seeds"]:
                     self._score("confirm", arm, rate, seed, budgets, **facts)
         return list(self._wanted)

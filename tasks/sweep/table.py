@@ -64,7 +64,8 @@ def table(states: States, left: float | None) -> Table:
     sweeps = dict.fromkeys(cell.sweep for cell in states)
     records = {name: best({c: s for c, s in states.items() if c.sweep == name}) for name in sweeps}
     lines = [f"fewest steps, {name}: {record}" for name, record in records.items() if record]
-    caption = "\n".join([*lines, f"time left {clock(left)}"])
+    wait = "not known before a run has ended" if left is None else clock(left)
+    caption = "\n".join([*lines, f"time left: {wait}"])
     grid = Table(box=SIMPLE, pad_edge=False, caption=caption, caption_justify="left")
     grid.add_column("sweep", overflow="fold")
     for name in ("done", "running", *COLUMNS.values(), "left"):

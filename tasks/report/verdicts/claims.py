@@ -103,7 +103,7 @@ CLAIMS = [
         "golmant-12",
         "Training longer does not improve convergence speed",
         golmant_studies.claim_12,
-        "golmant_longer golmant_longer_full_batch",
+        "golmant_longer golmant_longer_largest_batch",
     ),
     Claim(
         "golmant-13",
