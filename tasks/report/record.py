@@ -33,7 +33,7 @@ OPTIONAL = {
     **dict.fromkeys(("lr.warmup", "batch.ghost", "batch.sampling"), (str, int, float)),
     **dict.fromkeys(("parameters", "lr.base_batch_size", "world_size", "data.train_examples"), int),
     **dict.fromkeys(("budget", "test", "cost", "plan", "regularization"), dict),
-    **{"recipe": list, "plan.stage": str, "plan.hash": str, "test.test/accuracy": NUMBER},
+    **{"data.growth": list, "recipe": list, "plan.stage": str, "plan.hash": str, "test.test/accuracy": NUMBER},
 }
 POSITIVE = ("batch.global", "data.train_examples", "data.fraction", "data.elements_per_example", "world_size")
 POSITIVE += ("parameters", "lr.base_batch_size", "budget.max_steps")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from tasks.report import wandb_export
 from tasks.report.read import Run, read_runs
-from tasks.report.record import Hit, UnusableError
+from tasks.report.record import Hit, UnusableError, look_up
 
 EXAMPLES_IN_AN_EPOCH = {"resnet": 1_281_167}  # where MLPerf counts epochs: ImageNet's training images
+GROWING = "its batch grows in training (data.growth), so it has no one place over the batch size"
 LARGEST_EPOCHS = 5_000  # above it, what MLPerf calls "epochs to converge" are samples
 
 Found = tuple[list[Run], list[tuple[str, str]]]
@@ -21,8 +22,9 @@ def read_sources(sources: list[Path]) -> Found:
         if not source.exists():
             raise ValueError(f"{source} does not exist; give a folder that holds runs, such as `runs/`.")
         found, problems = read_source(source)
-        runs |= {run.source: run for run in found}
-        left_out += problems
+        growing = [run.source for run in found if look_up(run.record, "data.growth")]
+        runs |= {run.source: run for run in found if run.source not in growing}
+        left_out += [*problems, *((name, GROWING) for name in growing)]
     if not runs:
         reason = f" ({len(left_out)} left out, the first: {left_out[0][1]})" if left_out else ""
         raise ValueError(f"no usable run in {', '.join(map(str, sources))}{reason}; train some first.")
