@@ -43,6 +43,15 @@ class UnusableError(ValueError):
     """A source that cannot be read as a run; its text is the reason given in the report."""
 
 
+@dataclass(frozen=True, eq=False)
+class Redraw:
+    """A target that is an outcome, as other seeds of the batch size it comes from would have given it (rule 14)."""
+
+    batch_size: int
+    goals: tuple[float, ...]  # one a draw
+    used: tuple[frozenset[int], ...]  # the seeds that each came from, which it does not score
+
+
 @dataclass(frozen=True)
 class Hit:
     """One target of one run: what was asked, how it ended, and the brackets by three hit rules, by unit."""
@@ -53,6 +62,7 @@ class Hit:
     status: str
     brackets: dict[str, dict[str, tuple[float, float]]]  # rule -> unit -> (last below, first at or above)
     plateau: dict | None = None
+    redraw: Redraw | None = None
 
     @property
     def label(self) -> str:
