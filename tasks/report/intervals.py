@@ -51,7 +51,7 @@ def log_median(values: np.ndarray) -> float:
     """Take the median, halfway on the log scale between the middle two; infinite values are the largest."""
     values = np.sort(values)
     low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
-    return float(high if math.isinf(high) or low <= 0 else math.sqrt(low * high))
+    return float(high if math.isinf(high) or low <= 0 else math.sqrt(low) * math.sqrt(high))
 
 
 @lru_cache
@@ -93,7 +93,7 @@ def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
     A bracket of infinities is a run that never arrived: it counts as infinite in the order of the values.
     From 6 values on the interval is that of the order statistics, which assumes no distribution. With fewer
     it is Student's t on the log scale, where the runs that arrived are at least 2 and the median is finite;
-    its upper end is infinite if any run did not arrive.
+    its upper end is infinite if any run did not arrive; equal values are quantized, and reach over their brackets.
     """
     if not brackets or any(math.isnan(x) for pair in brackets for x in pair):
         return NOTHING
@@ -108,8 +108,9 @@ def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
     if n < 2 or math.isinf(median):
         return Interval(median, math.nan, math.inf if np.isinf(values).any() else math.nan)
     half = stats.t.ppf(0.975, n - 1) * MEDIAN_OVER_MEAN[n] * finite.std(ddof=1) / math.sqrt(n)
-    factor = math.exp(min(half, 500))
-    return Interval(median, median / factor, math.inf if n < len(values) else median * factor)
+    factor, tied = math.exp(min(half, 500)), len(set(finite)) < n
+    down, up = (log_median(low), log_median(high)) if tied else (median, median)
+    return Interval(median, down / factor, math.inf if n < len(values) else up * factor)
 
 
 @dataclass(frozen=True)

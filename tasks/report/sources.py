@@ -4,6 +4,8 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
+
 from tasks.report import wandb_export
 from tasks.report.read import Run, read_runs
 from tasks.report.record import Hit, UnusableError, look_up
@@ -65,8 +67,14 @@ def read_mlperf(source: Path, content: dict) -> Found:
 
 
 def resolution(values: list[float]) -> float:
-    """Give the unit that a group's numbers are multiples of, 0 if they do not tell."""
+    """Give the unit of a group's numbers: what all are multiples of or, if some are equal, their smaller gaps.
+
+    0 if they do not tell.
+    """
     unit = math.gcd(*(int(v) for v in values)) if all(v == int(v) for v in values) else 0
+    gaps = np.diff(sorted(set(values)))
+    if len(gaps) + 1 < len(values) and len(gaps):
+        unit = max(unit, float(np.quantile(gaps, 0.25, method="lower")))
     return unit if unit < min(values) / 2 else 0
 
 
