@@ -9,8 +9,11 @@ import pytest
 from tasks.report import predicted
 from tasks.report.command import main
 from tasks.report.command import parser as command_parser
+from tasks.report.critical import critical
 from tasks.report.figures import own
 from tasks.report.figures.named import NAMED
+from tasks.report.summary import curve_summary
+from tasks.report.trust import predicted_table
 from tests.fake_runs import make_study
 from tests.made_up import SIZES, hyperbola, placed, power, run, study
 from tests.made_up import hit as made_up_hit
@@ -116,6 +119,10 @@ def test_predicted_and_measured_noise_agree_where_they_are_made_to():
     for _, _, noise, curvature, measured_size, _ in rows:
         assert measured_size.value == pytest.approx(noise.value, rel=0.05)
         assert (curvature.value, curvature.low > 699, curvature.high < 703) == (701, True, True)
+    for row, w in zip(rows, placed(*WORK["noise-scale"]), strict=True):
+        found = critical(w.curves[0])
+        assert predicted_table([(w.curves[0], found)]).rows == [[w.curves[0].name, *row[2:]]]
+        assert curve_summary(w, w.curves[0], found)["predicted"]["noise_scale"]["estimate"] == row[2].value
 
 
 def test_projection_agrees_with_the_formula_by_hand():

@@ -20,7 +20,9 @@ from tasks.report.resampling import (
     target_spread,
     with_target,
 )
+from tasks.report.summary import curve_summary
 from tasks.report.targets import chosen_again, hit_of, parse
+from tasks.report.trust import resampling_table
 from tests import noisy_quadratic
 from tests.fake_runs import evaluation_steps
 from tests.made_up import hyperbola, placed, run, study
@@ -72,6 +74,9 @@ def test_a_curve_says_how_much_the_choice_of_the_rate_adds():
     assert found.resampled.held_scatter < found.resampled.scatter
     assert 0 < found.resampled.changed < 0.6
     assert found.resampled.b2.low < found.b2.value < found.resampled.b2.high
+    (row,) = resampling_table([(workload.curves[0], found)]).rows
+    assert row[1:4] == [found.resampled.held_scatter, found.resampled.scatter, 100 * found.resampled.changed]
+    assert curve_summary(workload, workload.curves[0], found)["resampled"]["changed"] == found.resampled.changed
     (workload,) = placed(study(hyperbola(500), tuned=False))
     assert critical(workload.curves[0]).resampled is None
 

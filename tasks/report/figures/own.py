@@ -151,8 +151,7 @@ def noise_scale(workloads: list[Workload]) -> Drawing | str:
                     panels[0].plot(*at, **(style | more), label=f"{name}: {label}")
         ends = [f(r[i].value for r in rows for i in (2, 3) if r[i].value > 0) for f in (min, max)]
         panels[0].plot(ends, ends, "--", color="#777777", label="equal")
-        panels[0].set_xscale("log")
-        panels[0].set_xlabel("predicted critical batch size (examples)")
+        log_axis(panels[0], "predicted critical batch size (examples)", "x")
         log_axis(panels[0], "measured B_crit of the hyperbola (examples)")
         panels[0].legend(fontsize=7)
 
