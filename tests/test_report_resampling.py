@@ -24,7 +24,7 @@ from tasks.report.summary import curve_summary
 from tasks.report.targets import chosen_again, hit_of, parse
 from tasks.report.trust import resampling_table
 from tests import noisy_quadratic
-from tests.fake_runs import evaluation_steps
+from tests.fake_runs import evaluation_steps, merged
 from tests.made_up import hyperbola, placed, run, study
 
 INF = math.inf
@@ -114,7 +114,7 @@ def golmant_coverage(studies: int) -> tuple[float, ...]:
         (curve,) = workload.curves
         found = critical(curve, PRIMARY, False)
         alone = found.fit.interval(found.fit.family.size_at(2.0, float(SIZES[0])))
-        drawn = resample(curve, found.data, found.b2.value).b2
+        drawn = resample(curve).b2
         inside += [i.low <= truth <= i.high for i in (found.b2, alone, drawn)]
     return tuple(inside / studies)
 
@@ -147,6 +147,14 @@ def test_the_targets_spread_widens_b2(golmants):
     assert found.b2.high > alone.high
     assert with_target(alone, (0.0, 0.0), LARGEST) == alone
     assert found.resampled.changed == 0
+
+
+def test_a_fixed_curve_may_mix_lengths_of_a_decay():
+    runs = golmant_study(0)
+    for i, r in enumerate(runs):
+        merged(r.record, {"lr.schedule": "cosine", "lr.horizon_steps": 100 + i % 2})
+    (curve,) = placed(chosen_again(runs, [GOLMANT]))[0].curves
+    assert critical(curve).resampled.b2.low > 0
 
 
 def test_golmants_target_is_taken_again_from_as_many_seeds_as_it_came_from(golmants):

@@ -206,5 +206,5 @@ def critical(curve: Curve, view: View = PRIMARY, full: bool = True) -> Critical 
         tau=math.sqrt(max(fitted.variance - data.within, 0)),
         largest_residual=float(np.abs(fitted.residuals).max()),
         sensitivity=sensitivity_of(data),
-        resampled=resample(curve, data, b2.value),
+        resampled=resample(curve),
     )

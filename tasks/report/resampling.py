@@ -15,7 +15,7 @@ import numpy as np
 
 from tasks.report import fits
 from tasks.report.curves import COUNTED, Curve, Observation, Point, group
-from tasks.report.fit_data import FitData
+from tasks.report.fit_data import fit_data
 from tasks.report.intervals import NOTHING, Interval
 from tasks.report.record import look_up
 from tasks.report.settings import setting
@@ -76,6 +76,7 @@ def point_draws(
     return found[rows, chosen], found[:, usual], float((chosen != usual).mean())
 
 
+@lru_cache(maxsize=2**14)
 def log_steps(o: Observation) -> np.ndarray:
     """Give a run's log steps in every draw of its target, or once where the target is fixed."""
     if o.hit.redraw is not None:
@@ -84,19 +85,26 @@ def log_steps(o: Observation) -> np.ndarray:
     return np.array([np.log(value) if value > 0 else np.nan])
 
 
-def matrix(runs: Sequence[Observation], settings: Sequence[tuple]) -> np.ndarray:
-    """Lay out log steps by draw, setting and seed, [1 or draws, settings, seeds]; NaN where there is no run."""
-    seeds = {seed: i for i, seed in enumerate(sorted({o.seed for o in runs}))}
+def matrix(runs: Sequence[Observation], settings: Sequence[tuple] = ()) -> np.ndarray:
+    """Lay out log steps by draw, setting and seed, [1 or draws, settings, seeds]; NaN where there is no run.
+
+    Without settings there is one row, with a column for each run.
+    """
     rows = {s: i for i, s in enumerate(settings)}
-    cells = {(rows[setting(o.run.record)], seeds[o.seed]): log_steps(o) for o in runs}
-    found = np.full((max(map(len, cells.values())), len(settings), len(seeds)), np.nan)
-    for (row, column), values in cells.items():
-        found[:, row, column] = values
+    columns = {seed: i for i, seed in enumerate(sorted({o.seed for o in runs}))}
+    cells = {(rows[setting(o.run.record)], columns[o.seed]) if settings else (0, i): o for i, o in enumerate(runs)}
+    values = {cell: log_steps(o) for cell, o in cells.items()}
+    shape = (len(settings), len(columns)) if settings else (1, len(runs))
+    found = np.full((max(map(len, values.values())), *shape), np.nan)
+    for (row, column), steps in values.items():
+        found[:, row, column] = steps
     return found
 
 
-def runs_of(point: Point) -> tuple[np.ndarray, np.ndarray | None, int]:
+def runs_of(point: Point, tuned: bool) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Give a point's tuning runs, its fresh ones (None: the same), and the index of the setting chosen."""
+    if not tuned:
+        return matrix(point.counted), None, 0
     usual = setting(point.observations[0].run.record)
     trials = [o for o in point.trials if o.status in COUNTED] or point.counted
     stages = group((o for o in point.every if o.status in COUNTED), lambda o: look_up(o.run.record, "plan.stage"))
@@ -125,21 +133,19 @@ def percentiles(value: float, found: np.ndarray) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def fitted_points(curve: Curve, data: FitData) -> list[Point]:
-    """List the points that the data were made of."""
-    return [p for p in curve.points if p.batch_size not in data.left_out]
-
-
-def resample(curve: Curve, data: FitData, b2: float) -> Resampled | None:
+@lru_cache(maxsize=512)  # every figure looks at the same curves
+def resample(curve: Curve) -> Resampled | None:
     """Draw all seeds of a curve again; None where there is neither a choice nor a target to be drawn again."""
-    points = fitted_points(curve, data)
-    if not (curve.tuned or points[0].observations[0].hit.redraw):
+    data = fit_data(curve)
+    points = [p for p in curve.points if p.batch_size not in data.left_out]
+    if len(points) < 2 or not (curve.tuned or points[0].observations[0].hit.redraw):
         return None
     random = np.random.default_rng(0)
-    drawn, held, changed = zip(*(point_draws(*runs_of(p), random) for p in points), strict=True)
+    drawn, held, changed = zip(*(point_draws(*runs_of(p, curve.tuned), random) for p in points), strict=True)
     both = [np.stack(rows, axis=1) for rows in (drawn, held)]
     scatter = [np.sqrt(np.nanmean(np.nanvar(np.where(np.isfinite(y), y, np.nan), axis=0))) for y in both]
-    found = [percentiles(b2, b2_of_draws(data.sizes, y)) for y in both]
+    value = float(b2_of_draws(data.sizes, data.log_steps[None])[0])
+    found = [percentiles(value, b2_of_draws(data.sizes, y)) for y in both]
     return Resampled(*found, *map(float, scatter), float(np.mean(changed)))
 
 
@@ -149,7 +155,7 @@ def target_spread(curve: Curve) -> tuple[float, float]:
     points = [p for p in curve.points if p.n]
     if not points or points[0].observations[0].hit.redraw is None:
         return 0.0, 0.0
-    y = np.stack([medians(matrix(p.counted, [s])[:, 0]) for p in points for s in [setting(p.counted[0].run.record)]], 1)
+    y = np.stack([medians(matrix(p.counted)[:, 0]) for p in points], axis=1)
     found = np.log(b2_of_draws(np.array([float(p.batch_size) for p in points]), y))
     if not len(found) or np.isinf(np.median(found)):
         return 0.0, 0.0

@@ -169,4 +169,4 @@ def chosen_again(runs: list[Run], wishes: list[Wish]) -> list[Run]:
             for run in same:
                 if math.isfinite(goal) and id(run) not in unscored:
                     hits[id(run)].append(hit_of(run, wish, goal, redraw))
-    return [replace(run, hits=hits[id(run)]) for run in runs]
+    return [replace(run, hits=hits[id(run)], curve_file=None, curve_given=run.curve) for run in runs]
