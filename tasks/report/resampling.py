@@ -1,9 +1,9 @@
 """The bootstrap of rules 13 and 14: seeds drawn again, settings chosen again, an outcome's target taken again.
 
 A choice that was never confirmed has no fresh runs. It is estimated by all its tuning runs, as they were: on the noisy
-quadratic model (tests/test_report_resampling.py) the scatter of a tuned point is then 1.0 to 1.2 times the true one;
-by those drawn it is chosen for its luck (6 % too fast), by those not drawn 1.2 to 1.6 times too scattered, and with
-the choice kept among what was confirmed 0.6 to 0.9 times.
+quadratic model (README.md) the scatter of a tuned point is then 0.9 to 1.3 times the true one; by those drawn it is
+chosen for its luck (up to 6 % too fast), by those not drawn 1.0 to 1.6 times as scattered, and with the choice kept
+among what was confirmed 0.6 to 0.9 times.
 """
 
 import math
