@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -229,3 +230,8 @@ def test_the_hash_follows_margins_and_targets(sweep):
     config = sweep.path.with_name("config.yaml")
     config.write_text(config.read_text() + "convergence: {budget_steps: 3, budget_examples: 3}\n")
     assert read_plan(sweep).hash != with_margins
+
+
+def test_a_hash_never_reads_as_a_number(sweep, monkeypatch):
+    monkeypatch.setattr("hashlib.sha256", lambda _: SimpleNamespace(hexdigest=lambda: "994765002e393306"))
+    assert isinstance(yaml.safe_load(read_plan(sweep).hash), str)

@@ -77,7 +77,7 @@ def digest(sweep: Sweep, content: dict[str, Any]) -> str:
     """The hash of all that is fixed before the first run: the plan, the sweep and its configs (with the targets)."""
     configs = [read_yaml(Path(path)) for path in sweep.configs()]
     text = json.dumps([content, sweep.content, configs], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return "plan-" + hashlib.sha256(text.encode()).hexdigest()[:16]  # YAML reads 994765002e393306 as infinity
 
 
 def check(plan: Plan, sweep: Sweep) -> None:
