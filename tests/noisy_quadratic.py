@@ -9,16 +9,21 @@ from functools import cache
 import numpy as np
 
 from callbacks.hit import crossing
+from tasks.report.fits import size_at
 from tasks.report.read import Run
 from tasks.report.record import Hit
+from tasks.sweep.tuning import Score, Search
 from tests.fake_runs import bracket, evaluation_steps
 from tests.made_up import run
 
-CURVATURE = 1 / np.arange(1, 151) ** 0.7
-NOISE = 8 * CURVATURE
+# many coordinates keep the scatter of one run's steps near 5 %; the largest batch still needs more than 20 steps
+CURVATURE = 1 / np.arange(1, 1001) ** 0.6
+NOISE = 0.28 * CURVATURE  # B2 is 16
 START_LOSS = CURVATURE.sum() / 2
-GOAL = 0.03 * START_LOSS
-SIZES = [2**k for k in range(3, 12)]
+GOAL = 0.06 * START_LOSS
+SIZES = [2**k for k in range(8)]  # from B2 / 16, where scaling is perfect, to 8 B2, where nothing is gained
+TUNING, FRESH = [1], [11, 12, 13, 14, 15]  # seeds
+RATIO, REFINEMENTS = 2**0.25, 0  # of the rates: the search begins where a x2 grid, refined twice, would end
 
 
 def expected_steps(rate: float, size: float) -> float:
@@ -52,6 +57,17 @@ def tuned(size: float) -> tuple[float, float]:
     return min((expected_steps(rate, size), rate) for rate in RATES)
 
 
+def known_b2() -> float:
+    """Give the largest batch size that takes at most twice the examples of the smallest studied."""
+    dense = 2.0 ** np.arange(math.log2(SIZES[0]), math.log2(SIZES[-1]) + 0.01, 0.25)
+    return size_at(dense, np.log([tuned(size)[0] for size in dense]), 2.0)
+
+
+def coarse_rates(size: float, offset: float) -> list[float]:
+    """Give three rates a factor RATIO apart, of which the middle one is off the best by `offset` of that."""
+    return [tuned(size)[1] * RATIO ** (offset + k) for k in (-1, 0, 1)]
+
+
 def losses_of(rates: np.ndarray, size: int, last: int, random) -> np.ndarray:
     """Train one run per rate; give losses after each step, [steps, runs]."""
     x = np.ones((len(rates), len(CURVATURE)), dtype=np.float32)
@@ -75,28 +91,35 @@ def placed(losses: np.ndarray, rate: float, size: int, seed: int, random) -> Run
     brackets = {rule: {u: tuple(p) for u, p in bracket(rows, i).items()} for rule, i in rules.items() if i}
     status = "reached" if "median" in brackets else "budget"
     hit = Hit("trainset/loss", "min", GOAL, status, brackets)
-    stage = "confirm" if seed >= 100 else "tune"
+    stage = "confirm" if seed in FRESH else "tune"
     changes = {"lr__base": rate, "lr__effective": rate, "plan": {"hash": "h", "stage": stage}}
     changes |= {"study": "quadratic", "data__train_examples": 10**6, "final": {"step": len(losses) - 1}}
     return run([hit], size, seed, **changes)
 
 
-def study(seed: int, sizes=SIZES, tuning: int = 3, fresh: int = 5) -> list[Run]:
-    """Tune the rate at each size on a grid of x sqrt(2) with some seeds, and confirm the best with fresh ones."""
-    random, runs = np.random.default_rng(seed), []
-    for size in sizes:
-        fewest, best = tuned(size)
-        grid = best * 2 ** ((np.arange(-2, 3) + random.random() - 0.5) / 2)
-        last = int(4 * fewest)
-        able = np.repeat(grid[grid < STABLE], tuning)
-        losses = losses_of(able, size, last, random)
-        trials = [placed(losses[:, i], rate, size, i % tuning, random) for i, rate in enumerate(able)]
-        steps = np.array([middle(r) for r in trials]).reshape(-1, tuning)
-        chosen = able[::tuning][np.median(steps, axis=1).argmin()]
-        losses = losses_of(np.full(fresh, chosen), size, last, random)
-        runs += trials + [placed(losses[:, i], chosen, size, 100 + i, random) for i in range(fresh)]
-        runs += [lost(rate, size, i) for rate in grid[grid >= STABLE] for i in range(tuning)]
-    return runs
+def study(seed: int, sizes=SIZES) -> list[Run]:
+    """Tune the rate at each size as the real sweep does, and confirm the best with fresh seeds."""
+    random = np.random.default_rng(seed)
+    return [run for size in sizes for run in arm(size, random)]
+
+
+def arm(size: int, random) -> list[Run]:
+    """Search for the rate at one size, then confirm it; the runs of both."""
+    last, trials = int(4 * tuned(size)[0]), {}
+
+    def score(rate: float, seed: int) -> Score:
+        if (rate, seed) not in trials:
+            losses = losses_of(np.array([rate]), size, last, random)[:, 0] if rate < STABLE else None
+            trials[rate, seed] = lost(rate, size, seed) if losses is None else placed(losses, rate, size, seed, random)
+        steps = middle(trials[rate, seed])
+        return Score(steps, 0.0 if math.isfinite(steps) else math.inf)
+
+    search = Search(coarse_rates(size, random.random() - 0.5), TUNING, score, refinements=REFINEMENTS)
+    while not search.run():
+        pass
+    rate = search.best()
+    losses = losses_of(np.full(len(FRESH), rate), size, last, random)
+    return [*trials.values(), *(placed(losses[:, i], rate, size, seed, random) for i, seed in enumerate(FRESH))]
 
 
 def lost(rate: float, size: int, seed: int) -> Run:

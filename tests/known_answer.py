@@ -1,0 +1,90 @@
+"""Rule 22's known answer through the real road: `python -m tests.known_answer FOLDER --studies 100`.
+
+Each study is a noisy quadratic model, tuned at every batch size by `python -m tasks sweep` and judged by
+`python -m tasks report`. The same command goes on where it was cut off.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from tests import noisy_quadratic
+
+ROOT = Path(__file__).parents[1]
+AT_ONCE = 5  # studies in one sweep, which asks all of its files anew after each run
+CONFIG = {
+    "model": {
+        "class_path": "tests.quadratic_task.Quadratic",
+        "init_args": {
+            "network": {"class_path": "tests.quadratic_task.Valley"},
+            "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+        },
+    },
+    "data": {"class_path": "tests.quadratic_task.Noise", "init_args": {"batch_size": 1}},
+    "trainer": {"accelerator": "cpu"},
+}
+
+
+def write_sweeps(folder: Path, study: int) -> list[Path]:
+    """Write one study, a staged sweep a batch size; no two studies have a seed in common."""
+    draw = random.Random(study)
+    return [write_sweep(folder, study, size, draw.random() - 0.5) for size in noisy_quadratic.SIZES]
+
+
+def write_sweep(folder: Path, study: int, size: int, offset: float) -> Path:
+    """Write the search for the rate at one batch size and its confirmation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    steps = noisy_quadratic.tuned(size)[0]
+    tune, confirm = ([100 * study + s for s in seeds] for seeds in (noisy_quadratic.TUNING, noisy_quadratic.FRESH))
+    rate = "model.optimizer.init_args.lr"
+    values = {
+        **{"run.study": [f"quadratic{study:03}"], "data.batch_size": [size], "seed_everything": [tune[0]]},
+        rate: [float(f"{r:.4g}") for r in noisy_quadratic.coarse_rates(size, offset)],
+        "convergence.targets": [f"[{{metric: val/loss, direction: min, value: {noisy_quadratic.GOAL}}}]"],
+        **{"convergence.budget_steps": [int(4 * steps)], "convergence.budget_examples": [int(4 * steps * size)]},
+    }
+    command = ["${interpreter}", "-m", "tasks", "fit", "--config", str(folder / "config.yaml"), "${args}"]
+    parameters = {name: {"values": given} for name, given in values.items()}
+    sweep = {"program": "tasks/__main__.py", "method": "grid", "command": command, "parameters": parameters}
+    refinements = noisy_quadratic.REFINEMENTS
+    plan = {"learning_rate": rate, "tune": {"seeds": tune, "refinements": refinements}, "confirm": {"seeds": confirm}}
+    file = folder / f"{study:03}-{size}.yaml"
+    file.write_text(yaml.safe_dump(sweep))
+    file.with_name(f"{file.stem}.plan.yaml").write_text(yaml.safe_dump(plan))
+    return file
+
+
+def tasks(*command: object) -> None:
+    """Run `python -m tasks ...`, one thread a process."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "tasks", *map(str, command)], cwd=ROOT, env=environment, check=True)
+
+
+def train(folder: Path, studies: range, workers: int) -> None:
+    """Run the studies that are not finished."""
+    for first in studies[::AT_ONCE]:
+        some = studies[studies.index(first) :][:AT_ONCE]
+        files = [file for study in some for file in write_sweeps(folder / "sweeps", study)]
+        tasks("sweep", *files, "--runs", folder / "runs", "--workers", workers)
+
+
+def judge(folder: Path) -> list[dict]:
+    """Make the report of all studies; give its summary's workloads."""
+    tasks("report", folder / "runs", "--out", folder / "report")
+    return json.loads((folder / "report" / "summary.json").read_text())["workloads"]
+
+
+if __name__ == "__main__":
+    words = argparse.ArgumentParser(prog="python -m tests.known_answer", description=__doc__)
+    words.add_argument("folder", type=Path)
+    words.add_argument("--studies", type=int, default=100)
+    words.add_argument("--workers", type=int, default=1)
+    options = words.parse_args()
+    train(options.folder.absolute(), range(options.studies), options.workers)
