@@ -10,11 +10,15 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import yaml
 
+from tasks.report.intervals import proportion
 from tests import noisy_quadratic
+from tests.noisy_quadratic import known_b2
 
 ROOT = Path(__file__).parents[1]
 AT_ONCE = 5  # studies in one sweep, which asks all of its files anew after each run
@@ -31,6 +35,11 @@ CONFIG = {
 }
 
 
+def name_of(study: int) -> str:
+    """Name a study's folder of runs."""
+    return f"quadratic{study:03}"
+
+
 def write_sweeps(folder: Path, study: int) -> list[Path]:
     """Write one study, a staged sweep a batch size; no two studies have a seed in common."""
     draw = random.Random(study)
@@ -45,7 +54,7 @@ def write_sweep(folder: Path, study: int, size: int, offset: float) -> Path:
     tune, confirm = ([100 * study + s for s in seeds] for seeds in (noisy_quadratic.TUNING, noisy_quadratic.FRESH))
     rate = "model.optimizer.init_args.lr"
     values = {
-        **{"run.study": [f"quadratic{study:03}"], "data.batch_size": [size], "seed_everything": [tune[0]]},
+        **{"run.study": [name_of(study)], "data.batch_size": [size], "seed_everything": [tune[0]]},
         rate: [float(f"{r:.4g}") for r in noisy_quadratic.coarse_rates(size, offset)],
         "convergence.targets": [f"[{{metric: val/loss, direction: min, value: {noisy_quadratic.GOAL}}}]"],
         **{"convergence.budget_steps": [int(4 * steps)], "convergence.budget_examples": [int(4 * steps * size)]},
@@ -75,16 +84,60 @@ def train(folder: Path, studies: range, workers: int) -> None:
         tasks("sweep", *files, "--runs", folder / "runs", "--workers", workers)
 
 
-def judge(folder: Path) -> list[dict]:
-    """Make the report of all studies; give its summary's workloads."""
-    tasks("report", folder / "runs", "--out", folder / "report")
+def judge(folder: Path, studies: range) -> list[dict]:
+    """Make the report of these studies; give its summary's workloads."""
+    runs = [folder / "runs" / name_of(study) for study in studies]
+    tasks("report", *runs, "--out", folder / "report")
     return json.loads((folder / "report" / "summary.json").read_text())["workloads"]
 
 
-if __name__ == "__main__":
+@dataclass(frozen=True)
+class Answers:
+    """What the report said of the studies, beside what is known."""
+
+    ratios: list[float]  # of the estimated to the known B2
+    covered: int  # by the 95 % interval
+    identified: int
+
+    @property
+    def holds(self) -> bool:
+        """Say whether rule 22 holds: within 10 %, and covered in at least 93 of 100."""
+        return abs(median(self.ratios) - 1) <= 0.1 and self.covered >= 0.93 * len(self.ratios)
+
+    def __str__(self) -> str:
+        n, ratios = len(self.ratios), self.ratios
+        spread = f"median {median(ratios):.3f}, {min(ratios):.2f} to {max(ratios):.2f}"
+        shares = f"held in {said(self.covered, n)}; identified in {said(self.identified, n)}"
+        return f"B2 is {known_b2():.1f}; estimates over it: {spread}; {shares}"
+
+
+def said(hits: int, n: int) -> str:
+    """Give a share with its exact 95 % interval, in words."""
+    share = proportion(hits, n)
+    return f"{hits} of {n} studies ({share.value:.1%} [{share.low:.1%}, {share.high:.1%}])"
+
+
+def answers(workloads: list[dict]) -> Answers:
+    """Hold the report's B2 against the known one."""
+    found = [workload["critical_batch_size"] for workload in workloads]
+    b2 = known_b2()
+    covered = sum(float(c["low"]) <= b2 <= float(c["high"]) for c in found)
+    return Answers([float(c["estimate"]) / b2 for c in found], covered, sum(c["identified"] for c in found))
+
+
+def main() -> int:
+    """Train and judge; 1 where rule 22 does not hold."""
     words = argparse.ArgumentParser(prog="python -m tests.known_answer", description=__doc__)
     words.add_argument("folder", type=Path)
     words.add_argument("--studies", type=int, default=100)
     words.add_argument("--workers", type=int, default=1)
     options = words.parse_args()
-    train(options.folder.absolute(), range(options.studies), options.workers)
+    folder, studies = options.folder.absolute(), range(options.studies)
+    train(folder, studies, options.workers)
+    found = answers(judge(folder, studies))
+    print(found)
+    return int(not found.holds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

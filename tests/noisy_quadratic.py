@@ -57,10 +57,12 @@ def tuned(size: float) -> tuple[float, float]:
     return min((expected_steps(rate, size), rate) for rate in RATES)
 
 
+@cache
 def known_b2() -> float:
     """Give the largest batch size that takes at most twice the examples of the smallest studied."""
-    dense = 2.0 ** np.arange(math.log2(SIZES[0]), math.log2(SIZES[-1]) + 0.01, 0.25)
-    return size_at(dense, np.log([tuned(size)[0] for size in dense]), 2.0)
+    near, dense = np.exp(np.arange(-0.04, 0.041, 0.005)), 2.0 ** np.arange(0, 7.01, 0.25)
+    fewest = [min(expected_steps(tuned(size)[1] * factor, size) for factor in near) for size in dense]
+    return size_at(dense, np.log(fewest), 2.0)
 
 
 def coarse_rates(size: float, offset: float) -> list[float]:
