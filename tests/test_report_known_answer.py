@@ -51,10 +51,10 @@ def test_a_run_needs_the_steps_that_analysis_gives(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(CONFIG))
     for size in (8, 64):
-        steps, losses = zip(*(fit(tmp_path, config, size, seed) for seed in (1, 2, 3)), strict=True)
+        steps, losses = zip(*(fit(tmp_path, config, size, seed) for seed in (1, 2)), strict=True)
         assert losses[0] == pytest.approx(CURVATURE.sum() / 2)
-        # one run scatters by 6 %, so the mean of three by 3.5 %
-        assert np.mean(np.log(steps)) == pytest.approx(math.log(expected_steps(tuned(size)[1], size)), abs=0.12)
+        # one run scatters by 6 %, so the mean of two by 4 %
+        assert np.mean(np.log(steps)) == pytest.approx(math.log(expected_steps(tuned(size)[1], size)), abs=0.15)
 
 
 @pytest.mark.slow
