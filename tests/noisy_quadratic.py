@@ -60,7 +60,7 @@ def tuned(size: float) -> tuple[float, float]:
 @cache
 def known_b2() -> float:
     """Give the largest batch size that takes at most twice the examples of the smallest studied."""
-    near, dense = np.exp(np.arange(-0.04, 0.041, 0.005)), 2.0 ** np.arange(0, 7.01, 0.25)
+    near, dense = np.exp(np.arange(-0.04, 0.041, 0.005)), 2.0 ** np.arange(0, 7.01, 0.5)
     fewest = [min(expected_steps(tuned(size)[1] * factor, size) for factor in near) for size in dense]
     return size_at(dense, np.log(fewest), 2.0)
 
@@ -70,65 +70,54 @@ def coarse_rates(size: float, offset: float) -> list[float]:
     return [tuned(size)[1] * RATIO ** (offset + k) for k in (-1, 0, 1)]
 
 
-def losses_of(rates: np.ndarray, size: int, last: int, random) -> np.ndarray:
-    """Train one run per rate; give losses after each step, [steps, runs]."""
-    x = np.ones((len(rates), len(CURVATURE)), dtype=np.float32)
-    shrink = (1 - rates[:, None] * CURVATURE).astype(np.float32)
-    kick = (rates[:, None] * np.sqrt(NOISE / size)).astype(np.float32)
-    half = (CURVATURE / 2).astype(np.float32)
-    losses = np.empty((last + 1, len(rates)))
-    losses[0] = START_LOSS
-    for t in range(1, last + 1):
-        x = shrink * x + kick * random.standard_normal(x.shape, dtype=np.float32)
-        losses[t] = x**2 @ half
-    return losses
+def losses_of(rate: float, size: int, last: int, random) -> np.ndarray:
+    """Train one run; give the losses after each of `last` steps, and before the first."""
+    noise = random.standard_normal((last, len(CURVATURE)), dtype=np.float32) * np.sqrt(NOISE / size, dtype=np.float32)
+    x = np.ones((last + 1, len(CURVATURE)), dtype=np.float32)
+    for t in range(last):
+        x[t + 1] = x[t] - rate * (CURVATURE * x[t] + noise[t])
+    return x**2 @ (CURVATURE / 2)
 
 
-def placed(losses: np.ndarray, rate: float, size: int, seed: int, random) -> Run:
-    """Judge one run's losses as training would."""
-    steps = evaluation_steps(len(losses) - 1, random.random())
+def trained(rate: float, size: int, seed: int, draw: int) -> Run:
+    """Train and judge one run of a study; those of one seed share evaluated steps and, at one size, their noise."""
+    hit, changes = Hit("trainset/loss", "min", GOAL, "diverged", {}), {"final": {"step": 0}}
+    if rate < STABLE:
+        losses = losses_of(rate, size, int(4 * tuned(size)[0]), np.random.default_rng([draw, seed, size]))
+        steps = evaluation_steps(len(losses) - 1, np.random.default_rng([draw, seed]).random())
+        hit, changes = hit_of(losses[steps].tolist(), steps, size), {"final": {"step": len(losses) - 1}}
+    changes |= {"study": "quadratic", "data__train_examples": 10**6, "lr__base": rate, "lr__effective": rate}
+    return run([hit], size, seed, plan={"hash": "h", "stage": "confirm" if seed in FRESH else "tune"}, **changes)
+
+
+def hit_of(losses: list[float], steps: list[int], size: int) -> Hit:
+    """Judge the losses at the evaluated steps as training would."""
     rows = [{"step": s, "examples": s * size, "epoch": s * size / 1e6, "seconds": 1.0 * s} for s in steps]
-    values = losses[steps].tolist()
-    rules = {rule: crossing(values, "min", GOAL, rule) for rule in ("median", "first", "consecutive")}
+    rules = {rule: crossing(losses, "min", GOAL, rule) for rule in ("median", "first", "consecutive")}
     brackets = {rule: {u: tuple(p) for u, p in bracket(rows, i).items()} for rule, i in rules.items() if i}
-    status = "reached" if "median" in brackets else "budget"
-    hit = Hit("trainset/loss", "min", GOAL, status, brackets)
-    stage = "confirm" if seed in FRESH else "tune"
-    changes = {"lr__base": rate, "lr__effective": rate, "plan": {"hash": "h", "stage": stage}}
-    changes |= {"study": "quadratic", "data__train_examples": 10**6, "final": {"step": len(losses) - 1}}
-    return run([hit], size, seed, **changes)
+    return Hit("trainset/loss", "min", GOAL, "reached" if "median" in brackets else "budget", brackets)
 
 
-def study(seed: int, sizes=SIZES) -> list[Run]:
+def study(draw: int) -> list[Run]:
     """Tune the rate at each size as the real sweep does, and confirm the best with fresh seeds."""
-    random = np.random.default_rng(seed)
-    return [run for size in sizes for run in arm(size, random)]
+    random = np.random.default_rng(draw)
+    return [run for size in SIZES for run in arm(size, coarse_rates(size, random.random() - 0.5), draw)]
 
 
-def arm(size: int, random) -> list[Run]:
+def arm(size: int, rates: list[float], draw: int) -> list[Run]:
     """Search for the rate at one size, then confirm it; the runs of both."""
-    last, trials = int(4 * tuned(size)[0]), {}
+    trials: dict[tuple[float, int], Run] = {}
 
     def score(rate: float, seed: int) -> Score:
         if (rate, seed) not in trials:
-            losses = losses_of(np.array([rate]), size, last, random)[:, 0] if rate < STABLE else None
-            trials[rate, seed] = lost(rate, size, seed) if losses is None else placed(losses, rate, size, seed, random)
+            trials[rate, seed] = trained(rate, size, seed, draw)
         steps = middle(trials[rate, seed])
         return Score(steps, 0.0 if math.isfinite(steps) else math.inf)
 
-    search = Search(coarse_rates(size, random.random() - 0.5), TUNING, score, refinements=REFINEMENTS)
+    search = Search(rates, TUNING, score, refinements=REFINEMENTS)
     while not search.run():
         pass
-    rate = search.best()
-    losses = losses_of(np.full(len(FRESH), rate), size, last, random)
-    return [*trials.values(), *(placed(losses[:, i], rate, size, seed, random) for i, seed in enumerate(FRESH))]
-
-
-def lost(rate: float, size: int, seed: int) -> Run:
-    """Make a run at a rate beyond stability, which diverges."""
-    hit = Hit("trainset/loss", "min", GOAL, "diverged", {})
-    changes = {"lr__base": rate, "lr__effective": rate, "plan": {"hash": "h", "stage": "tune"}}
-    return run([hit], size, seed, study="quadratic", data__train_examples=10**6, **changes)
+    return [*trials.values(), *(trained(search.best(), size, seed, draw) for seed in FRESH)]
 
 
 def middle(r: Run) -> float:
