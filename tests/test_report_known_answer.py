@@ -13,8 +13,9 @@ import torch
 import yaml
 
 from tasks.__main__ import main
+from tasks.report import fits, shapes
 from tests.known_answer import CONFIG, answers, judge, train
-from tests.noisy_quadratic import CURVATURE, FRESH, GOAL, NOISE, SIZES, expected_steps, tuned
+from tests.noisy_quadratic import CURVATURE, FRESH, GOAL, NOISE, SIZES, expected_steps, known_b2, tuned
 from tests.quadratic_task import Noise
 
 SEED = 7
@@ -55,6 +56,16 @@ def test_a_run_needs_the_steps_that_analysis_gives(tmp_path):
         assert losses[0] == pytest.approx(CURVATURE.sum() / 2)
         # one run scatters by 6 %, so the mean of two by 4 %
         assert np.mean(np.log(steps)) == pytest.approx(math.log(expected_steps(tuned(size)[1], size)), abs=0.15)
+
+
+def test_without_noise_the_estimate_is_the_known_one_and_the_family_of_the_interval_a_little_above():
+    log_steps = np.log([expected_steps(tuned(size)[1], size) for size in SIZES])
+    sizes = np.array(SIZES, dtype=float)
+    convex = fits.size_at(sizes, fits.convex_steps(sizes, log_steps), 2.0)
+    assert convex == pytest.approx(known_b2(), rel=0.01)
+    family = shapes.softened(tuple(SIZES))
+    best = fits.fit(family, log_steps).best
+    assert family.size_at(2.0, SIZES[0])[best] == pytest.approx(1.03 * known_b2(), rel=0.02)
 
 
 @pytest.mark.slow
