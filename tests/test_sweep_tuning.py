@@ -3,13 +3,15 @@
 import itertools
 import json
 import math
+from typing import Any
 
 import pytest
 import yaml
+from jsonargparse import ArgumentParser
 
 from tasks.sweep.files import read_sweep
 from tasks.sweep.ledger import State
-from tasks.sweep.plan import Staged, read_plan, rounded_up, source
+from tasks.sweep.plan import Staged, read_plan, rounded_up, source, word
 from tasks.sweep.tuning import Score, Search, equal_trials
 from tests.hostile import write_sweep
 
@@ -79,6 +81,16 @@ def test_halving_spends_less_and_finds_the_same():
     assert short.run()
     assert full.best() == short.best()
     assert len(halved.asked) <= 0.6 * len(whole.asked)
+
+
+@pytest.mark.parametrize(
+    "hexadecimal", ["994765002e393306", "1234567890123456", "ee00000000000000", "12a4567890123e56"]
+)
+def test_a_plan_s_hash_is_read_back_as_it_was_written(hexadecimal):
+    parser = ArgumentParser()
+    parser.add_argument("--plan", type=dict[str, Any])
+    plan = {"hash": word(hexadecimal), "stage": "tune"}
+    assert parser.parse_args([f"--plan={json.dumps(plan)}"]).plan == plan
 
 
 def test_budgets_are_rounded_up_to_two_digits():
