@@ -17,8 +17,8 @@ from statistics import median
 import yaml
 
 from tasks.report.intervals import proportion
-from tests import noisy_quadratic
-from tests.noisy_quadratic import known_b2
+from tests import quadratic_model
+from tests.quadratic_model import known_b2
 
 ROOT = Path(__file__).parents[1]
 AT_ONCE = 5  # studies in one sweep, which asks all of its files anew after each run
@@ -43,26 +43,26 @@ def name_of(study: int) -> str:
 def write_sweeps(folder: Path, study: int) -> list[Path]:
     """Write one study, a staged sweep a batch size; no two studies have a seed in common."""
     draw = random.Random(study)
-    return [write_sweep(folder, study, size, draw.random() - 0.5) for size in noisy_quadratic.SIZES]
+    return [write_sweep(folder, study, size, draw.random() - 0.5) for size in quadratic_model.SIZES]
 
 
 def write_sweep(folder: Path, study: int, size: int, offset: float) -> Path:
     """Write the search for the rate at one batch size and its confirmation."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    steps = noisy_quadratic.tuned(size)[0]
-    tune, confirm = ([100 * study + s for s in seeds] for seeds in (noisy_quadratic.TUNING, noisy_quadratic.FRESH))
+    steps = quadratic_model.tuned(size)[0]
+    tune, confirm = ([100 * study + s for s in seeds] for seeds in (quadratic_model.TUNING, quadratic_model.FRESH))
     rate = "model.optimizer.init_args.lr"
     values = {
         **{"run.study": [name_of(study)], "data.batch_size": [size], "seed_everything": [tune[0]]},
-        rate: [float(f"{r:.4g}") for r in noisy_quadratic.coarse_rates(size, offset)],
-        "convergence.targets": [f"[{{metric: val/loss, direction: min, value: {noisy_quadratic.GOAL}}}]"],
+        rate: [float(f"{r:.4g}") for r in quadratic_model.coarse_rates(size, offset)],
+        "convergence.targets": [f"[{{metric: val/loss, direction: min, value: {quadratic_model.GOAL}}}]"],
         **{"convergence.budget_steps": [int(4 * steps)], "convergence.budget_examples": [int(4 * steps * size)]},
     }
     command = ["${interpreter}", "-m", "tasks", "fit", "--config", str(folder / "config.yaml"), "${args}"]
     parameters = {name: {"values": given} for name, given in values.items()}
     sweep = {"program": "tasks/__main__.py", "method": "grid", "command": command, "parameters": parameters}
-    refinements = noisy_quadratic.REFINEMENTS
+    refinements = quadratic_model.REFINEMENTS
     plan = {"learning_rate": rate, "tune": {"seeds": tune, "refinements": refinements}, "confirm": {"seeds": confirm}}
     file = folder / f"{study:03}-{size}.yaml"
     file.write_text(yaml.safe_dump(sweep))

@@ -9,21 +9,16 @@ from functools import cache
 import numpy as np
 
 from callbacks.hit import crossing
-from tasks.report.fits import size_at
 from tasks.report.read import Run
 from tasks.report.record import Hit
-from tasks.sweep.tuning import Score, Search
 from tests.fake_runs import bracket, evaluation_steps
 from tests.made_up import run
 
-# many coordinates keep the scatter of one run's steps near 5 %; the largest batch still needs more than 20 steps
-CURVATURE = 1 / np.arange(1, 1001) ** 0.6
-NOISE = 0.28 * CURVATURE  # B2 is 16
+CURVATURE = 1 / np.arange(1, 151) ** 0.7
+NOISE = 8 * CURVATURE
 START_LOSS = CURVATURE.sum() / 2
-GOAL = 0.06 * START_LOSS
-SIZES = [2**k for k in range(8)]  # from B2 / 16, where scaling is perfect, to 8 B2, where nothing is gained
-TUNING, FRESH = [1], [11, 12, 13, 14, 15]  # seeds
-RATIO, REFINEMENTS = 2**0.25, 0  # of the rates: the search begins where a x2 grid, refined twice, would end
+GOAL = 0.03 * START_LOSS
+SIZES = [2**k for k in range(3, 12)]
 
 
 def expected_steps(rate: float, size: float) -> float:
@@ -57,67 +52,58 @@ def tuned(size: float) -> tuple[float, float]:
     return min((expected_steps(rate, size), rate) for rate in RATES)
 
 
-@cache
-def known_b2() -> float:
-    """Give the largest batch size that takes at most twice the examples of the smallest studied."""
-    near, dense = np.exp(np.arange(-0.04, 0.041, 0.005)), 2.0 ** np.arange(0, 7.01, 0.5)
-    fewest = [min(expected_steps(tuned(size)[1] * factor, size) for factor in near) for size in dense]
-    return size_at(dense, np.log(fewest), 2.0)
+def losses_of(rates: np.ndarray, size: int, last: int, random) -> np.ndarray:
+    """Train one run per rate; give losses after each step, [steps, runs]."""
+    x = np.ones((len(rates), len(CURVATURE)), dtype=np.float32)
+    shrink = (1 - rates[:, None] * CURVATURE).astype(np.float32)
+    kick = (rates[:, None] * np.sqrt(NOISE / size)).astype(np.float32)
+    half = (CURVATURE / 2).astype(np.float32)
+    losses = np.empty((last + 1, len(rates)))
+    losses[0] = START_LOSS
+    for t in range(1, last + 1):
+        x = shrink * x + kick * random.standard_normal(x.shape, dtype=np.float32)
+        losses[t] = x**2 @ half
+    return losses
 
 
-def coarse_rates(size: float, offset: float) -> list[float]:
-    """Give three rates a factor RATIO apart, of which the middle one is off the best by `offset` of that."""
-    return [tuned(size)[1] * RATIO ** (offset + k) for k in (-1, 0, 1)]
-
-
-def losses_of(rate: float, size: int, last: int, random) -> np.ndarray:
-    """Train one run; give the losses after each of `last` steps, and before the first."""
-    noise = random.standard_normal((last, len(CURVATURE)), dtype=np.float32) * np.sqrt(NOISE / size, dtype=np.float32)
-    x = np.ones((last + 1, len(CURVATURE)), dtype=np.float32)
-    for t in range(last):
-        x[t + 1] = x[t] - rate * (CURVATURE * x[t] + noise[t])
-    return x**2 @ (CURVATURE / 2)
-
-
-def trained(rate: float, size: int, seed: int, draw: int) -> Run:
-    """Train and judge one run of a study; those of one seed share evaluated steps and, at one size, their noise."""
-    hit, changes = Hit("trainset/loss", "min", GOAL, "diverged", {}), {"final": {"step": 0}}
-    if rate < STABLE:
-        losses = losses_of(rate, size, int(4 * tuned(size)[0]), np.random.default_rng([draw, seed, size]))
-        steps = evaluation_steps(len(losses) - 1, np.random.default_rng([draw, seed]).random())
-        hit, changes = hit_of(losses[steps].tolist(), steps, size), {"final": {"step": len(losses) - 1}}
-    changes |= {"study": "quadratic", "data__train_examples": 10**6, "lr__base": rate, "lr__effective": rate}
-    return run([hit], size, seed, plan={"hash": "h", "stage": "confirm" if seed in FRESH else "tune"}, **changes)
-
-
-def hit_of(losses: list[float], steps: list[int], size: int) -> Hit:
-    """Judge the losses at the evaluated steps as training would."""
+def placed(losses: np.ndarray, rate: float, size: int, seed: int, random) -> Run:
+    """Judge one run's losses as training would."""
+    steps = evaluation_steps(len(losses) - 1, random.random())
     rows = [{"step": s, "examples": s * size, "epoch": s * size / 1e6, "seconds": 1.0 * s} for s in steps]
-    rules = {rule: crossing(losses, "min", GOAL, rule) for rule in ("median", "first", "consecutive")}
+    values = losses[steps].tolist()
+    rules = {rule: crossing(values, "min", GOAL, rule) for rule in ("median", "first", "consecutive")}
     brackets = {rule: {u: tuple(p) for u, p in bracket(rows, i).items()} for rule, i in rules.items() if i}
-    return Hit("trainset/loss", "min", GOAL, "reached" if "median" in brackets else "budget", brackets)
+    status = "reached" if "median" in brackets else "budget"
+    hit = Hit("trainset/loss", "min", GOAL, status, brackets)
+    stage = "confirm" if seed >= 100 else "tune"
+    changes = {"lr__base": rate, "lr__effective": rate, "plan": {"hash": "h", "stage": stage}}
+    changes |= {"study": "quadratic", "data__train_examples": 10**6, "final": {"step": len(losses) - 1}}
+    return run([hit], size, seed, **changes)
 
 
-def study(draw: int) -> list[Run]:
-    """Tune the rate at each size as the real sweep does, and confirm the best with fresh seeds."""
-    random = np.random.default_rng(draw)
-    return [run for size in SIZES for run in arm(size, coarse_rates(size, random.random() - 0.5), draw)]
+def study(seed: int, sizes=SIZES, tuning: int = 3, fresh: int = 5) -> list[Run]:
+    """Tune the rate at each size on a grid of x sqrt(2) with some seeds, and confirm the best with fresh ones."""
+    random, runs = np.random.default_rng(seed), []
+    for size in sizes:
+        fewest, best = tuned(size)
+        grid = best * 2 ** ((np.arange(-2, 3) + random.random() - 0.5) / 2)
+        last = int(4 * fewest)
+        able = np.repeat(grid[grid < STABLE], tuning)
+        losses = losses_of(able, size, last, random)
+        trials = [placed(losses[:, i], rate, size, i % tuning, random) for i, rate in enumerate(able)]
+        steps = np.array([middle(r) for r in trials]).reshape(-1, tuning)
+        chosen = able[::tuning][np.median(steps, axis=1).argmin()]
+        losses = losses_of(np.full(fresh, chosen), size, last, random)
+        runs += trials + [placed(losses[:, i], chosen, size, 100 + i, random) for i in range(fresh)]
+        runs += [lost(rate, size, i) for rate in grid[grid >= STABLE] for i in range(tuning)]
+    return runs
 
 
-def arm(size: int, rates: list[float], draw: int) -> list[Run]:
-    """Search for the rate at one size, then confirm it; the runs of both."""
-    trials: dict[tuple[float, int], Run] = {}
-
-    def score(rate: float, seed: int) -> Score:
-        if (rate, seed) not in trials:
-            trials[rate, seed] = trained(rate, size, seed, draw)
-        steps = middle(trials[rate, seed])
-        return Score(steps, 0.0 if math.isfinite(steps) else math.inf)
-
-    search = Search(rates, TUNING, score, refinements=REFINEMENTS)
-    while not search.run():
-        pass
-    return [*trials.values(), *(trained(search.best(), size, seed, draw) for seed in FRESH)]
+def lost(rate: float, size: int, seed: int) -> Run:
+    """Make a run at a rate beyond stability, which diverges."""
+    hit = Hit("trainset/loss", "min", GOAL, "diverged", {})
+    changes = {"lr__base": rate, "lr__effective": rate, "plan": {"hash": "h", "stage": "tune"}}
+    return run([hit], size, seed, study="quadratic", data__train_examples=10**6, **changes)
 
 
 def middle(r: Run) -> float:

@@ -10,13 +10,14 @@ import pytest
 
 from tasks.report import fits, shapes
 from tasks.report.critical import critical, family_of, size_interval
+from tasks.report.curves import Observation, Point
 from tasks.report.fit_data import ARRIVAL, PRIMARY, FitData
 from tasks.report.intervals import log_median
 from tasks.report.verdicts.claims import CLAIMS
 from tasks.report.verdicts.decide import Part, conjunction
 from tasks.report.verdicts.studies import b2_ratio, steps_ratio
 from tests import noisy_quadratic
-from tests.made_up import SIZES, hyperbola, placed, study
+from tests.made_up import SIZES, hit, hyperbola, placed, run, study
 
 GRIDS = {"10 sizes": 16.0 * 2.0 ** np.arange(10), "7 sizes": 16.0 * 2.0 ** np.arange(7)}
 TRUTHS = {
@@ -123,26 +124,35 @@ def test_truth_on_the_margin_is_decided_in_at_most_5_percent(claim):
     assert found <= 0.05 + 0.022  # two standard errors of 400
 
 
-def aa(draws: int, seeds: int) -> tuple[float, int]:
+def aa(draws: int, seeds: int, lost: float) -> tuple[float, int]:
     """The same batch under two labels: how often the interval of log S1/S2 holds 0, and how many effects."""
+    random, runs = np.random.default_rng(seeds), [run([], 256, seed) for seed in range(seeds)]
     inside = effects = 0
-    for draw in range(draws):
-        same = {"sizes": [256], "seeds": seeds, "scatter": 0.1, "tuned": False}
-        arms = [study(hyperbola(500), draw=2 * draw + k, optimizer={"name": f"label {k}"}, **same) for k in (0, 1)]
-        (workload,) = placed(*arms)
-        a, b = (c.points[0] for c in workload.curves)
+    for _ in range(draws):
+        steps = 500 * np.exp(0.1 * random.standard_normal((2, seeds)))
+        steps[random.random(steps.shape) < lost] = math.inf
+        a, b = (Point(256, [Observation(r, hit(v, 256)) for r, v in zip(runs, row, strict=True)]) for row in steps)
         ratio = steps_ratio(a, b, PRIMARY)
-        inside += ratio.low <= 1 <= ratio.high
+        inside += not (ratio.low > 1 or ratio.high < 1)
         effects += Part("S(a)/S(b)", ratio, above=1.25).verdict == "supported"
     return inside / draws, effects
 
 
-@pytest.mark.parametrize("seeds", [5, 8])
+@pytest.mark.parametrize("seeds", [5, 6, 8, 10])
 def test_the_same_batch_under_two_labels_shows_no_effect(seeds):
-    inside, effects = aa(200, seeds)
-    print(f"A/A, {seeds} seeds: the interval holds 0 in {100 * inside:.1f} % of 200")
-    assert 0.93 - 0.02 <= inside <= 0.97 + 0.02
+    # 1,000 draws: with 200 an exact 95 % interval misses 93 to 97 % in every fifth test
+    inside, effects = aa(1000, seeds, lost=0)
+    print(f"A/A, {seeds} seeds: the interval holds 0 in {100 * inside:.1f} % of 1,000")
+    assert 0.93 <= inside <= 0.97
     assert effects == 0
+
+
+@pytest.mark.parametrize("seeds", [5, 8])
+def test_the_same_batch_under_two_labels_shows_no_effect_where_runs_are_lost(seeds):
+    inside, effects = aa(500, seeds, lost=0.15)
+    print(f"A/A, {seeds} seeds, 15 % lost: the interval holds 0 in {100 * inside:.1f} % of 500")
+    assert 0.93 <= inside <= 0.97
+    assert effects <= 5
 
 
 def test_two_equal_studies_have_equal_critical_batch_sizes():
@@ -156,31 +166,32 @@ def test_two_equal_studies_have_equal_critical_batch_sizes():
     assert inside >= 34  # of 40, below which a 95 % interval falls once in 500 times
 
 
-def known_answers(studies: int) -> tuple[float, float]:
-    """Give median B2 over the truth, and the share of studies whose interval holds it."""
-    truth = noisy_quadratic.known_b2()
-    found = []
+def known_answers(studies: int) -> tuple[float, np.ndarray]:
+    """Give median B2 over the truth, and the shares of studies whose intervals hold it.
+
+    The reported interval, and the percentiles of redrawn seeds with the choice of the rate repeated and held.
+    """
+    dense = 2.0 ** np.arange(3, 11.01, 0.25)
+    truth = fits.size_at(dense, np.log([noisy_quadratic.tuned(b)[0] for b in dense]), 2.0)
+    found, inside = [], np.zeros(3)
     for seed in range(studies):
         (workload,) = placed(noisy_quadratic.study(seed))
-        found.append(critical(workload.curves[0], PRIMARY, False).b2)
-    ratio = float(np.median([i.value for i in found])) / truth
-    return ratio, float(np.mean([i.low <= truth <= i.high for i in found]))
+        seen = critical(workload.curves[0])
+        found.append(seen.b2.value)
+        inside += [i.low <= truth <= i.high for i in (seen.b2, seen.resampled.b2, seen.resampled.held)]
+    return float(np.median(found)) / truth, inside / studies
 
 
 def test_a_noisy_quadratic_model_tuned_by_simulation_has_the_b2_that_analysis_gives():
-    ratio, covered = known_answers(3)
+    ratio, covered = known_answers(5)
     assert 0.85 < ratio < 1.15
-    assert covered >= 0.6
+    assert covered[0] >= 0.6
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True,
-    reason="held in 364 of 400 (91.0 % [87.8, 93.6]), 31 of the 36 misses above: the interval is a profile of a family "
-    "whose own B2 of this curve is 3.2 % too large; that number it holds in 193 of 200",
-)
 def test_the_known_answer_is_covered_in_93_of_100_studies():
     ratio, covered = known_answers(200)
-    print(f"noisy quadratic model: median B2 {ratio:.3f} of the truth, covered in {100 * covered:.1f} % of 200")
+    print(f"noisy quadratic model: median B2 {ratio:.3f} of the truth, covered in {100 * covered} % of 200")
     assert 0.9 < ratio < 1.1
-    assert covered >= 0.93 - 0.02
+    assert covered[0] >= 0.93 - 0.02
+    assert covered[2] <= covered[1]

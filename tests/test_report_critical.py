@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from tasks.report import fits, shapes
+from tasks.report.contents import on_front, points_table
 from tasks.report.critical import b2_of, critical
 from tasks.report.curves import workloads
 from tasks.report.fit_data import FitData, View, fit_data
 from tasks.report.read import read_runs
+from tests import made_up
 from tests.fake_runs import make_run, make_study
 
 SIZES = 16.0 * 2.0 ** np.arange(10)
@@ -198,3 +200,38 @@ def test_views_change_what_they_say(tmp_path):
     assert (early <= late + 1e-9).all()
     without = fit_data(curve, View(without_replacement=True)).sizes
     assert without[-1] == pytest.approx(1 / ((1 / 1024 - 1e-4) * 10_000 / 9_999))
+
+
+def test_equal_steps_are_quantized_by_one_unit(tmp_path):
+    same = [made_up.hit(100.0, 64) for _ in range(3)]
+    runs = [made_up.run([h], 64, seed) for seed, h in enumerate(same)]
+    (point,) = workloads(runs)[0].curves[0].points
+    found = point.interval("steps")
+    assert (found.low, found.high) == pytest.approx((100 / 1.01, 101))  # the brackets, not nothing at all
+    equal = [made_up.run([made_up.hit(9.0, size)], size, seed) for size in (16, 64) for seed in range(5)]
+    data = fit_data(workloads(equal)[0].curves[0])
+    uniform = (2 * math.log(1.01)) ** 2 / 12
+    assert data.within == pytest.approx(2 * 5 * uniform / 8 * math.pi / 2 / 5)
+
+
+def test_pareto_and_money_follow_the_recorded_price():
+    def steps(size):
+        return 200 * (1 + 500 / size)
+
+    sizes = [16, 64, 256, 1024]
+    runs = made_up.study(steps, sizes, 3, scatter=0.0, tuned=False, cost={"device_hour": 3.6}, world_size=2)
+    (workload,) = workloads(runs)
+    rows = points_table(workload).rows
+    at = points_table(workload).columns.index("money")
+    assert [row[at].value for row in rows] == pytest.approx([steps(s) * 3.6 * 2 / 3600 for s in sizes])
+    free = points_table(workloads(made_up.study(steps, sizes, 3, tuned=False))[0])
+    assert "money" not in free.columns
+
+    def front(**cost):  # 1,024 takes the steps that 256 does
+        flat = made_up.study(steps, sizes[:3], 3, scatter=0.0, tuned=False, cost={"device_hour": 9})
+        last = made_up.study(lambda b: steps(256), [1024], 3, scatter=0.0, tuned=False, cost=cost)
+        (curve,) = workloads([*flat, *last])[0].curves
+        return [on_front(p, curve.points) for p in curve.points]
+
+    assert front(device_hour=9) == [True, True, True, False]
+    assert front(device_hour=8) == [True] * 4

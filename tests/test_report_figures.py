@@ -6,10 +6,14 @@ import re
 import numpy as np
 import pytest
 
+from tasks.report import predicted
 from tasks.report.command import main
 from tasks.report.command import parser as command_parser
+from tasks.report.critical import critical
 from tasks.report.figures import own
 from tasks.report.figures.named import NAMED
+from tasks.report.summary import curve_summary
+from tasks.report.trust import predicted_table
 from tests.fake_runs import make_study
 from tests.made_up import SIZES, hyperbola, placed, power, run, study
 from tests.made_up import hit as made_up_hit
@@ -39,7 +43,9 @@ def noisy():
         scales = [100 * 2**k for k in range(4)]
         hits = [made_up_hit(200 * (1 + c / size), size, f"trainset/metric{k}") for k, c in enumerate(scales)]
         steps = [200 * (1 + c / size) for c in scales]
-        return run(hits, size, seed, {"step": steps, own.NOISE: [float(c) for c in scales]}, lr__effective=size**0.5)
+        curve = {"step": steps, predicted.NOISE: [float(c) for c in scales]}
+        final = {"step": 9, predicted.CURVATURE: 700.0 + seed}
+        return run(hits, size, seed, curve, lr__effective=size**0.5, final=final)
 
     return [runs(size, seed) for size in SIZES for seed in range(3)]
 
@@ -110,8 +116,13 @@ def test_gains_of_the_ladder_are_differences_of_its_rungs():
 def test_predicted_and_measured_noise_agree_where_they_are_made_to():
     rows = NAMED["noise-scale"].make(placed(*WORK["noise-scale"])).table.rows
     assert len(rows) == 4
-    for _, _, predicted, measured_size, _ in rows:
-        assert measured_size.value == pytest.approx(predicted, rel=0.05)
+    for _, _, noise, curvature, measured_size, _ in rows:
+        assert measured_size.value == pytest.approx(noise.value, rel=0.05)
+        assert (curvature.value, curvature.low > 699, curvature.high < 703) == (701, True, True)
+    for row, w in zip(rows, placed(*WORK["noise-scale"]), strict=True):
+        found = critical(w.curves[0])
+        assert predicted_table([(w.curves[0], found)]).rows == [[w.curves[0].name, *row[2:]]]
+        assert curve_summary(w, w.curves[0], found)["predicted"]["noise_scale"]["estimate"] == row[2].value
 
 
 def test_projection_agrees_with_the_formula_by_hand():

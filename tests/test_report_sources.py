@@ -13,7 +13,7 @@ import pytest
 from tasks.report.critical import critical
 from tasks.report.curves import workloads
 from tasks.report.read import Run, read_runs
-from tasks.report.sources import read_source, read_sources
+from tasks.report.sources import GROWING, read_source, read_sources
 from tasks.report.targets import chosen_again, parse
 from tests.fake_runs import make_run
 
@@ -47,6 +47,16 @@ def test_mlperf_points_become_runs_with_the_bracket_of_their_unit(tmp_path):
     assert runs[0].hits[0].brackets["median"]["steps"] == (7000, 8000)
     assert [path.split(": ")[-1] for path, _ in left_out] == ["b", "c"]
     assert "not known" in left_out[1][1]
+
+
+def test_runs_whose_batch_grows_are_left_out_by_name(tmp_path):
+    stages = [{"first_step": 0, "batch_size": 16}, {"first_step": 50, "batch_size": 64}]
+    for seed, growth in ((0, None), (1, None), (2, stages)):
+        make_run(tmp_path / f"s{seed}", 100, 16, seed, data__growth=growth)
+    runs, left_out = read_sources([tmp_path])
+    (curve,) = workloads(runs)[0].curves
+    assert [o.seed for o in curve.points[0].observations] == [0, 1]
+    assert left_out == [(str(tmp_path / "s2"), GROWING)]
 
 
 @needs_mlperf

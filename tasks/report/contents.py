@@ -3,11 +3,10 @@
 import math
 
 from tasks.report.critical import Critical
-from tasks.report.curves import COUNTED, Curve, Point, Workload
-from tasks.report.intervals import Interval, proportion
-from tasks.report.survival import log_normal_median, turnbull_median
+from tasks.report.curves import Curve, Point, Workload
+from tasks.report.intervals import NOTHING, Interval, proportion
+from tasks.report.record import look_up
 from tasks.report.tables import Table, number
-from tasks.report.tuning import best_of, shallue
 from tasks.report.verdicts.claims import CLAIMS
 from tasks.report.verdicts.decide import Verdict
 
@@ -21,13 +20,23 @@ COUNTS = {
 }
 
 
+def money(point: Point) -> Interval:
+    """Give what the training seconds to the target cost at the recorded price of a device-hour, if it is one."""
+    records = [o.run.record for o in point.counted]
+    rates = {(look_up(r, "cost.device_hour"), r.get("world_size") or 1) for r in records}
+    price, devices = rates.pop() if len(rates) == 1 else (None, 1)
+    if not isinstance(price, int | float):
+        return NOTHING
+    return point.interval("seconds").mapped(lambda seconds: seconds / 3600 * price * devices)
+
+
 def medians(point: Point) -> tuple[float, ...]:
-    """Give what a point costs: steps, examples, seconds."""
-    return tuple(point.interval(unit).value for unit in ("steps", "examples", "seconds"))
+    """Give what a point costs: steps, examples, seconds, money."""
+    return (*(point.interval(unit).value for unit in ("steps", "examples", "seconds")), money(point).value)
 
 
 def on_front(point: Point, others: list[Point]) -> bool:
-    """Say whether no other batch size is as cheap in steps, examples and seconds and cheaper in one."""
+    """Say whether no other batch size is as cheap in steps, examples, seconds and money and cheaper in one."""
     mine = [v for v in medians(point) if not math.isnan(v)]
     if not all(math.isfinite(v) for v in mine):
         return False
@@ -48,7 +57,7 @@ def point_rows(curve: Curve) -> list[list]:
         cost = p.batch_size / first / speedup if first is not None and speedup > 0 else math.nan
         marks = [m for m, yes in (("untuned", p.untuned), ("Pareto", on_front(p, points))) if yes]
         counts = [p.count(status) for status in COUNTS.values()]
-        units = [p.interval(unit) for unit in ("steps", "examples", "seconds")]
+        units = [*(p.interval(unit) for unit in ("steps", "examples", "seconds")), money(p)]
         share = proportion(p.count("reached"), p.n)
         rows.append([curve.name, p.batch_size, p.n, *counts, share, *units, speedup, cost, ", ".join(marks)])
     return rows
@@ -56,13 +65,17 @@ def point_rows(curve: Curve) -> list[list]:
 
 def points_table(workload: Workload) -> Table:
     """List every point of a workload with counts, and medians with 95 % intervals."""
-    columns = ["curve", "batch size", "n", *COUNTS, "P(reach)", "steps", "examples", "seconds"]
+    columns = ["curve", "batch size", "n", *COUNTS, "P(reach)", "steps", "examples", "seconds", "money"]
     columns += ["speed-up", "cost ratio", "marks"]
     rows = [row for curve in workload.curves for row in point_rows(curve)]
+    at = columns.index("money")
+    if all(math.isnan(row[at].value) for row in rows):  # no prices were given
+        columns, rows = columns[:at] + columns[at + 1 :], [row[:at] + row[at + 1 :] for row in rows]
     note = (
         "Medians over seeds with 95 % intervals; a run that spent its budget or diverged counts as ∞. "
         "Speed-up and cost ratio are against the smallest batch that arrived. Pareto: no other size is as "
-        "cheap in steps, examples and seconds. Untuned: the best rate lies at an edge of those tried."
+        "cheap in steps, examples, seconds and money (training seconds at the recorded price, where there is one). "
+        "Untuned: the best rate lies at an edge of those tried. P(reach): Clopper and Pearson."
     )
     return Table("Every batch size", columns, rows, note)
 
@@ -86,9 +99,8 @@ def finding(curve: Curve, found: Critical) -> str:
 
 def critical_row(name: str, curve: Curve, found: Critical | None) -> list:
     """Give one curve's row of the table of critical batch sizes."""
-    nothing = Interval(math.nan, math.nan, math.nan)
     if found is None:
-        return [name, curve.name, "no", nothing, "too few points", nothing, nothing, nothing, math.nan, ""]
+        return [name, curve.name, "no", NOTHING, "too few points", NOTHING, NOTHING, NOTHING, math.nan, ""]
     return [
         *(name, curve.name, "yes" if found.identified else "no", found.b2),
         "" if found.identified else found.bound,
@@ -120,69 +132,8 @@ def doublings_table(pairs: Pairs) -> Table | None:
     return Table("The next doubling", columns, rows) if rows else None
 
 
-def forms_table(pairs: Pairs) -> Table | None:
-    """Compare the forms of curve by how well they predict a batch size left out."""
-    rows = []
-    for curve, found in pairs:
-        for c in found.candidates if found else []:
-            rows.append([curve.name, c.name, c.error, c.b2, "chosen" if c.name == found.chosen else ""])
-    note = (
-        "Error: root mean square of log steps at each size when predicted from the others. "
-        "The simplest form within one standard error of the best is chosen."
-    )
-    return Table("Forms of curve", ["curve", "form", "error", "B2", ""], rows, note) if rows else None
 
 
-def methods_table(curves: list[Curve]) -> Table:
-    """Lay other ways to score a batch size beside the median."""
-    rows = []
-    for curve in curves:
-        for p in (p for p in curve.points if p.n):
-            best = shallue(p)
-            others = [turnbull_median(p), log_normal_median(p), best[0] if best else math.nan]
-            rows.append([curve.name, p.batch_size, p.interval("steps").value, *others, best[1] if best else ""])
-    note = (
-        "Turnbull and log-normal take a spent budget as right-censored where it stopped; the fit leaves out "
-        "runs that diverged. Shallue: the fewest steps of any trial, at its first measurement past the goal."
-    )
-    columns = [
-        "curve",
-        "batch size",
-        "median",
-        "Turnbull median",
-        "log-normal median",
-        "Shallue's steps",
-        "trial",
-    ]
-    return Table("Steps by other methods", columns, rows, note)
-
-
-def budget_table(curves: list[Curve]) -> Table | None:
-    """Show how each batch size looks with fewer trials to tune it."""
-    tuned = [c for c in curves if c.tuned and any(len(p.trials) > 2 for p in c.points)]
-    if not tuned:
-        return None
-    sizes = [len(p.trials) for c in tuned for p in c.points if p.trials]
-    budgets = sorted({1, *(2**k for k in range(1, 12) if 2**k < min(sizes)), min(sizes)})
-    rows = []
-    for c in tuned:
-        for p in (p for p in c.points if p.trials):
-            steps = [o.value("steps") for o in p.trials if o.status in COUNTED]
-            rows.append([c.name, p.batch_size, *(best_of(steps, k) if len(steps) >= k else math.nan for k in budgets)])
-    columns = ["curve", "batch size", *(f"best of {k}" for k in budgets)]
-    return Table("Steps by tuning budget", columns, rows, "Median of the fewest steps among k trials drawn at random.")
-
-
-def trust_table(pairs: Pairs) -> Table | None:
-    """Say how far each fit can be trusted."""
-    rows = []
-    for curve, found in pairs:
-        if found and found.fit:
-            left_out = "; ".join(f"{size:,}: {reason}" for size, reason in found.data.left_out.items())
-            ends = [found.sensitivity.get(f"without the {end} size", math.nan) for end in ("smallest", "largest")]
-            rows.append([curve.name, found.tau, found.largest_residual, *ends, left_out])
-    columns = ["curve", "scatter between sizes (log)", "largest residual (log)", "B2 without smallest"]
-    return Table("How far to trust it", [*columns, "B2 without largest", "not fitted"], rows) if rows else None
 
 
 def verdict_table(verdicts: dict[str, Verdict]) -> Table:

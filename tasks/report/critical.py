@@ -13,6 +13,7 @@ from tasks.report import fits, shapes
 from tasks.report.curves import Curve
 from tasks.report.fit_data import PRIMARY, FitData, View, fit_data
 from tasks.report.intervals import NOTHING, Interval
+from tasks.report.resampling import Resampled, resample, target_spread, with_target
 
 LEAST_STEPS = 20  # at the largest batch, below which steps are too coarse a measure
 LEAST_SIZES = 5
@@ -49,6 +50,7 @@ class Critical:
     largest_residual: float = math.nan
     sensitivity: dict[str, float] = field(default_factory=dict)
     fit: fits.Fit | None = None
+    resampled: Resampled | None = None
 
     @property
     def bound(self) -> str:
@@ -181,7 +183,7 @@ def critical(curve: Curve, view: View = PRIMARY, full: bool = True) -> Critical 
     if len(data.sizes) < 2:
         return None
     fitted = fits.fit(family_of(data, view), data.log_steps, data.within, data.runs)
-    b2 = size_interval(data, fitted, 2.0)
+    b2 = with_target(size_interval(data, fitted, 2.0), target_spread(curve), float(data.sizes[-1]))
     found = Critical(data, b2, False, [], size_interval(data, fitted, 1.25), fit=fitted)
     if not full:
         return found
@@ -204,4 +206,5 @@ def critical(curve: Curve, view: View = PRIMARY, full: bool = True) -> Critical 
         tau=math.sqrt(max(fitted.variance - data.within, 0)),
         largest_residual=float(np.abs(fitted.residuals).max()),
         sensitivity=sensitivity_of(data),
+        resampled=resample(curve),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tasks.report.curves import Curve, Point
+from tasks.report.curves import Curve, Observation, Point
 from tasks.report.intervals import log_median
 
 ARRIVAL = 0.8  # a point with fewer arrivals leaves the fit and bounds the useful range
@@ -86,17 +86,26 @@ def reason_to_leave_out(point: Point, values: list[float]) -> str | None:
     return None
 
 
+def quantization(runs: list[Observation], rule: str) -> float:
+    """Give the squares of log S that equal steps hide: of a uniform over each bracket; 0 where none are equal."""
+    brackets = [b for b in (o.bracket("steps", rule) for o in runs) if b[0] > 0 and b[1] < math.inf]
+    if len(set(brackets)) == len(brackets):
+        return 0.0
+    return sum(math.log(high / low) ** 2 / 12 for low, high in brackets)
+
+
 def fit_data(curve: Curve, view: View = PRIMARY) -> FitData:
     """Reduce a curve to one log median per batch size."""
     sizes, log_steps, shares, squares, dof, runs, left_out = [], [], [], 0.0, 0, 0, {}
     for point in curve.points:
-        values = [o.value("steps", view.rule) for o in half(point, view.seeds)]
+        seen = half(point, view.seeds)
+        values = [o.value("steps", view.rule) for o in seen]
         reason = "dropped" if point.batch_size == view.drop else reason_to_leave_out(point, values)
         if reason:
             left_out[point.batch_size] = reason
             continue
         finite = np.log([v for v in values if math.isfinite(v)])
-        squares += float(((finite - finite.mean()) ** 2).sum())
+        squares += float(((finite - finite.mean()) ** 2).sum()) + quantization(seen, view.rule)
         dof += len(finite) - 1
         runs += len(values)
         sizes.append(effective_size(point, view))

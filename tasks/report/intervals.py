@@ -51,22 +51,40 @@ def log_median(values: np.ndarray) -> float:
     """Take the median, halfway on the log scale between the middle two; infinite values are the largest."""
     values = np.sort(values)
     low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
-    return float(high if math.isinf(high) or low <= 0 else math.sqrt(low * high))
+    return float(high if math.isinf(high) or low <= 0 else math.sqrt(low) * math.sqrt(high))
 
 
 @lru_cache
-def rank_of(n: int) -> int:
-    """Give the rank of the order statistics, from either end, that hold the median of n values in 95 %."""
-    return int(stats.binom.ppf(0.025, n, 0.5))
+def rank_of(n: int) -> tuple[int, float]:
+    """Give the rank k, from either end, whose order statistics hold the median of n values in 95 % or more.
+
+    And the weight of rank k + 1 beside it, which makes it 95 % (Hettmansperger and Sheather 1986). Rank 0: too few.
+    """
+    k = int(stats.binom.ppf(0.025, n, 0.5))
+    if k == 0:
+        return 0, 0.0
+    wide, narrow = (1 - 2 * stats.binom.cdf(rank - 1, n, 0.5) for rank in (k, k + 1))
+    share = (wide - 0.95) / (wide - narrow)
+    return k, float((n - k) * share / (k + (n - 2 * k) * share))
 
 
 def order_statistics(low: np.ndarray, high: np.ndarray) -> tuple[float, float] | None:
-    """Give the distribution-free interval of the median of values that lie in (low, high].
+    """Give the interval of the median of positive values in (low, high], without assuming a distribution.
 
+    Two order statistics are interpolated on the log scale; alone, those of 8 values would hold the median in 99.2 %.
     None with fewer than 6 values, too few for 95 %.
     """
-    rank = rank_of(len(low))
-    return (float(np.sort(low)[rank - 1]), float(np.sort(high)[-rank])) if rank else None
+    rank, weight = rank_of(len(low))
+    if not rank:
+        return None
+    with np.errstate(divide="ignore"):
+        down, up = np.log(np.sort(low)), np.log(np.sort(high)[::-1])
+    ends = (x[rank - 1] if np.isinf(x[rank - 1]) else (1 - weight) * x[rank - 1] + weight * x[rank] for x in (down, up))
+    return tuple(float(np.exp(end)) for end in ends)
+
+
+# By how much the median of so few normal values is less certain than their mean (standard errors, 2e6 draws).
+MEDIAN_OVER_MEAN = {2: 1.0, 3: 1.159, 4: 1.093, 5: 1.197}
 
 
 def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
@@ -75,12 +93,12 @@ def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
     A bracket of infinities is a run that never arrived: it counts as infinite in the order of the values.
     From 6 values on the interval is that of the order statistics, which assumes no distribution. With fewer
     it is Student's t on the log scale, where the runs that arrived are at least 2 and the median is finite;
-    its upper end is infinite if any run did not arrive.
+    its upper end is infinite if any run did not arrive; equal values are quantized, and reach over their brackets.
     """
     if not brackets or any(math.isnan(x) for pair in brackets for x in pair):
         return NOTHING
     low, high = np.array(brackets, dtype=float).T
-    values = np.where(low > 0, np.sqrt(low * high), high)
+    values = np.where(low > 0, np.sqrt(low) * np.sqrt(high), high)
     median = log_median(values)
     free = order_statistics(low, high)
     if free:
@@ -89,9 +107,10 @@ def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
     n = len(finite)
     if n < 2 or math.isinf(median):
         return Interval(median, math.nan, math.inf if np.isinf(values).any() else math.nan)
-    half = stats.t.ppf(0.975, n - 1) * finite.std(ddof=1) / math.sqrt(n)
-    end = math.inf if n < len(values) else median * math.exp(half)
-    return Interval(median, median * math.exp(-half), end)
+    half = stats.t.ppf(0.975, n - 1) * MEDIAN_OVER_MEAN[n] * finite.std(ddof=1) / math.sqrt(n)
+    factor, tied = math.exp(min(half, 500)), len(set(finite)) < n
+    down, up = (log_median(low), log_median(high)) if tied else (median, median)
+    return Interval(median, down / factor, math.inf if n < len(values) else up * factor)
 
 
 @dataclass(frozen=True)
@@ -159,3 +178,29 @@ def ratio_interval(a: Interval, b: Interval) -> Interval:
     value = math.nan if both_unknown else 0.0 if math.isinf(b.value) else a.value / b.value
     low = a.low / b.high if math.isfinite(a.low) else math.nan
     return Interval(value, low, a.high / b.low if b.low > 0 else math.inf, min(a.dof, b.dof))
+
+
+def shift_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
+    """Give by how much a exceeds b, where infinite values are the largest (Hodges and Lehmann).
+
+    The median of all differences, with the shifts that the rank-sum test does not reject; two infinite values are
+    tied whatever the shift. Not bounded where there are too few values for a test at 5 %.
+    """
+    arrays = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    m, n = map(len, arrays)
+    if any(np.isnan(x).any() for x in arrays):
+        return NOTHING
+    lost = [int(np.isinf(x).sum()) for x in arrays]
+    with np.errstate(invalid="ignore"):
+        differences = np.subtract.outer(*arrays).ravel()
+    differences = np.sort(differences[~np.isnan(differences)])
+    if not len(differences):
+        return NOTHING
+    middle = differences[[(len(differences) - 1) // 2, len(differences) // 2]]
+    value = float(middle[0] if middle[0] == middle[1] else middle.mean() if np.isfinite(middle).all() else math.nan)
+    ties = (sum(lost) ** 3 - sum(lost)) / ((m + n) * (m + n - 1))
+    spread = math.sqrt(m * n / 12 * (m + n + 1 - ties))
+    rank = math.floor(m * n / 2 - stats.norm.ppf(0.975) * spread - math.prod(lost) / 2)
+    if rank < 0 or 2 / math.comb(m + n, m) > 0.05:
+        return Interval(value, -math.inf, math.inf)
+    return Interval(value, float(differences[rank]), float(differences[-1 - rank]))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks.report import contents, page
+from tasks.report import contents, page, trust
 from tasks.report.critical import Critical, critical
 from tasks.report.curves import Curve, Workload, workloads
 from tasks.report.figures.named import NAMED
@@ -57,8 +57,9 @@ def facts_of(runs: list[Run], found: list[Workload], left_out: LeftOut) -> str:
 
 def section_of(w: Workload, pairs: Pairs, name: str, out: Path) -> page.Section:
     """Draw one workload and write its tables."""
-    more = (contents.doublings_table(pairs), contents.forms_table(pairs), contents.trust_table(pairs))
-    more += (contents.methods_table(w.curves), contents.budget_table(w.curves))
+    more = (contents.doublings_table(pairs), trust.forms_table(pairs), trust.trust_table(pairs))
+    more += (trust.resampling_table(pairs), trust.predicted_table(pairs))
+    more += (trust.methods_table(w.curves), trust.budget_table(w.curves))
     tables = [contents.points_table(w), *(t for t in more if t)]
     for table in tables:
         write_csv(table, out / "tables" / f"{name}-{slug(table.title)}.csv")

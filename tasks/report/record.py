@@ -33,7 +33,7 @@ OPTIONAL = {
     **dict.fromkeys(("lr.warmup", "batch.ghost", "batch.sampling"), (str, int, float)),
     **dict.fromkeys(("parameters", "lr.base_batch_size", "world_size", "data.train_examples"), int),
     **dict.fromkeys(("budget", "test", "cost", "plan", "regularization"), dict),
-    **{"recipe": list, "plan.stage": str, "plan.hash": str, "test.test/accuracy": NUMBER},
+    **{"data.growth": list, "recipe": list, "plan.stage": str, "plan.hash": str, "test.test/accuracy": NUMBER},
 }
 POSITIVE = ("batch.global", "data.train_examples", "data.fraction", "data.elements_per_example", "world_size")
 POSITIVE += ("parameters", "lr.base_batch_size", "budget.max_steps")
@@ -41,6 +41,15 @@ POSITIVE += ("parameters", "lr.base_batch_size", "budget.max_steps")
 
 class UnusableError(ValueError):
     """A source that cannot be read as a run; its text is the reason given in the report."""
+
+
+@dataclass(frozen=True, eq=False)
+class Redraw:
+    """A target that is an outcome, as other seeds of the batch size it comes from would have given it (rule 14)."""
+
+    batch_size: int
+    goals: tuple[float, ...]  # one a draw
+    used: tuple[frozenset[int], ...]  # the seeds that each came from, which it does not score
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class Hit:
     status: str
     brackets: dict[str, dict[str, tuple[float, float]]]  # rule -> unit -> (last below, first at or above)
     plateau: dict | None = None
+    redraw: Redraw | None = None
 
     @property
     def label(self) -> str:

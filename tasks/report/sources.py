@@ -4,11 +4,14 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
+
 from tasks.report import wandb_export
 from tasks.report.read import Run, read_runs
-from tasks.report.record import Hit, UnusableError
+from tasks.report.record import Hit, UnusableError, look_up
 
 EXAMPLES_IN_AN_EPOCH = {"resnet": 1_281_167}  # where MLPerf counts epochs: ImageNet's training images
+GROWING = "its batch grows in training (data.growth), so it has no one place over the batch size"
 LARGEST_EPOCHS = 5_000  # above it, what MLPerf calls "epochs to converge" are samples
 
 Found = tuple[list[Run], list[tuple[str, str]]]
@@ -21,8 +24,9 @@ def read_sources(sources: list[Path]) -> Found:
         if not source.exists():
             raise ValueError(f"{source} does not exist; give a folder that holds runs, such as `runs/`.")
         found, problems = read_source(source)
-        runs |= {run.source: run for run in found}
-        left_out += problems
+        growing = [run.source for run in found if look_up(run.record, "data.growth")]
+        runs |= {run.source: run for run in found if run.source not in growing}
+        left_out += [*problems, *((name, GROWING) for name in growing)]
     if not runs:
         reason = f" ({len(left_out)} left out, the first: {left_out[0][1]})" if left_out else ""
         raise ValueError(f"no usable run in {', '.join(map(str, sources))}{reason}; train some first.")
@@ -63,8 +67,14 @@ def read_mlperf(source: Path, content: dict) -> Found:
 
 
 def resolution(values: list[float]) -> float:
-    """Give the unit that a group's numbers are multiples of, 0 if they do not tell."""
+    """Give the unit of a group's numbers: what all are multiples of or, if some are equal, their smaller gaps.
+
+    0 if they do not tell.
+    """
     unit = math.gcd(*(int(v) for v in values)) if all(v == int(v) for v in values) else 0
+    gaps = np.diff(sorted(set(values)))
+    if len(gaps) + 1 < len(values) and len(gaps):
+        unit = max(unit, float(np.quantile(gaps, 0.25, method="lower")))
     return unit if unit < min(values) / 2 else 0
 
 

@@ -5,6 +5,8 @@ import math
 from tasks.report.critical import Critical
 from tasks.report.curves import Curve, Point, Workload
 from tasks.report.intervals import Interval
+from tasks.report.predicted import curvature_batch_of, noise_scale_of
+from tasks.report.resampling import Resampled
 from tasks.report.verdicts.claims import CLAIMS, claim_summary
 from tasks.report.verdicts.decide import Verdict
 
@@ -56,6 +58,20 @@ def critical_summary(found: Critical) -> dict:
     }
 
 
+def resampled_summary(again: Resampled) -> dict:
+    """Give what the choice of settings, or a target that is an outcome, adds."""
+    scatters = {"scatter": again.scatter, "scatter_choice_held": again.held_scatter, "changed": again.changed}
+    return {"b2": interval_summary(again.b2), "b2_choice_held": interval_summary(again.held), **scatters}
+
+
+def predicted_summary(curve: Curve) -> dict:
+    """Give the batch sizes that gradient noise and curvature predict, in examples."""
+    return {
+        "noise_scale": interval_summary(noise_scale_of(curve)),
+        "curvature": interval_summary(curvature_batch_of(curve)),
+    }
+
+
 def fit_summary(found: Critical) -> dict:
     """Give the forms compared and how far the points lie from the curve."""
     return {
@@ -91,6 +107,9 @@ def curve_summary(workload: Workload, curve: Curve, found: Critical | None) -> d
         summary["critical_batch_size"] = critical_summary(found)
         summary["next_doubling"] = [doubling_summary(size, saves) for size, saves in found.doublings]
         summary["fit"] = fit_summary(found)
+        summary["predicted"] = predicted_summary(curve)
+        if found.resampled:
+            summary["resampled"] = resampled_summary(found.resampled)
     return summary
 
 

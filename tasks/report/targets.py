@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from callbacks.hit import crossing
+from callbacks.hit import centred_medians, crossing
 from tasks.report.curves import group
 from tasks.report.read import Run
-from tasks.report.record import Hit
+from tasks.report.record import Hit, Redraw
 
 POSITIONS = {"steps": "step", "examples": "examples", "epochs": "epoch", "seconds": "seconds"}
 RULES = ("median", "first", "consecutive")
 QUARTILE = 0.25
+DRAWS = 400  # of the seeds, where the report draws them again
 HELP = "give METRIC>=VALUE, METRIC<=VALUE, METRIC:golmant, METRIC:quantile=Q or METRIC:baseline=SHARE"
 
 
@@ -79,34 +80,43 @@ def quartile(run: Run, wish: Wish) -> float:
     return float(value[keep][order][np.searchsorted(share, QUARTILE)])
 
 
-def golmant_goal(runs: list[Run], wish: Wish) -> tuple[float, set[int]]:
+def golmant_goal(runs: list[Run], wish: Wish) -> tuple[float, set[int], Redraw | None]:
     """Give Golmant's target, the lowest quartile of the largest batch's values, and the runs it came from.
 
-    It is an outcome, so those seeds of the largest batch give no steps of their own where there are others.
+    It is an outcome, so those seeds of the largest batch give no steps of their own where there are others; and it
+    is taken again from as many seeds drawn with replacement among all of them.
     """
     largest = max(run.batch_size for run in runs)
-    there = sorted((r for r in runs if r.batch_size == largest), key=lambda r: r.record["seed"])
-    seeds = sorted({r.record["seed"] for r in there})
-    first = set(seeds[: max(1, len(seeds) // 2)])
-    used = [r for r in there if r.record["seed"] in first]
-    values = [v for v in (quartile(r, wish) for r in used) if math.isfinite(v)]
-    return (float(np.median(values)) if values else math.nan), {id(r) for r in used if len(seeds) > 1}
+    there = group((r for r in runs if r.batch_size == largest), lambda r: r.record["seed"])
+    values = {seed: [v for v in (quartile(r, wish) for r in there[seed]) if math.isfinite(v)] for seed in sorted(there)}
+    seeds = list(values)
+    first = seeds[: max(1, len(seeds) // 2)]
+
+    def goal(drawn) -> float:
+        found = [v for seed in drawn for v in values[seed]]
+        return float(np.median(found)) if found else math.nan
+
+    if len(seeds) == 1:
+        return goal(first), set(), None
+    drawn = [[seeds[i] for i in row] for row in np.random.default_rng(0).integers(len(seeds), size=(DRAWS, len(first)))]
+    redraw = Redraw(largest, tuple(map(goal, drawn)), tuple(map(frozenset, drawn)))
+    return goal(first), {id(r) for seed in first for r in there[seed]}, redraw
 
 
-def goal_of(runs: list[Run], wish: Wish) -> tuple[float, set[int]]:
-    """Work out a wish's value for one workload, and which runs may not be scored by it."""
+def goal_of(runs: list[Run], wish: Wish) -> tuple[float, set[int], Redraw | None]:
+    """Work out a wish's value for one workload, which runs may not be scored by it, and its draws."""
     if wish.kind == "value":
-        return wish.number, set()
+        return wish.number, set(), None
     if wish.kind == "golmant":
         return golmant_goal(runs, wish)
     if wish.kind == "quantile":  # the value that this share of the runs gets to
         values = [v for v in (best(r, wish) for r in runs) if math.isfinite(v)]
         share = wish.number if wish.direction == "min" else 1 - wish.number
-        return (float(np.quantile(values, share)) if values else math.nan), set()
+        return (float(np.quantile(values, share)) if values else math.nan), set(), None
     smallest = min(run.batch_size for run in runs)
     values = [v for v in (best(r, wish) for r in runs if r.batch_size == smallest) if math.isfinite(v)]
     factor = wish.number if wish.direction == "max" else 1 / wish.number
-    return (float(np.median(values)) * factor if values else math.nan), set()
+    return (float(np.median(values)) * factor if values else math.nan), set(), None
 
 
 def bracket(run: Run, i: int | None) -> dict[str, tuple[float, float]]:
@@ -117,13 +127,33 @@ def bracket(run: Run, i: int | None) -> dict[str, tuple[float, float]]:
     return {unit: (column[i - 1] if i else 0.0, column[i]) for unit, column in columns.items()}
 
 
-def hit_of(run: Run, wish: Wish, goal: float) -> Hit:
+def hit_of(run: Run, wish: Wish, goal: float, redraw: Redraw | None = None) -> Hit:
     """Look for a goal in a run's curve; a run that stopped before it is censored there."""
     values = run.curve[wish.metric]
     found = {rule: bracket(run, crossing(values, wish.direction, goal, rule)) for rule in RULES}
     ended = run.record["status"]
     status = "reached" if found["median"] and ended != "failed" else "budget" if ended == "reached" else ended
-    return Hit(wish.metric, wish.direction, goal, status, {rule: b for rule, b in found.items() if b})
+    brackets = {rule: b for rule, b in found.items() if b}
+    return Hit(wish.metric, wish.direction, goal, status, brackets, redraw=redraw)
+
+
+def log_steps_to(run: Run, hit: Hit) -> np.ndarray:
+    """Give log steps to each of a hit's redrawn goals by the median rule, [draws]; infinite where not reached.
+
+    As `hit_of` for one goal after the other, at once: the first crossing is where the best so far first gets there.
+    NaN where the draw took its goal from this run's seed.
+    """
+    redraw, sign = hit.redraw, 1 if hit.direction == "min" else -1
+    smooth = np.array(centred_medians(run.curve[hit.metric], hit.direction))
+    best = np.minimum.accumulate(np.where(np.isnan(smooth), np.inf, smooth))
+    at = np.searchsorted(-best, -sign * np.array(redraw.goals))
+    step = np.append(run.curve["step"], np.inf)
+    before = np.where(at > 0, step[at - 1], 0)
+    with np.errstate(divide="ignore"):
+        found = np.log(np.where(before > 0, np.sqrt(before * step[at]), step[at]))
+    if run.batch_size != redraw.batch_size:
+        return found
+    return np.where([run.record["seed"] in used for used in redraw.used], np.nan, found)
 
 
 def chosen_again(runs: list[Run], wishes: list[Wish]) -> list[Run]:
@@ -135,8 +165,8 @@ def chosen_again(runs: list[Run], wishes: list[Wish]) -> list[Run]:
             known = sorted({name for run in runs for name in run.curve if "/" in name})
             raise ValueError(f"no run has {wish.metric!r} in its curve; there are {', '.join(known) or 'none'}.")
         for same in group(able, same_workload).values():
-            goal, unscored = goal_of(same, wish)
+            goal, unscored, redraw = goal_of(same, wish)
             for run in same:
                 if math.isfinite(goal) and id(run) not in unscored:
-                    hits[id(run)].append(hit_of(run, wish, goal))
-    return [replace(run, hits=hits[id(run)]) for run in runs]
+                    hits[id(run)].append(hit_of(run, wish, goal, redraw))
+    return [replace(run, hits=hits[id(run)], curve_file=None, curve_given=run.curve) for run in runs]

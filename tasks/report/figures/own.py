@@ -12,11 +12,11 @@ from tasks.report.figures.drawing import Drawing, largest, points_of
 from tasks.report.figures.golmant import main_curve
 from tasks.report.figures.style import batch_axis, log_axis, look
 from tasks.report.intervals import Interval
+from tasks.report.predicted import NOISE, curvature_batch_of, noise_scale_of
 from tasks.report.tables import Table
 from tasks.report.tuning import best_of
 from tasks.report.verdicts.studies import same_but_target
 
-NOISE = "noise_scale/simple"  # a column of the curve, in examples
 LEAST_TARGETS = 4
 BYTES = 4  # of a gradient's element
 SECONDS_AN_HOUR = 3600
@@ -127,46 +127,37 @@ def time_and_cost(workloads: list[Workload], cluster: Cluster | None = None) -> 
     return Drawing(2, draw, table, caption)
 
 
-def noise_at_target(curve: Curve) -> float:
-    """Give the median noise scale, over runs, at the evaluation that reached the target."""
-    found = []
-    for p in curve.points:
-        for o in p.counted:
-            steps, noise = o.run.curve.get("step", []), o.run.curve.get(NOISE, [])
-            at = o.value("steps")
-            known = [(s, v) for s, v in zip(steps, noise, strict=False) if math.isfinite(v)]
-            if known and math.isfinite(at):
-                found.append(float(np.interp(at, *np.array(known).T)))
-    return float(np.median(found)) if found else math.nan
-
-
 def noise_scale(workloads: list[Workload]) -> Drawing | str:
-    """Noise scale at a target's loss against the critical batch size measured there, at four targets or more."""
+    """What noise and curvature predict at a target against the batch size measured there, at four targets or more."""
     rows = []
     for members in group(workloads, same_but_target).values():
         for w in members:
-            found = critical(main_curve(w))
-            predicted = noise_at_target(main_curve(w))
-            if found and math.isfinite(predicted):
-                rows.append([w.name, w.target, predicted, found.hyperbola, found.b2])
+            found, curve = critical(main_curve(w)), main_curve(w)
+            noise, curvature = noise_scale_of(curve), curvature_batch_of(curve)
+            if found and not math.isnan(noise.value):
+                rows.append([w.name, w.target, noise, curvature, found.hyperbola, found.b2])
     if len(rows) < LEAST_TARGETS:
         return f"fewer than {LEAST_TARGETS} targets with {NOISE} and a fitted curve (choose more with --target)"
 
     def draw(panels) -> None:
         for index, (name, points) in enumerate(group(rows, lambda row: row[0]).items()):
-            for _, _, predicted, measured, _ in points:
-                draw_interval(panels[0], predicted, measured, look(index)["color"])
-            known = [(r[2], r[3].value) for r in points if math.isfinite(r[3].value)]
-            panels[0].plot(*zip(*known, strict=True), **(look(index) | {"linestyle": "none"}), label=name)
-        ends = [min(r[2] for r in rows), max(r[2] for r in rows)]
+            style = look(index) | {"linestyle": "none"}
+            for column, label, more in ((2, "noise scale", {}), (3, "curvature, m*", {"markerfacecolor": "none"})):
+                known = [(r[column], r[4]) for r in points if r[column].value > 0 and math.isfinite(r[4].value)]
+                for predicted, measured in known:
+                    draw_interval(panels[0], predicted.value, measured, style["color"])
+                if known:
+                    at = zip(*((x.value, y.value) for x, y in known), strict=True)
+                    panels[0].plot(*at, **(style | more), label=f"{name}: {label}")
+        ends = [f(r[i].value for r in rows for i in (2, 3) if r[i].value > 0) for f in (min, max)]
         panels[0].plot(ends, ends, "--", color="#777777", label="equal")
-        panels[0].set_xscale("log")
-        panels[0].set_xlabel("noise scale at the target (examples)")
+        log_axis(panels[0], "predicted critical batch size (examples)", "x")
         log_axis(panels[0], "measured B_crit of the hyperbola (examples)")
         panels[0].legend(fontsize=7)
 
-    columns = ["workload", "target", "noise scale", "measured B_crit", "measured B2"]
-    return Drawing(1, draw, Table("Predicted and measured", columns, rows), "")
+    columns = ["workload", "target", "noise scale", "m* (curvature)", "measured B_crit", "measured B2"]
+    caption = "The noise scale is that at the target, m* that at the final weights of the same runs."
+    return Drawing(1, draw, Table("Predicted and measured", columns, rows), caption)
 
 
 def draw_interval(axes, x: float, interval: Interval, colour: str) -> None:

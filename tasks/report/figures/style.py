@@ -64,10 +64,10 @@ def batch_axis(axes, sizes) -> None:
     axes.tick_params(axis="x", labelrotation=0 if len(few[::step]) < 9 else 35)
 
 
-def log_axis(axes, label: str) -> None:
-    """Make the vertical axis logarithmic."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-    axes.set_ylabel(label)
+def log_axis(axes, label: str, side: str = "y") -> None:
+    """Make the vertical or the horizontal axis logarithmic."""
+    axes.set(**{f"{side}scale": "log", f"{side}label": label})
+    axis = axes.yaxis if side == "y" else axes.xaxis
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")

@@ -9,7 +9,7 @@ import numpy as np
 from tasks.report.critical import LEAST_STEPS, Critical, critical
 from tasks.report.curves import COUNTED, Curve, Observation, Point, Workload, group
 from tasks.report.fit_data import PRIMARY, View, half
-from tasks.report.intervals import Interval, difference_interval, median_interval, proportion, ratio_interval
+from tasks.report.intervals import Interval, difference_interval, proportion, ratio_interval, shift_interval
 from tasks.report.record import look_up
 from tasks.report.verdicts.decide import Evidence, Missing, Part
 
@@ -188,12 +188,11 @@ def steps_of(point: Point, view: View) -> dict[int, float]:
 
 
 def steps_ratio(a: Point, b: Point, view: View) -> Interval:
-    """Give the ratio of steps of two points: of geometric means, or of medians where runs did not arrive."""
-    x, y = steps_of(a, view), steps_of(b, view)
-    if all(math.isfinite(v) and v > 0 for v in [*x.values(), *y.values()]):
-        logs = [{seed: math.log(v) for seed, v in values.items()} for values in (x, y)]
+    """Give the ratio of steps of two points: of geometric means, or by ranks where runs did not arrive."""
+    logs = [{seed: math.log(v) for seed, v in steps_of(p, view).items() if v > 0} for p in (a, b)]
+    if all(math.isfinite(v) for values in logs for v in values.values()):
         return difference_interval(*logs).mapped(math.exp)
-    return ratio_interval(*(median_interval([(v, v) for v in values.values()]) for values in (x, y)))
+    return shift_interval(*(list(values.values()) for values in logs)).mapped(math.exp)
 
 
 def every_run(workload: Workload) -> list[Observation]:
