@@ -158,7 +158,8 @@ class Cli(LightningCLI):
                 raise UserError(f"{self.directory} holds no checkpoint: fit this run first, or give --ckpt_path")
 
     def _dump(self, config: Any) -> str:
-        return self._parser(self.subcommand).dump(config, skip_unset=False, skip_link_targets=False)
+        parser = self._parser(self.subcommand)  # parsing has validated: to do so again takes most of a dump
+        return parser.dump(config, skip_unset=False, skip_link_targets=False, skip_validation=True)
 
     @staticmethod
     def _essence(dump: dict[str, Any]) -> dict[str, Any]:

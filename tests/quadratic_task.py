@@ -1,13 +1,13 @@
-"""The noisy quadratic model as a task and data of the real command line: its examples are its noise."""
+"""The noisy quadratic model as a task and data of the real command line."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from datamodules.base import Examples, InMemoryDataModule
+from datamodules.base import Draw, Examples, InMemoryDataModule
 from tasks.base import ExactBatchTask
-from tests.noisy_quadratic import CURVATURE, NOISE
+from tests.quadratic_model import CURVATURE, NOISE
 
 
 class Valley(nn.Module):
@@ -32,16 +32,24 @@ class Quadratic(ExactBatchTask):
 
 
 class Noise(InMemoryDataModule):
-    """Training examples z whose gradients scatter by NOISE; the one validation example is zero, without noise."""
+    """Examples that are all zero: what training sees is noise, drawn anew at every step as an augmentation is.
+
+    So gradients scatter by NOISE, independently from step to step, as in the analysis; noise that belonged to
+    the examples would cancel over an epoch.
+    """
 
     dimensions = (len(CURVATURE),)
 
-    def __init__(self, n: int = 20_000, **options) -> None:
+    def __init__(self, n: int = 512, **options) -> None:
         super().__init__(**options)
         self.n = n
 
     def load(self) -> dict[str, Examples]:
-        z = torch.randn(self.n, len(CURVATURE), generator=torch.Generator().manual_seed(0))
-        z = (z - z.mean(0)) * torch.as_tensor(NOISE**0.5 / CURVATURE, dtype=torch.float32)
-        still = Examples(torch.zeros(1, len(CURVATURE)), torch.zeros(1, dtype=torch.int64))
-        return {"train": Examples(z, torch.zeros(self.n, dtype=torch.int64)), "val": still, "test": still}
+        sizes = {"train": self.n, "val": 1, "test": 1}
+        return {split: Examples(torch.zeros(n, 1), torch.zeros(n, dtype=torch.int64)) for split, n in sizes.items()}
+
+    def prepare(self, inputs: Tensor, targets: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
+        if draw is None:
+            return inputs.expand(-1, len(CURVATURE)), targets
+        spread = torch.as_tensor((12 * NOISE) ** 0.5 / CURVATURE, dtype=inputs.dtype)  # uniform numbers vary by 1/12
+        return (draw(0, len(CURVATURE)) - 0.5) * spread, targets

@@ -1,77 +1,102 @@
-"""A model whose critical batch size is known by analysis, through the real sweep, fits and report (rule 22)."""
+"""A model whose critical batch size is known by analysis, through the real sweep, fits and report (rule 22).
+
+`python -m tests.known_answer` does the same for 100 studies.
+"""
 
 import json
-import os
-import subprocess
-import sys
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
-from tasks.report.fits import size_at
-from tests import noisy_quadratic
+from tasks.__main__ import main
+from tasks.report import fits, shapes
+from tasks.report.critical import critical
+from tasks.report.fit_data import PRIMARY
+from tests.known_answer import CONFIG, answers, judge, train
+from tests.made_up import placed
+from tests.quadratic_model import CURVATURE, FRESH, GOAL, NOISE, SIZES, expected_steps, known_b2, study, tuned
+from tests.quadratic_task import Noise
 
-ROOT = Path(__file__).parents[1]
-SIZES = [16, 32, 64, 128, 256, 512, 1024]
-CONFIG = {
-    "model": {
-        "class_path": "tests.quadratic_task.Quadratic",
-        "init_args": {
-            "network": {"class_path": "tests.quadratic_task.Valley"},
-            "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
-        },
-    },
-    "data": {"class_path": "tests.quadratic_task.Noise", "init_args": {"batch_size": 16}},
-    "trainer": {"accelerator": "cpu"},
-    "run": {"study": "quadratic"},
-}
+SEED = 7
 
 
-def write_sweeps(folder: Path) -> list[Path]:
-    """One staged sweep a batch size: three rates around the best, to be refined; fresh seeds confirm."""
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    files = []
-    for i, size in enumerate(SIZES):
-        steps, best = noisy_quadratic.tuned(size)
-        start = best * 2 ** (0.5 * np.sin(i))  # off the best, by a different share at each size
-        rates = [float(f"{start * factor:.4g}") for factor in (0.5, 1.0, 2.0)]
-        target = f"[{{metric: val/loss, direction: min, value: {noisy_quadratic.GOAL}}}]"
-        values = {
-            **{"data.batch_size": [size], "model.optimizer.init_args.lr": rates, "seed_everything": [1]},
-            **{"convergence.targets": [target], "convergence.budget_steps": [int(4 * steps)]},
-            "convergence.budget_examples": [int(4 * steps * size)],
-        }
-        command = ["${interpreter}", "-m", "tasks", "fit", "--config", str(folder / "config.yaml"), "${args}"]
-        parameters = {name: {"values": given} for name, given in values.items()}
-        sweep = {"program": "tasks/__main__.py", "method": "grid", "command": command, "parameters": parameters}
-        plan = {"learning_rate": "model.optimizer.init_args.lr", "tune": {"seeds": [1, 2]}}
-        files.append(folder / f"quadratic{size}.yaml")
-        files[-1].write_text(yaml.safe_dump(sweep))
-        plan |= {"confirm": {"seeds": [11, 12, 13, 14, 15]}}
-        (folder / f"quadratic{size}.plan.yaml").write_text(yaml.safe_dump(plan))
-    return files
+def test_gradients_scatter_as_the_analysis_says_and_anew_at_every_step(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", str(SEED))
+    data = Noise(batch_size=512)
+    data.setup("fit")
+    first, second = (
+        batch.part(0, 512, torch.device("cpu")).inputs[batch.indices.argsort()].double().numpy() * CURVATURE
+        for batch, _ in zip(data.train_dataloader(), range(2), strict=False)
+    )
+    for gradients in (first, second):
+        # relative errors of 512 draws of a uniform number: 4.4 % for a mean, 4 % for a variance, a 32nd of it over all
+        assert np.abs(gradients.mean(0) / NOISE**0.5).max() < 5 * 0.044
+        assert np.abs(gradients.var(0) / NOISE - 1).max() < 5 * 0.04
+        assert (gradients.var(0) / NOISE).mean() == pytest.approx(1, abs=5 * 0.04 / 32)
+    assert abs((first * second / NOISE).mean()) < 5 / math.sqrt(first.size)
+
+
+def fit(root: Path, config: Path, size: int, seed: int) -> tuple[float, float]:
+    """Train at the best rate; the middle of the steps to the goal, and the loss at the start."""
+    target = f"[{{metric: val/loss, direction: min, value: {GOAL}}}]"
+    flags = [f"--data.batch_size={size}", f"--seed_everything={seed}", f"--convergence.targets={target}"]
+    flags += [f"--model.optimizer.init_args.lr={tuned(size)[1]}", "--progress.show=false"]
+    assert main(["fit", "--config", str(config), *flags, f"--trainer.default_root_dir={root}"]) == 0
+    (folder,) = root.glob(f"*/b{size}-s{seed}-*")
+    low, high = json.loads((folder / "record.json").read_text())["targets"][0]["bracket"]["steps"]
+    return math.sqrt(low * high), float((folder / "curve.csv").read_text().splitlines()[1].rpartition(",")[2])
+
+
+def test_a_run_needs_the_steps_that_analysis_gives(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(CONFIG))
+    for size in (8, 64):
+        steps, losses = zip(*(fit(tmp_path, config, size, seed) for seed in (1, 2)), strict=True)
+        assert losses[0] == pytest.approx(CURVATURE.sum() / 2)
+        # one run scatters by 6 %, so the mean of two by 4 %
+        assert np.mean(np.log(steps)) == pytest.approx(math.log(expected_steps(tuned(size)[1], size)), abs=0.15)
+
+
+def test_without_noise_the_estimate_is_the_known_one_and_the_family_of_the_interval_a_little_above():
+    log_steps = np.log([expected_steps(tuned(size)[1], size) for size in SIZES])
+    sizes = np.array(SIZES, dtype=float)
+    convex = fits.size_at(sizes, fits.convex_steps(sizes, log_steps), 2.0)
+    assert convex == pytest.approx(known_b2(), rel=0.01)
+    family = shapes.softened(tuple(SIZES))
+    best = fits.fit(family, log_steps).best
+    assert family.size_at(2.0, SIZES[0])[best] == pytest.approx(1.03 * known_b2(), rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.xfail(
+    strict=True,
+    reason="held in 364 of 400 (91.0 % [87.8, 93.6]), 31 of the 36 misses above: the interval is a profile of a family "
+    "whose own B2 of this curve is 3.2 % too large; that number it holds in 193 of 200",
+)
+def test_simulated_studies_hold_the_known_critical_batch_size_in_93_of_100():
+    found = [critical(placed(study(draw))[0].curves[0], PRIMARY, False).b2 for draw in range(200)]
+    covered = np.mean([i.low <= known_b2() <= i.high for i in found])
+    ratio = np.median([i.value for i in found]) / known_b2()
+    print(f"200 simulated studies: median B2 {ratio:.3f} of the known, held in {100 * covered:.1f} %")
+    assert covered >= 0.93 - 0.02
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_report_finds_the_known_critical_batch_size(tmp_path):
-    def tasks(*command):
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        subprocess.run([sys.executable, "-m", "tasks", *map(str, command)], cwd=ROOT, env=environment, check=True)
-
-    tasks("sweep", *write_sweeps(tmp_path), "--runs", tmp_path / "runs")
-    tasks("report", tmp_path / "runs", "--out", tmp_path / "report")
-    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
-    (workload,) = summary["workloads"]
-    dense = 2.0 ** np.arange(4, 10.01, 0.25)
-    truth = size_at(dense, np.log([noisy_quadratic.tuned(b)[0] for b in dense]), 2.0)
-    found = workload["critical_batch_size"]
-    print(f"known B2 {truth:.0f}, found {found['estimate']:.0f} [{found['low']:.0f}, {found['high']:.0f}]")
-    assert workload["tuned"]
-    assert [p["n"] for p in workload["points"]] == [5] * len(SIZES)
-    assert float(found["low"]) <= truth <= float(found["high"])
-    assert found["estimate"] == pytest.approx(truth, rel=0.25)  # the scatter of one study of 5 seeds is 15 %
-    for point in workload["points"]:
-        assert point["steps"]["median"] == pytest.approx(noisy_quadratic.tuned(point["batch_size"])[0], rel=0.25)
+    train(tmp_path, range(3), workers=2)
+    workloads = judge(tmp_path, range(3))
+    found = answers(workloads)
+    print(found)
+    for workload in workloads:
+        assert workload["tuned"]
+        assert [(p["batch_size"], p["n"]) for p in workload["points"]] == [(size, len(FRESH)) for size in SIZES]
+        for point in workload["points"]:
+            assert point["steps"]["median"] == pytest.approx(tuned(point["batch_size"])[0], rel=0.25)
+    assert found.covered >= 2  # of 3: intervals of 95 % miss two once in 140 times
+    assert sorted(found.ratios)[1] == pytest.approx(1, abs=0.2)  # one study scatters by 10 %, the median of 3 by 7 %

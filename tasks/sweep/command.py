@@ -11,7 +11,7 @@ from tasks.sweep.files import Cell, read_sweep
 from tasks.sweep.ledger import FINAL, Ledger, State
 from tasks.sweep.plan import ENDING, Plain, Staged, source
 from tasks.sweep.pool import Pool, places
-from tasks.sweep.table import Display, cost
+from tasks.sweep.table import Display, costs
 
 
 def parser() -> argparse.ArgumentParser:
@@ -90,19 +90,20 @@ class Runner:
             raise ValueError("; ".join(dict.fromkeys(complaints)))
 
     def _feed(self, pool: Pool) -> None:
-        mine = pool.running()
-        waiting = [c for c, s in self.states.items() if s.status == "left" and c not in mine]
-        for worker in pool.idle():
-            if waiting:
-                cell = max(waiting, key=self._urgency)
-                waiting.remove(cell)
-                worker.give("run", cell)
-                self.states[cell] = State("running", {}, {})
+        idle, mine = pool.idle(), pool.running()
+        waiting = [c for c, s in self.states.items() if s.status == "left" and c not in mine] if idle else []
+        cost = costs(self.states)
 
-    def _urgency(self, cell: Cell) -> tuple[float, int]:
-        """The longest first, so that all workers end together; of an unknown sweep the largest batch."""
-        seconds = cost(cell, self.states)
-        return (float("inf") if seconds is None else seconds, cell.batch_size)
+        def urgency(cell: Cell) -> tuple[float, int]:
+            """The longest first, so that all workers end together; of an unknown sweep the largest batch."""
+            seconds = cost(cell)
+            return (float("inf") if seconds is None else seconds, cell.batch_size)
+
+        for worker in idle[: len(waiting)]:
+            cell = max(waiting, key=urgency)
+            waiting.remove(cell)
+            worker.give("run", cell)
+            self.states[cell] = State("running", {}, {})
 
     def _refresh(self, cell: Cell, display: Display) -> None:
         before, self.states[cell] = self.states[cell], self.ledger.state(cell)

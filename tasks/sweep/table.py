@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from rich.box import SIMPLE
@@ -28,24 +28,30 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def cost(cell: Cell, states: States) -> float | None:
-    """The seconds a cell should take: those of the ended cell of its sweep with the nearest batch size."""
-    ended = [(c, s) for c, s in states.items() if c.sweep == cell.sweep and s.record and s.seconds]
-    if not ended:
-        return None
-    size = max(cell.batch_size, 1)
-    return min(ended, key=lambda x: abs(max(x[0].batch_size, 1) / size - 1))[1].seconds
+def costs(states: States) -> Callable[[Cell], float | None]:
+    """The seconds a cell should take: those of the first ended cell of its sweep with the nearest batch size."""
+    ended: dict[str, dict[int, float]] = {}  # gone through once: asked for every cell, this is no n^2
+    for cell, state in states.items():
+        if state.record and state.seconds:
+            ended.setdefault(cell.sweep, {}).setdefault(max(cell.batch_size, 1), state.seconds)
+
+    def cost(cell: Cell) -> float | None:
+        known, size = ended.get(cell.sweep), max(cell.batch_size, 1)
+        return known[min(known, key=lambda other: abs(other / size - 1))] if known else None
+
+    return cost
 
 
 def time_left(states: States, workers: int) -> float | None:
     """Seconds until the last cell ends, if `workers` stay busy."""
-    costs = [cost(cell, states) for cell, state in states.items() if state.status in ("left", "running")]
-    known = [c for c in costs if c is not None]
-    if costs and not known:
+    cost = costs(states)
+    every = [cost(cell) for cell, state in states.items() if state.status in ("left", "running")]
+    known = [seconds for seconds in every if seconds is not None]
+    if every and not known:
         return None
     mean = sum(known) / len(known) if known else 0.0
-    total = sum(mean if c is None else c for c in costs)
-    return total / max(1, min(workers, len(costs)))
+    total = sum(mean if seconds is None else seconds for seconds in every)
+    return total / max(1, min(workers, len(every)))
 
 
 def best(states: States) -> str:

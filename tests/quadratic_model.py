@@ -1,0 +1,126 @@
+"""A stochastic noisy quadratic model, whose steps to a loss at the best rate are known without simulation.
+
+Each coordinate follows x <- x - eta (h x + noise), noise ~ N(0, c / B); the loss is sum(h x^2) / 2.
+"""
+
+import math
+from functools import cache
+
+import numpy as np
+
+from callbacks.hit import crossing
+from tasks.report.fits import size_at
+from tasks.report.read import Run
+from tasks.report.record import Hit
+from tasks.sweep.tuning import Score, Search
+from tests.fake_runs import bracket, evaluation_steps
+from tests.made_up import run
+
+# many coordinates keep the scatter of one run's steps near 5 %; the largest batch still needs more than 20 steps
+CURVATURE = 1 / np.arange(1, 1001) ** 0.6
+NOISE = 0.28 * CURVATURE  # B2 is 16
+START_LOSS = CURVATURE.sum() / 2
+GOAL = 0.06 * START_LOSS
+SIZES = [2**k for k in range(8)]  # from B2 / 16, where scaling is perfect, to 8 B2, where nothing is gained
+TUNING, FRESH = [1], [11, 12, 13, 14, 15]  # seeds
+RATIO, REFINEMENTS = 2**0.25, 0  # of the rates: the search begins where a x2 grid, refined twice, would end
+
+
+def expected_steps(rate: float, size: float) -> float:
+    """Give the steps at which the expected loss falls to the goal, infinite if it never does."""
+    shrink = (1 - rate * CURVATURE) ** 2
+    if (shrink >= 1).any():
+        return math.inf
+    floor = rate**2 * NOISE / size / (1 - shrink)
+    if (CURVATURE * floor).sum() / 2 >= GOAL:
+        return math.inf
+
+    def above(t: float) -> bool:
+        return (CURVATURE * (floor + shrink**t * (1 - floor))).sum() / 2 > GOAL
+
+    low, high = 0.0, 1.0
+    while above(high):
+        low, high = high, 2 * high
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if above(middle) else (low, middle)
+    return high
+
+
+STABLE = 2.0  # the largest curvature is 1
+RATES = np.exp(np.arange(math.log(1e-4), math.log(STABLE), 0.04))
+
+
+@cache
+def tuned(size: float) -> tuple[float, float]:
+    """Give the fewest expected steps over all constant rates, and the rate."""
+    return min((expected_steps(rate, size), rate) for rate in RATES)
+
+
+@cache
+def known_b2() -> float:
+    """Give the largest batch size that takes at most twice the examples of the smallest studied."""
+    near, dense = np.exp(np.arange(-0.04, 0.041, 0.005)), 2.0 ** np.arange(0, 7.01, 0.5)
+    fewest = [min(expected_steps(tuned(size)[1] * factor, size) for factor in near) for size in dense]
+    return size_at(dense, np.log(fewest), 2.0)
+
+
+def coarse_rates(size: float, offset: float) -> list[float]:
+    """Give three rates a factor RATIO apart, of which the middle one is off the best by `offset` of that."""
+    return [tuned(size)[1] * RATIO ** (offset + k) for k in (-1, 0, 1)]
+
+
+def losses_of(rate: float, size: int, last: int, random) -> np.ndarray:
+    """Train one run; give the losses after each of `last` steps, and before the first."""
+    noise = random.standard_normal((last, len(CURVATURE)), dtype=np.float32) * np.sqrt(NOISE / size, dtype=np.float32)
+    x = np.ones((last + 1, len(CURVATURE)), dtype=np.float32)
+    for t in range(last):
+        x[t + 1] = x[t] - rate * (CURVATURE * x[t] + noise[t])
+    return x**2 @ (CURVATURE / 2)
+
+
+def trained(rate: float, size: int, seed: int, draw: int) -> Run:
+    """Train and judge one run of a study; those of one seed share evaluated steps and, at one size, their noise."""
+    hit, changes = Hit("trainset/loss", "min", GOAL, "diverged", {}), {"final": {"step": 0}}
+    if rate < STABLE:
+        losses = losses_of(rate, size, int(4 * tuned(size)[0]), np.random.default_rng([draw, seed, size]))
+        steps = evaluation_steps(len(losses) - 1, np.random.default_rng([draw, seed]).random())
+        hit, changes = hit_of(losses[steps].tolist(), steps, size), {"final": {"step": len(losses) - 1}}
+    changes |= {"study": "quadratic", "data__train_examples": 10**6, "lr__base": rate, "lr__effective": rate}
+    return run([hit], size, seed, plan={"hash": "h", "stage": "confirm" if seed in FRESH else "tune"}, **changes)
+
+
+def hit_of(losses: list[float], steps: list[int], size: int) -> Hit:
+    """Judge the losses at the evaluated steps as training would."""
+    rows = [{"step": s, "examples": s * size, "epoch": s * size / 1e6, "seconds": 1.0 * s} for s in steps]
+    rules = {rule: crossing(losses, "min", GOAL, rule) for rule in ("median", "first", "consecutive")}
+    brackets = {rule: {u: tuple(p) for u, p in bracket(rows, i).items()} for rule, i in rules.items() if i}
+    return Hit("trainset/loss", "min", GOAL, "reached" if "median" in brackets else "budget", brackets)
+
+
+def study(draw: int) -> list[Run]:
+    """Tune the rate at each size as the real sweep does, and confirm the best with fresh seeds."""
+    random = np.random.default_rng(draw)
+    return [run for size in SIZES for run in arm(size, coarse_rates(size, random.random() - 0.5), draw)]
+
+
+def arm(size: int, rates: list[float], draw: int) -> list[Run]:
+    """Search for the rate at one size, then confirm it; the runs of both."""
+    trials: dict[tuple[float, int], Run] = {}
+
+    def score(rate: float, seed: int) -> Score:
+        if (rate, seed) not in trials:
+            trials[rate, seed] = trained(rate, size, seed, draw)
+        steps = middle(trials[rate, seed])
+        return Score(steps, 0.0 if math.isfinite(steps) else math.inf)
+
+    search = Search(rates, TUNING, score, refinements=REFINEMENTS)
+    while not search.run():
+        pass
+    return [*trials.values(), *(trained(search.best(), size, seed, draw) for seed in FRESH)]
+
+
+def middle(r: Run) -> float:
+    """Give a run's steps to the goal."""
+    found = r.hits[0].brackets.get("median")
+    return math.sqrt(found["steps"][0] * found["steps"][1]) if found else math.inf
