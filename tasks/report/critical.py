@@ -75,8 +75,11 @@ def size_interval(data: FitData, fitted: fits.Fit | None, factor: float) -> Inte
         return Interval(value, float(data.sizes[0]), math.inf)
     found = fitted.interval(fitted.family.size_at(factor, float(data.sizes[0])))
     last = float(data.sizes[-1])
-    high = math.inf if found.high > last else max(found.high, value)
-    return Interval(value, min(found.low, value, last), high, fitted.dof)
+    # the estimate assumes no form, the family does: the interval holds as well what the family's would be around it
+    moved = value / found.value if math.isfinite(value) and math.isfinite(found.value) else 1.0
+    low, high = min(found.low, moved * found.low), max(found.high, moved * found.high)
+    high = math.inf if high > last else max(high, value)
+    return Interval(value, min(low, value, last), high, fitted.dof)
 
 
 def candidates_of(data: FitData) -> list[Candidate]:
