@@ -125,18 +125,6 @@ def test_predicted_and_measured_noise_agree_where_they_are_made_to():
         assert curve_summary(w, w.curves[0], found)["predicted"]["noise_scale"]["estimate"] == row[2].value
 
 
-def test_projection_agrees_with_the_formula_by_hand():
-    cluster = own.Cluster(devices=(1, 4), bandwidth=1e9, latency=1e-5, price=3.6, overlap=0.5)
-    rows = own.time_and_cost(placed(*WORK["time-and-cost"]), cluster).table.rows
-    found = {(size, devices): (seconds, cost) for size, devices, seconds, cost in rows}
-    steps = 200 * (1 + 500 / 1024)
-    assert found[1024, 1][0] == pytest.approx(steps * (0.001 + 0.01024), rel=0.03)
-    ring = 2 * 3 * (1e-5 + 10**6 * 4 / 4 / 1e9) * 0.5
-    assert found[1024, 4][0] == pytest.approx(steps * (0.001 + 0.00256 + ring), rel=0.03)
-    assert found[1024, 4][1] == pytest.approx(found[1024, 4][0] * 4 * 3.6 / 3600)
-    assert found[16, 4][0] > found[16, 1][0]  # of small batches, sharing costs more than it saves
-
-
 @pytest.fixture
 def folder(tmp_path):
     return make_study(tmp_path / "runs", lambda b: 100 * (1 + 300 / b), [16, 64, 256], range(2))
@@ -155,8 +143,3 @@ def test_bad_figures_and_clusters_are_one_sentence(folder, tmp_path, capsys):
     for more in (["--figure", "golmant-9"], ["--figure", "you-recipe"], ["--cluster", str(bad)], ["--target", "x"]):
         assert main([str(folder), "--out", str(tmp_path / "out"), *more]) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
-
-
-def test_a_cluster_file_is_read(tmp_path):
-    (tmp_path / "c.yaml").write_text("name: two\ndevices: [1, 2]\nprice: 5\n")
-    assert own.read_cluster(tmp_path / "c.yaml") == own.Cluster(name="two", devices=(1, 2), price=5)

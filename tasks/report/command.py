@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         "--cluster",
         type=Path,
         metavar="FILE",
-        help="the machine to project time and cost on: YAML with devices, bandwidth, latency, price, overlap",
+        help="the machine to project time and cost on: YAML such as configs/cluster/ethernet.yaml",
     )
     words.add_argument(
         "--wandb",
