@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         help="draw only this figure: golmant-1 to golmant-5, you-optimizers, you-recipe, you-diffusion, "
-        "time-and-cost, noise-scale, tuning-budget (repeatable)",
+        "time-and-cost, noise-scale, noise-along, curvature, cost, tuning-budget (repeatable)",
     )
     words.add_argument(
         "--cluster",
