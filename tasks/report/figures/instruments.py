@@ -102,13 +102,12 @@ def noise_along(workloads: list[Workload]) -> Drawing | str:
                 low = np.maximum(noise - 2 * error, noise / 10)
                 panels[0].fill_between(epochs, low, noise + 2 * error, color=colour, alpha=0.12, linewidth=0)
                 for b in probes(o):
-                    draw_bracket(panels[1], b, 1 + 0.03 * index, look(index))
+                    draw_bracket(panels[1], b, size * 1.06**i, look(index))
         panels[0].set_xscale("log")
         panels[0].set_xlabel("epochs")
-        panels[1].set_xscale("log")
-        panels[1].set_xlabel("step of the probe")
+        batch_axis(panels[1], list(runs))
         log_axis(panels[0], "noise scale (examples), 2 standard errors")
-        log_axis(panels[1], "batch: keeps up (marker), falls behind (line's end)")
+        log_axis(panels[1], "probe: keeps up (marker), falls behind (line's end)")
         for axes in panels:
             draw_measured(axes, w)
         panels[0].legend()
@@ -116,9 +115,8 @@ def noise_along(workloads: list[Workload]) -> Drawing | str:
     return Drawing(2, draw, along_table(runs), f"{w.name}. Measured at {w.target}.")
 
 
-def draw_bracket(axes, branch: dict, shift: float, style: dict) -> None:
+def draw_bracket(axes, branch: dict, x: float, style: dict) -> None:
     """Draw a probe's bracket: from the largest batch that kept up to the first that fell behind."""
-    x = branch["step"] * shift
     axes.plot(x, branch["low"], **style, markersize=5, linestyle="none")
     if math.isfinite(branch["high"]):
         axes.plot([x, x], [branch["low"], branch["high"]], color=style["color"])
@@ -156,7 +154,8 @@ def curvature(workloads: list[Workload]) -> Drawing | str:
             panels, {LINEAR: "|L(w) - L_lin(w)| after a step", KESKAR: "sharpness (Keskar, %)"}.items(), strict=False
         ):
             draw_means(axes, sizes, values[name], 0)
-            log_axis(axes, label)
+            axes.set_ylim(bottom=0)
+            axes.set_ylabel(label)
         draw_means(panels[2], sizes, values[PREDICTED], 0, "m* = β / λ + 1")
         draw_means(panels[2], sizes, values[TOP], 1, "λ, top eigenvalue of the Hessian")
         draw_measured(panels[2], w)
