@@ -10,7 +10,7 @@ from tasks.report import predicted
 from tasks.report.command import main
 from tasks.report.command import parser as command_parser
 from tasks.report.critical import critical
-from tasks.report.figures import instruments, own
+from tasks.report.figures import instruments
 from tasks.report.figures.named import NAMED
 from tasks.report.summary import curve_summary
 from tasks.report.trust import predicted_table
@@ -56,7 +56,7 @@ def instrumented(size, seed):
     curve |= {instruments.ERROR: [1.0, math.nan, 2.0]}
     probe = {"branches": [{"step": 5, "low": size, "high": 2 * size}, {"step": 50, "low": size, "high": math.inf}]}
     names = (instruments.LINEAR, instruments.RELATIVE, instruments.KESKAR, instruments.TOP, instruments.EXAMPLE)
-    end = dict.fromkeys(names, 1.0 + seed) | {instruments.PREDICTED: 5.0 + seed, "step": 100}
+    end = dict.fromkeys(names, 1.0 + seed) | {instruments.CURVATURE: 5.0 + seed, "step": 100}
     used = {"training_seconds": 2.0, "wall_seconds": 3.0, "examples_per_second": 50.0 * size, "flops": 4e9}
     used |= {"peak_memory_bytes": 2**30, "money": 7.0, "currency": "EUR", "prices_of": "2026-01-02"}
     return {"curve": curve, "probe": probe, "final": end, "cost": used}

@@ -11,12 +11,13 @@ from tasks.report.figures.drawing import Drawing, largest
 from tasks.report.figures.golmant import main_curve
 from tasks.report.figures.style import batch_axis, log_axis, look
 from tasks.report.intervals import NOTHING, Interval, mean_interval
+from tasks.report.predicted import CURVATURE, NOISE
 from tasks.report.tables import Table, number
 
-NOISE, ERROR = "noise_scale/simple", "noise_scale/standard_error"
+ERROR = "noise_scale/standard_error"
 LINEAR, RELATIVE = "linear_error/absolute", "linear_error/relative"
 KESKAR, TOP = "sharpness/keskar", "sharpness/top_eigenvalue"
-EXAMPLE, PREDICTED = "sharpness/example_eigenvalue", "sharpness/predicted_batch"
+EXAMPLE = "sharpness/example_eigenvalue"
 
 
 def by_batch(curve: Curve, able: Callable[[Observation], bool]) -> dict[int, list[Observation]]:
@@ -146,7 +147,7 @@ def curvature(workloads: list[Workload]) -> Drawing | str:
     if not found:
         return f"no runs with {LINEAR} or {KESKAR}"
     w, runs = found
-    sizes, names = list(runs), (LINEAR, RELATIVE, KESKAR, TOP, EXAMPLE, PREDICTED)
+    sizes, names = list(runs), (LINEAR, RELATIVE, KESKAR, TOP, EXAMPLE, CURVATURE)
     values = {name: final(runs, name) for name in names}
 
     def draw(panels) -> None:
@@ -156,7 +157,7 @@ def curvature(workloads: list[Workload]) -> Drawing | str:
             draw_means(axes, sizes, values[name], 0)
             axes.set_ylim(bottom=0)
             axes.set_ylabel(label)
-        draw_means(panels[2], sizes, values[PREDICTED], 0, "m* = β / λ + 1")
+        draw_means(panels[2], sizes, values[CURVATURE], 0, "m* = β / λ + 1")
         draw_means(panels[2], sizes, values[TOP], 1, "λ, top eigenvalue of the Hessian")
         draw_measured(panels[2], w)
         log_axis(panels[2], "examples, and eigenvalue")

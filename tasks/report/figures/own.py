@@ -2,10 +2,8 @@
 
 import math
 
-import numpy as np
-
 from tasks.report.critical import critical
-from tasks.report.curves import COUNTED, Curve, Workload, group
+from tasks.report.curves import COUNTED, Workload, group
 from tasks.report.figures.drawing import Drawing, points_of
 from tasks.report.figures.golmant import main_curve
 from tasks.report.figures.style import batch_axis, log_axis, look
