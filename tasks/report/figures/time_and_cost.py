@@ -6,7 +6,7 @@ from tasks.report.curves import Workload
 from tasks.report.figures.drawing import Drawing, largest
 from tasks.report.figures.golmant import main_curve
 from tasks.report.figures.style import batch_axis, log_axis, look
-from tasks.report.projection import Cluster, Projection, project, step_seconds
+from tasks.report.projection import HELD_OUT, Cluster, Projection, project, step_seconds
 from tasks.report.tables import Table, number
 
 STOPS = "time stops falling at batch"
@@ -72,6 +72,6 @@ def time_and_cost(workloads: list[Workload], cluster: Cluster | None = None) -> 
         panels[0].legend()
 
     caption = f"{w.name}, {w.target}. Projected, not measured; the device is the one measured on. "
-    caption += sentence(found, cluster)
+    caption += f"{sentence(found, cluster)} {HELD_OUT}."
     table = Table("Projected time and cost", ["batch size", "devices", "seconds to target", "cost"], rows)
     return Drawing(2, draw, table, caption, (stops_table(found),))
