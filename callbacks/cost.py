@@ -42,9 +42,14 @@ class PackageEnergy:
     """Joules that the machine's processor packages used so far, from counters in microjoules that wrap around."""
 
     def __init__(self, root: Path = POWERCAP) -> None:
-        self.counters = [p for p in sorted(root.glob("intel-rapl:*")) if p.name.count(":") == 1]
+        self.counters = [p for p in sorted(root.glob("intel-rapl:*")) if self._is_package(p)]
         self.used = 0
         self.last = self._read()
+
+    @staticmethod
+    def _is_package(zone: Path) -> bool:
+        """Not a part of a package (core, dram: already in it), nor `psys`, the platform with the packages in it."""
+        return zone.name.count(":") == 1 and (zone / "name").read_text().startswith("package-")
 
     def _read(self) -> list[int] | None:
         try:
@@ -89,7 +94,8 @@ class Cost(Callback):
     Operations are those of forward and backward, counted in the first step; null for recurrent layers, whose fused
     kernels torch's counter does not see, and for sharded parameters. Energy is of all ranks' GPUs or of this machine's
     processor packages, whoever used them, over the whole run; null where no counter can be read. Money is for all
-    devices and the whole run with its evaluations. A resumed run adds up its parts.
+    devices and the whole run with its evaluations. A resumed run adds up its parts, up to the checkpoint that each
+    ended with: what was spent after it and lost is not in them.
 
     Args:
         prices: a price table: date, currency, and the price of a device_hour by (a part of) the device's name.
@@ -108,7 +114,8 @@ class Cost(Callback):
             raise ValueError(f"the price table has no price for the device {device}: add one under device_hour")
         self._energy = DeviceEnergy(task.device) if gpu else PackageEnergy()
         self._counts = gpu or trainer.local_rank == 0  # the ranks of a machine share its packages
-        self._since, self._used, self._task, self._ranks = time.perf_counter(), math.nan, task, trainer.world_size
+        self._since, self._task, self._ranks = time.perf_counter(), task, trainer.world_size
+        self._measure_energy()
         recurrent = any(isinstance(m, nn.RNNBase) for m in task.network.modules())
         self._countable = not recurrent and not task.sharded
         self._counter: FlopCounterMode | None = None
@@ -148,11 +155,15 @@ class Cost(Callback):
 
     def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         if trainer.state.fn == "fit":
-            used = self._energy.joules() if self._counts else 0.0
-            total = torch.tensor(math.nan if used is None else used, dtype=torch.float64, device=task.device)
-            if dist.is_initialized():
-                dist.all_reduce(total)
-            self._used = float(total)
+            self._measure_energy()
+
+    def _measure_energy(self) -> None:
+        """Take what all ranks used since this process began; nan where one of them cannot read it."""
+        used = self._energy.joules() if self._counts else 0.0
+        total = torch.tensor(math.nan if used is None else used, dtype=torch.float64, device=self._task.device)
+        if dist.is_initialized():
+            dist.all_reduce(total)
+        self._used = float(total)
 
     # what the record and a checkpoint keep -------------------------------------------------------------
 
@@ -177,6 +188,7 @@ class Cost(Callback):
         return {"cost": cost}
 
     def state_dict(self) -> dict[str, Any]:
+        self._measure_energy()  # on every rank: all of them save
         seconds, joules = self._so_far()
         return {"seconds": seconds, "joules": joules, "flops": self.flops}
 

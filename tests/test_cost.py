@@ -1,14 +1,16 @@
 """What a run cost: operations by hand, energy from made-up counters, money from a table."""
 
-import math
 from functools import partial
 
 import pytest
 import torch
+from pytorch_lightning import Callback
 from torch import nn
 
+import callbacks.cost
 from callbacks.convergence_detector import ConvergenceDetector
 from callbacks.cost import Cost, PackageEnergy, price, read_prices
+from callbacks.rolling_checkpoint import RollingCheckpoint
 from tasks.image_classification import ImageClassification
 from tasks.language_modeling import LanguageModeling
 from tasks.networks.language import LSTM
@@ -48,22 +50,47 @@ def test_operations_of_fused_recurrent_layers_are_unknown_not_zero():
     assert "money" not in found
 
 
-def test_package_energy_adds_the_packages_and_survives_the_wrap(tmp_path):
-    def write(*values):
-        for i, value in enumerate(values):
-            directory = tmp_path / f"intel-rapl:{i}"
-            directory.mkdir(exist_ok=True)
-            (directory / "energy_uj").write_text(f"{value}\n")
-            (directory / "max_energy_range_uj").write_text("10000000\n")
-        (tmp_path / "intel-rapl:0:0").mkdir(exist_ok=True)  # a part of package 0: not added again
+class Powercap:
+    """Files as Linux has them for two packages, their parts, the platform's sum, and package 0 by a second road."""
 
-    write(9_000_000, 1_000_000)
+    zones = {"intel-rapl:0": "package-0", "intel-rapl:1": "package-1", "intel-rapl:2": "psys"}
+    zones |= {"intel-rapl:0:0": "core", "intel-rapl:0:1": "dram", "intel-rapl-mmio:0": "package-0"}
+
+    def __init__(self, root):
+        self.root, self.microjoules = root, dict.fromkeys(self.zones, 0)
+        (root / "intel-rapl").mkdir()  # the control type itself
+        (root / "intel-rapl" / "enabled").write_text("1\n")
+        for zone, name in self.zones.items():
+            (root / zone).mkdir()
+            files = {"name": name, "max_energy_range_uj": 10_000_000, "enabled": 1, "constraint_0_name": "long_term"}
+            for file, content in files.items():
+                (root / zone / file).write_text(f"{content}\n")
+        self.use(0)
+
+    def use(self, microjoules):
+        """Each package uses so much: the counters run over as the real ones do."""
+        for zone in self.zones:
+            self.microjoules[zone] = (self.microjoules[zone] + microjoules) % 10_000_000
+            (self.root / zone / "energy_uj").write_text(f"{self.microjoules[zone]}\n")
+
+
+def test_package_energy_adds_the_packages_alone_and_survives_the_wrap(tmp_path):
+    machine = Powercap(tmp_path)
+    machine.use(9_000_000)
     energy = PackageEnergy(tmp_path)
-    write(1_000_000, 1_500_000)
-    assert energy.joules() == pytest.approx(2.5)
-    write(2_000_000, 1_500_000)
-    assert energy.joules() == pytest.approx(3.5)
-    assert PackageEnergy(tmp_path / "absent").joules() is None
+    for step in range(1, 5):
+        machine.use(3_000_000)  # over the end at the first and at the fourth
+        assert energy.joules() == pytest.approx(2 * 3 * step)
+
+
+def test_energy_that_cannot_be_read_is_unknown_not_zero(tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks.cost, "PackageEnergy", partial(PackageEnergy, tmp_path))
+    assert run(Cost())["energy_joules"] is None  # no counters, as on a virtual machine
+    Powercap(tmp_path)
+    (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
+    (tmp_path / "intel-rapl:1" / "energy_uj").mkdir()  # raises OSError as a file for root alone does
+    assert PackageEnergy(tmp_path).joules() is None
+    assert run(Cost())["energy_joules"] is None
 
 
 def test_prices_by_the_longest_name_that_fits(tmp_path):
@@ -87,12 +114,41 @@ def test_a_device_without_a_price_is_refused_before_the_run(tmp_path):
         run(Cost(tmp_path / "prices.yaml"))
 
 
-def test_a_resumed_run_adds_up():
-    cost = Cost()
-    run(cost)
-    state = cost.state_dict()
-    again = Cost()
-    again.load_state_dict(state | {"seconds": 1000.0})
-    assert run(again)["wall_seconds"] > 1000
-    assert again.flops == cost.flops
-    assert math.isnan(state["joules"]) == (cost.facts()["cost"]["energy_joules"] is None)
+class Worker(Callback):
+    """Uses 1 J of each package a step."""
+
+    def __init__(self, machine):
+        self.machine = machine
+
+    def on_train_batch_end(self, *_):
+        self.machine.use(1_000_000)
+
+
+def test_a_run_cut_off_and_resumed_adds_up_to_that_which_went_through(tmp_path, monkeypatch):
+    """Cut off after step 7, whose last checkpoint is that of step 4, between evaluations; then again at once."""
+    machine = Powercap(tmp_path)
+    monkeypatch.setattr(callbacks.cost, "PackageEnergy", partial(PackageEnergy, tmp_path))
+    (tmp_path / "prices.yaml").write_text(TABLE)
+
+    def part(steps, name, resume=None):
+        rolling, cost = RollingCheckpoint(minutes=0, keep=100), Cost(tmp_path / "prices.yaml")
+        rolling.directory = tmp_path / name
+        task = ImageClassification(network, optimizer=partial(torch.optim.SGD, lr=0.1), micro_batch_size=3)
+        extra = (Worker(machine), cost, ConvergenceDetector(), rolling)
+        fit(task, Tiny(batch_size=10), steps, callbacks=extra, ckpt_path=resume)
+        return cost.facts()["cost"]
+
+    def checkpoint(name, step):
+        return str(tmp_path / name / "checkpoints" / f"step={step}.ckpt")
+
+    through = part(12, "through")
+    assert through["energy_joules"] == pytest.approx(2 * 12)
+    part(7, "first")
+    part(8, "second", checkpoint("first", 4))
+    found = part(12, "third", checkpoint("second", 5))
+    clock = ("training_seconds", "wall_seconds", "examples_per_second", "money")
+    assert {k: v for k, v in found.items() if k not in clock} == {k: v for k, v in through.items() if k not in clock}
+    assert found["flops"] == 120 * found["flops_per_example"]
+    before = torch.load(checkpoint("second", 5), weights_only=True)["callbacks"]["Cost"]
+    assert found["wall_seconds"] > before["seconds"] > 0
+    assert found["money"] == pytest.approx(found["wall_seconds"])

@@ -51,14 +51,29 @@ def test_equal_parts_give_the_published_formula():
 
 
 def test_noise_scale_of_a_linear_model_lies_in_its_own_interval():
-    """Closed form at w - w* = d: G = d, tr(Sigma) = (D + 1)|d|^2 + D sigma^2; ragged parts of 6 of a batch of 50."""
+    """Closed form at w - w* = d: G = d, tr(Sigma) = (D + 1)|d|^2 + D sigma^2; ragged parts of 6 of a batch of 50.
+
+    80 steps are averaged, the later half of 160.
+    """
     truth = ((DIMENSION + 1) * AWAY**2 + DIMENSION * NOISE**2) / AWAY**2
     instrument = GradientNoiseScale(every=1, parts=8, window=80)
     task = LinearRegression(linear, still, clip_norm=1e-3)
-    fit(task, LinearData(batch_size=50), 80, callbacks=(instrument, ConvergenceDetector()))
+    fit(task, LinearData(batch_size=50), 160, callbacks=(instrument, ConvergenceDetector()))
     row = task.evaluation
     assert abs(row["noise_scale/simple"] - truth) < 2 * row["noise_scale/standard_error"] < 0.15 * truth
     assert row["noise_scale/simple"] == pytest.approx(row["noise_scale/trace"] / row["noise_scale/gradient_square"])
+
+
+def test_the_average_forgets_the_first_half_of_the_run():
+    """Steps that shrink the gradient tenfold each time: with all samples |G|^2 would be that of the first."""
+    instrument = GradientNoiseScale(every=1, parts=8, window=80)
+    task = LinearRegression(linear, partial(torch.optim.SGD, lr=0.3))
+    fit(task, LinearData(batch_size=400), 8, callbacks=(instrument, ConvergenceDetector()))
+    steps, squares, traces = zip(*instrument.samples, strict=True)
+    assert steps == tuple(range(8))
+    assert squares[0] > 10 * squares[4]
+    assert task.evaluation["step"] == 8
+    assert task.evaluation["noise_scale/simple"] == pytest.approx(sum(traces[4:]) / sum(squares[4:]))
 
 
 def test_jackknife_interval_covers_the_truth():
@@ -97,7 +112,7 @@ def test_parts_are_weighted_by_their_counted_elements(guess):
     total = sum(counts)
     parts = sum(float((g / total).square().sum()) * total / n for g, n in zip(gradients, counts, strict=True))
     expected = two_batch_estimate(parts, float((sum(gradients) / total).square().sum()), 3, 10, 23)
-    assert instrument.samples[0] == pytest.approx(expected, rel=1e-9)
+    assert instrument.samples[0] == pytest.approx((0, *expected), rel=1e-9)
 
 
 @pytest.mark.parametrize(("batch_size", "ghost"), [(1, None), (2, "global")])
@@ -164,7 +179,7 @@ def test_instruments_survive_a_checkpoint(tmp_path):
     """Stopped in the middle and resumed, the last evaluation is that of the run that went through."""
 
     def run(steps, name, resume=None):
-        instruments = (GradientNoiseScale(every=2), WeightDistance(), CriticalBatchProbe([1], examples=24))
+        instruments = (GradientNoiseScale(every=1), WeightDistance(), CriticalBatchProbe([1], examples=24))
         checkpoint = RollingCheckpoint(minutes=0)
         checkpoint.directory = tmp_path / name
         task = ImageClassification(partial(SmallCNN, channels=(4,)), optimizer=partial(torch.optim.SGD, lr=0.1))

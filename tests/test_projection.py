@@ -1,75 +1,103 @@
-"""The projection of wall-clock time: every cluster file is read, and its error is measured on two real ranks."""
+"""The projection of wall-clock time, against hand arithmetic; its error on real ranks: test_projection_error.py."""
 
-import time
-from functools import partial
+import math
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-import torch.distributed as dist
 
-from callbacks.convergence_detector import ConvergenceDetector
-from tasks.image_classification import ImageClassification
-from tasks.networks.cnn import SmallCNN
-from tasks.report.figures.own import Cluster, compute_seconds, read_cluster, ring_seconds
-from tests.ranks import on_ranks
-from tests.tiny import Tiny, fit
+from tasks.report.figures.time_and_cost import sentence, time_and_cost
+from tasks.report.projection import Cluster, project, read_cluster, reduce_seconds, ring
+from tests.made_up import hyperbola, placed, study
 
 FILES = sorted(Path("configs/cluster").glob("*.yaml"))
+HAND = Cluster(devices=(1, 4), bandwidth=1e9, latency=1e-5, price=3.6, overlap=0.5, reduce="ring")
+MEGA = 10**6  # parameters
+
+
+def measured(overhead, example):
+    """What a run on one device records of its time; a network of 1,000,000 parameters."""
+
+    def each(size, seed):
+        seconds = 100 * (overhead + example * size)
+        return {"final": {"step": 100, "examples": 100 * size, "seconds": seconds}, "parameters": MEGA}
+
+    return each
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_cluster_files_are_read(file):
     cluster = read_cluster(file)
     assert cluster.name
-    assert ring_seconds(10**6, 2, cluster) > ring_seconds(10**6, 1, cluster) == 0
+    assert reduce_seconds(MEGA, 2, cluster) > reduce_seconds(MEGA, 1, cluster) == 0
 
 
-def step_seconds(batch_size, devices):
-    """The median seconds of a step of this batch."""
-    strategy = {"strategy": "ddp", "devices": devices} if devices > 1 else {}
-    times = []
-
-    class Watch(ConvergenceDetector):
-        def on_train_batch_start(self, *_):
-            self.since = time.perf_counter()
-
-        def on_train_batch_end(self, *_):
-            times.append(time.perf_counter() - self.since)
-
-    task = ImageClassification(partial(SmallCNN, channels=(32, 64)), optimizer=partial(torch.optim.SGD, lr=0.01))
-    fit(task, Tiny(n=512, side=28, batch_size=batch_size), 25, "32-true", (Watch(),), **strategy)
-    return float(np.median(times[5:]))
+def test_a_cluster_file_is_read_and_a_bad_one_refused(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("name: two\ndevices: [1, 2]\nprice: 5\n")
+    assert read_cluster(file) == Cluster(name="two", devices=(1, 2), price=5)
+    for bad in ("reduce: star", "devces: [1]", "- 1", "{", "bandwidth: 0"):
+        file.write_text(bad)
+        with pytest.raises(ValueError, match="is not a cluster file with name, devices"):
+            read_cluster(file)
 
 
-def reduce_seconds(elements):
-    buffer, times = torch.zeros(elements), []
-    for _ in range(30):
-        dist.barrier()
-        since = time.perf_counter()
-        dist.all_reduce(buffer)
-        times.append(time.perf_counter() - since)
-    return float(np.median(times))
+def test_all_reduces_by_hand():
+    """4 MB over 8 devices at 1 GB/s and 10 us: a ring passes 14 messages of 0.5 MB, a tree 6 levels and 2 x 4 MB."""
+    times = {kind: reduce_seconds(MEGA, 8, replace(HAND, reduce=kind)) for kind in ("ring", "tree", "faster")}
+    assert times["ring"] == pytest.approx(0.5 * 14 * (1e-5 + 0.5e-3))
+    assert times["tree"] == pytest.approx(0.5 * (6 * 1e-5 + 8e-3))
+    assert times["faster"] == times["ring"]
+    small = {kind: reduce_seconds(1000, 1000, replace(HAND, reduce=kind)) for kind in ("ring", "tree", "faster")}
+    assert small["tree"] == pytest.approx(0.5 * (20 * 1e-5 + 8e-6))  # 1,000 devices: 10 levels
+    assert small["faster"] == small["tree"] < small["ring"] / 50
 
 
-def two_ranks(batch_size):
-    """A step's seconds on two ranks, and an all-reduce's of 10 and of 1,000,000 elements."""
-    seconds = step_seconds(batch_size, 2)
-    return seconds, reduce_seconds(10), reduce_seconds(10**6)
+def test_ring_messages_counted_by_passing_them_on():
+    """Chunks on a ring, by hand: after 2 (P - 1) rounds of one chunk each, every device has the whole sum."""
+    devices, rounds = 5, 0
+    held = [[{d} for _ in range(devices)] for d in range(devices)]  # [device][chunk]: whose parts are in its sum
+    while any(len(chunk) < devices for own in held for chunk in own):
+        sent = [(d, (d - rounds) % devices) for d in range(devices)]
+        passed = [(d, chunk, set(held[d][chunk])) for d, chunk in sent]
+        for d, chunk, parts in passed:
+            held[(d + 1) % devices][chunk] |= parts
+        rounds += 1
+    cluster = replace(HAND, overlap=0.0)
+    assert ring(devices * 1e6, devices, cluster) == pytest.approx(rounds * (1e-5 + 1e6 / 1e9))
 
 
-@pytest.mark.slow
-def test_projection_onto_two_ranks_and_its_error():
-    """Step times on one rank and the two parameters of the link project the step on two ranks, which is held out."""
-    torch.set_num_threads(1)
-    sizes = [64, 128, 256, 512]
-    alone = [step_seconds(size, 1) for size in sizes]
-    for size in (128, 512):
-        measured, small, large = on_ranks(2, two_ranks, size)[0]
-        cluster = Cluster(latency=small / 2, bandwidth=4e6 / max(large - small, 1e-9))
-        parameters = sum(p.numel() for p in SmallCNN(2, 3, (32, 64)).parameters())
-        computing = compute_seconds(np.log(sizes), np.log(alone), size / 2)
-        projected = computing + ring_seconds(parameters, 2, cluster)
-        print(f"batch {size}: projected {projected:.4f} s, measured {measured:.4f} s, {projected / measured - 1:+.0%}")
-        assert 0.4 < projected / measured < 2.5
+def test_projection_agrees_with_the_formula_by_hand():
+    found = time_and_cost(placed(study(hyperbola(500), each=measured(0.001, 1e-5))), HAND)
+    times = {(size, devices): (seconds, cost) for size, devices, seconds, cost in found.table.rows}
+    steps = 200 * (1 + 500 / 1024)
+    assert times[1024, 1][0] == pytest.approx(steps * (0.001 + 0.01024), rel=0.03)
+    reduce = 2 * 3 * (1e-5 + MEGA * 4 / 4 / 1e9) * 0.5
+    assert times[1024, 4][0] == pytest.approx(steps * (0.001 + 0.00256 + reduce), rel=0.03)
+    assert times[1024, 4][1] == pytest.approx(times[1024, 4][0] * 4 * 3.6 / 3600)
+    assert times[16, 4][0] > times[16, 1][0]  # of small batches, sharing costs more than it saves
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_time_stops_falling_where_the_closed_form_says(devices):
+    """T = S_min (1 + B_c / B) (c B / P + a) is least at B = sqrt(B_c a P / c), at the latency that puts it there."""
+    critical, example, least = 500.0, 1e-5, 2048
+    a = least**2 * example / critical / devices
+    cluster = Cluster(devices=(1, devices), latency=a / 2 / math.log2(devices), bandwidth=1e15, reduce="tree")
+    curve = placed(study(hyperbola(critical), scatter=0.0, each=measured(0.0, example)))[0].curves[0]
+    found = project(curve, MEGA, cluster)
+    assert found.stops_falling(1).value == least
+    assert found.stops_falling(0).value == 16  # one device, no overhead: time is examples, and small batches need least
+    noisy = project(
+        placed(study(hyperbola(critical), scatter=0.3, each=measured(0.0, example)))[0].curves[0], MEGA, cluster
+    )
+    interval = noisy.stops_falling(1)
+    assert interval.low < least < interval.high
+    assert found.stops_falling(1).high / found.stops_falling(1).low < interval.high / interval.low
+
+
+def test_time_that_still_falls_at_the_largest_batch_is_said_to():
+    curve = placed(study(hyperbola(1e7), each=measured(0.1, 1e-5)))[0].curves[0]
+    found = project(curve, MEGA, replace(HAND, devices=(1, 64)))
+    assert found.stops_falling().value == math.inf
+    assert "not within the batches studied" in sentence(found, HAND)

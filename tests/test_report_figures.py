@@ -10,7 +10,7 @@ from tasks.report import predicted
 from tasks.report.command import main
 from tasks.report.command import parser as command_parser
 from tasks.report.critical import critical
-from tasks.report.figures import own
+from tasks.report.figures import instruments
 from tasks.report.figures.named import NAMED
 from tasks.report.summary import curve_summary
 from tasks.report.trust import predicted_table
@@ -50,6 +50,18 @@ def noisy():
     return [runs(size, seed) for size in SIZES for seed in range(3)]
 
 
+def instrumented(size, seed):
+    """Noise that doubles at each evaluation and a gradient that was lost once; a probe; curvature; a cost by hand."""
+    curve = {"step": [0, 10, 100], "epoch": [0.0, 0.1, 1.0], instruments.NOISE: [8.0, math.nan, 32.0]}
+    curve |= {instruments.ERROR: [1.0, math.nan, 2.0]}
+    probe = {"branches": [{"step": 5, "low": size, "high": 2 * size}, {"step": 50, "low": size, "high": math.inf}]}
+    names = (instruments.LINEAR, instruments.RELATIVE, instruments.KESKAR, instruments.TOP, instruments.EXAMPLE)
+    end = dict.fromkeys(names, 1.0 + seed) | {instruments.CURVATURE: 5.0 + seed, "step": 100}
+    used = {"training_seconds": 2.0, "wall_seconds": 3.0, "examples_per_second": 50.0 * size, "flops": 4e9}
+    used |= {"peak_memory_bytes": 2**30, "money": 7.0, "currency": "EUR", "prices_of": "2026-01-02"}
+    return {"curve": curve, "probe": probe, "final": end, "cost": used}
+
+
 def measured(size, seed):
     return {"final": {"step": 100, "examples": 100 * size, "seconds": 100 * (0.001 + 1e-5 * size)}, "parameters": 10**6}
 
@@ -65,6 +77,7 @@ WORK = {
     "you-diffusion": [walks(log_growth)],
     "time-and-cost": [study(hyperbola(500), each=measured)],
     "noise-scale": [noisy()],
+    **{name: [study(hyperbola(500), seeds=3, each=instrumented)] for name in ("noise-along", "curvature", "cost")},
     "tuning-budget": [study(hyperbola(500), lr__effective=r, tuned=False) for r in (0.1, 0.2, 0.4)],
 }
 
@@ -125,16 +138,19 @@ def test_predicted_and_measured_noise_agree_where_they_are_made_to():
         assert curve_summary(w, w.curves[0], found)["predicted"]["noise_scale"]["estimate"] == row[2].value
 
 
-def test_projection_agrees_with_the_formula_by_hand():
-    cluster = own.Cluster(devices=(1, 4), bandwidth=1e9, latency=1e-5, price=3.6, overlap=0.5)
-    rows = own.time_and_cost(placed(*WORK["time-and-cost"]), cluster).table.rows
-    found = {(size, devices): (seconds, cost) for size, devices, seconds, cost in rows}
-    steps = 200 * (1 + 500 / 1024)
-    assert found[1024, 1][0] == pytest.approx(steps * (0.001 + 0.01024), rel=0.03)
-    ring = 2 * 3 * (1e-5 + 10**6 * 4 / 4 / 1e9) * 0.5
-    assert found[1024, 4][0] == pytest.approx(steps * (0.001 + 0.00256 + ring), rel=0.03)
-    assert found[1024, 4][1] == pytest.approx(found[1024, 4][0] * 4 * 3.6 / 3600)
-    assert found[16, 4][0] > found[16, 1][0]  # of small batches, sharing costs more than it saves
+def test_instruments_are_summed_up_as_by_hand():
+    placed_runs = placed(*WORK["cost"])
+    size, n, *cells = NAMED["cost"].make(placed_runs).table.rows[0]
+    assert (size, n) == (16, 3)
+    assert [c.value for c in cells[:6]] == [2.0, 3.0, 800.0, 4.0, 2.0, 1024.0]
+    assert math.isnan(cells[6].value)  # no meter: not known, not zero
+    assert cells[7].value == 7.0
+    size, n, *cells = NAMED["curvature"].make(placed_runs).table.rows[0]
+    assert [c.value for c in cells] == [2.0] * 5 + [6.0]
+    assert cells[5].high - 6.0 == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)  # Student's t, 2 degrees of freedom
+    _, _, early, late, probe = NAMED["noise-along"].make(placed_runs).table.rows[0]
+    assert (early.value, late.low, late.value, late.high) == (8.0, 28.0, 32.0, 36.0)
+    assert probe == "step 5: 16 to 32; step 50: 16 to ∞"
 
 
 @pytest.fixture
@@ -155,8 +171,3 @@ def test_bad_figures_and_clusters_are_one_sentence(folder, tmp_path, capsys):
     for more in (["--figure", "golmant-9"], ["--figure", "you-recipe"], ["--cluster", str(bad)], ["--target", "x"]):
         assert main([str(folder), "--out", str(tmp_path / "out"), *more]) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
-
-
-def test_a_cluster_file_is_read(tmp_path):
-    (tmp_path / "c.yaml").write_text("name: two\ndevices: [1, 2]\nprice: 5\n")
-    assert own.read_cluster(tmp_path / "c.yaml") == own.Cluster(name="two", devices=(1, 2), price=5)

@@ -108,11 +108,18 @@ def test_you_6_and_its_mirror_you_3(expected, runs):
 def test_growth_recovers_the_parameters_of_each_form():
     t = np.array(STEPS[1:])
     powers = growth(t, 3 * t**0.4).parameters["power"]
-    assert powers == pytest.approx(0.4, abs=0.01)
+    assert powers.value == pytest.approx(0.4, abs=0.01)
     kept = t[t > 1]
-    assert growth(kept, np.log(kept) ** 2.0).parameters["power of log"] == pytest.approx(2.0, abs=0.02)
-    assert growth(t, 2 * (1.5 + np.log(t))).parameters["log"] == pytest.approx(1.5, abs=0.05)
+    assert growth(kept, np.log(kept) ** 2.0).parameters["power of log"].value == pytest.approx(2.0, abs=0.02)
+    assert growth(t, 2 * (1.5 + np.log(t))).parameters["log"].value == pytest.approx(1.5, abs=0.05)
     assert "not identifiable" in growth(t, t, warmup=1000)
+
+
+def test_the_interval_of_a_fitted_power_holds_the_true_one():
+    random, t = np.random.default_rng(0), np.unique(np.geomspace(2, 4000, 70).round())
+    found = [growth(t, 3 * t**0.4 * np.exp(0.2 * random.standard_normal(len(t)))) for _ in range(100)]
+    inside = sum(g.parameters["power"].low <= 0.4 <= g.parameters["power"].high for g in found)
+    assert 85 <= inside <= 99
 
 
 @pytest.mark.parametrize("claim", ["you-4", "you-5"])

@@ -31,13 +31,13 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME",
         help="draw only this figure: golmant-1 to golmant-5, you-optimizers, you-recipe, you-diffusion, "
-        "time-and-cost, noise-scale, tuning-budget (repeatable)",
+        "time-and-cost, noise-scale, noise-along, curvature, cost, tuning-budget (repeatable)",
     )
     words.add_argument(
         "--cluster",
         type=Path,
         metavar="FILE",
-        help="the machine to project time and cost on: YAML with devices, bandwidth, latency, price, overlap",
+        help="the machine to project time and cost on: YAML such as configs/cluster/ethernet.yaml",
     )
     words.add_argument(
         "--wandb",

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.report.intervals import Interval
+
 DISTANCE = "distance/total"  # ||w_t - w_0|| over all weights, a column of the curve
 LEAST_DECADES = 3.0
 LEAST_ROWS = 12
@@ -19,12 +21,12 @@ RESAMPLES = 400
 
 @dataclass(frozen=True)
 class Growth:
-    """One run's comparison: AIC(power) - AIC(log) with its 95 % block-bootstrap interval, and parameters."""
+    """One run's comparison: AIC(power) - AIC(log) and the forms' parameters, with 95 % block-bootstrap intervals."""
 
     gain: float
     low: float
     high: float
-    parameters: dict[str, float]  # of each form: a/b of a + b log t; p of t^p; q of (log t)^q
+    parameters: dict[str, Interval]  # of each form: a/b of a + b log t; p of t^p; q of (log t)^q
     aic: dict[str, float]
 
 
@@ -72,7 +74,8 @@ def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0
         found = squares(np.log(d), shapes, weights)
         best = np.maximum(found.min(axis=1), 1e-12)
         aic[name] = len(t) * np.log(best / len(t)) + 2 * 2
-        parameters[name] = float(grid[found[0].argmin()])
+        chosen = grid[found.argmin(axis=1)]
+        parameters[name] = Interval(float(chosen[0]), *(float(q) for q in np.quantile(chosen[1:], [0.025, 0.975])))
     gain = aic["power"] - aic["log"]
     low, high = np.quantile(gain[1:], [0.025, 0.975])
     return Growth(float(gain[0]), float(low), float(high), parameters, {k: float(v[0]) for k, v in aic.items()})

@@ -11,8 +11,9 @@ from tasks.report import contents, page, trust
 from tasks.report.critical import Critical, critical
 from tasks.report.curves import Curve, Workload, workloads
 from tasks.report.figures.named import NAMED
-from tasks.report.figures.own import Cluster, read_cluster, time_and_cost
 from tasks.report.figures.steps import steps_to_target
+from tasks.report.figures.time_and_cost import time_and_cost
+from tasks.report.projection import Cluster, read_cluster
 from tasks.report.read import Run
 from tasks.report.sources import read_sources
 from tasks.report.summary import summary
@@ -81,7 +82,9 @@ def named_sections(
             continue
         drawing.save(both_kinds(out, name))
         write_csv(drawing.table, out / "tables" / f"{name}.csv")
-        sections.append(page.Section(NAMED[name].title, drawing.caption, name, [drawing.table]))
+        for table in drawing.more:
+            write_csv(table, out / "tables" / f"{name}-{slug(table.title)}.csv")
+        sections.append(page.Section(NAMED[name].title, drawing.caption, name, drawing.tables))
     return sections, missing
 
 
@@ -117,7 +120,9 @@ def make_figures(sources: list[Path], out: Path, targets: Sequence[str], names: 
     sections, missing = named_sections(found, names, machine(cluster), out)
     if missing:
         raise ValueError(f"figure {missing[0][0]} cannot be drawn from these runs: {missing[0][1]}.")
-    texts = [f"{s.title}\n{plain(s.tables[0])}\n{out / 'figures' / s.figure}.svg" for s in sections]
+    texts = [
+        "\n".join([s.title, s.subtitle, *map(plain, s.tables), f"{out / 'figures' / s.figure}.svg"]) for s in sections
+    ]
     return "\n\n".join(texts)
 
 

@@ -19,6 +19,12 @@ class Drawing:
     draw: Callable
     table: Table
     caption: str
+    more: tuple[Table, ...] = ()
+
+    @property
+    def tables(self) -> list[Table]:
+        """Give the numbers beside the figure."""
+        return [self.table, *self.more]
 
     def save(self, files: list[Path]) -> None:
         """Draw the figure into files."""

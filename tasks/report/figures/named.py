@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tasks.report.curves import Workload
-from tasks.report.figures import golmant, own, you
+from tasks.report.figures import golmant, instruments, own, you
 from tasks.report.figures.drawing import Drawing
+from tasks.report.figures.time_and_cost import time_and_cost
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,10 @@ NAMED = {
     "you-optimizers": Named("You: optimizers at the largest batch", you.optimizers),
     "you-recipe": Named("You: the recipe, step by step", you.recipe),
     "you-diffusion": Named("You: distance from the initial weights", you.diffusion),
-    "time-and-cost": Named("Time to target and cost on P devices, projected", own.time_and_cost),
+    "time-and-cost": Named("Time to target and cost on P devices, projected", time_and_cost),
     "noise-scale": Named("Noise scale against measured critical batch size", own.noise_scale),
+    "noise-along": Named("Noise scale and probe along training", instruments.noise_along),
+    "curvature": Named("Linear-approximation error, sharpness and predicted batch", instruments.curvature),
+    "cost": Named("What the runs cost", instruments.cost),
     "tuning-budget": Named("How the curve depends on the tuning budget", own.tuning_budget),
 }

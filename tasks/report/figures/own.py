@@ -1,14 +1,10 @@
-"""The project's own figures: projected time and money, noise scale against measurement, tuning budget."""
+"""The project's own figures: noise scale against measurement, tuning budget."""
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
 
 from tasks.report.critical import critical
-from tasks.report.curves import COUNTED, Curve, Workload, group
-from tasks.report.figures.drawing import Drawing, largest, points_of
+from tasks.report.curves import COUNTED, Workload, group
+from tasks.report.figures.drawing import Drawing, points_of
 from tasks.report.figures.golmant import main_curve
 from tasks.report.figures.style import batch_axis, log_axis, look
 from tasks.report.intervals import Interval
@@ -18,113 +14,6 @@ from tasks.report.tuning import best_of
 from tasks.report.verdicts.studies import same_but_target
 
 LEAST_TARGETS = 4
-BYTES = 4  # of a gradient's element
-SECONDS_AN_HOUR = 3600
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A machine on paper."""
-
-    name: str = "8 devices a node, 100 Gbit/s"
-    devices: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    bandwidth: float = 12.5e9  # bytes a second between neighbours
-    latency: float = 20e-6  # seconds a message
-    price: float = 2.0  # money a device and hour
-    overlap: float = 0.0  # share of communication hidden behind computing
-
-
-def read_cluster(file: Path) -> Cluster:
-    """Read a machine from YAML. Raises ValueError with the fields there are."""
-    import yaml
-
-    try:
-        found = yaml.safe_load(file.read_text())
-        return Cluster(**(found | {"devices": tuple(found.get("devices", Cluster.devices))}))
-    except (OSError, TypeError, AttributeError, yaml.YAMLError) as error:
-        names = ", ".join(Cluster.__dataclass_fields__)
-        raise ValueError(f"{file} is not a cluster file with {names} ({error}).") from None
-
-
-def step_seconds(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Give the measured seconds a step by the batch that one device computes: log sizes, log seconds."""
-    found = {}
-    for p in curve.points:
-        times = [
-            o.run.stopped_at("seconds") / o.run.stopped_at("steps")
-            for o in p.counted
-            if o.run.record.get("world_size", 1) == 1 and o.run.stopped_at("steps") > 0
-        ]
-        times = [t for t in times if math.isfinite(t) and t > 0]
-        if times:
-            found[p.batch_size] = float(np.median(times))
-    return np.log(list(found)), np.log(list(found.values()))
-
-
-def compute_seconds(log_sizes: np.ndarray, log_seconds: np.ndarray, size: float) -> float:
-    """Give the seconds to compute a step on so many examples: between measurements, at least the smallest's."""
-    x = math.log(size)
-    beyond = max(x - log_sizes[-1], 0.0)  # past the largest measured, in proportion
-    return math.exp(float(np.interp(x, log_sizes, log_seconds)) + beyond)
-
-
-def ring_seconds(parameters: int, devices: int, cluster: Cluster) -> float:
-    """Give the seconds of a ring all-reduce: 2 (P - 1) messages of 1/P of the gradient (alpha-beta model)."""
-    if devices == 1:
-        return 0.0
-    share = parameters * BYTES / devices / cluster.bandwidth
-    return 2 * (devices - 1) * (cluster.latency + share) * (1 - cluster.overlap)
-
-
-def projected(curve: Curve, parameters: int, cluster: Cluster) -> list[list]:
-    """Give (batch, devices, seconds to target, money) for every batch size and number of devices."""
-    sizes, seconds = step_seconds(curve)
-    rows = []
-    for p in curve.points if len(sizes) else []:
-        steps = p.interval("steps").value if p.n else math.inf
-        for devices in cluster.devices:
-            if devices > p.batch_size or not math.isfinite(steps):
-                continue
-            step = compute_seconds(sizes, seconds, p.batch_size / devices)
-            total = steps * (step + ring_seconds(parameters, devices, cluster))
-            rows.append([p.batch_size, devices, total, total * devices * cluster.price / SECONDS_AN_HOUR])
-    return rows
-
-
-def parameters_of(w: Workload) -> int | None:
-    """Give the number of parameters of a workload's network."""
-    return main_curve(w).points[0].observations[0].run.record.get("parameters")
-
-
-def time_and_cost(workloads: list[Workload], cluster: Cluster | None = None) -> Drawing | str:
-    """Time to target and its cost, projected on P devices from the measured step times."""
-    cluster = cluster or Cluster()
-    able = [w for w in workloads if parameters_of(w) and len(step_seconds(main_curve(w))[0])]
-    if not able:
-        return "no runs on one device with their parameter count and seconds"
-    w = largest(able)
-    rows = projected(main_curve(w), parameters_of(w), cluster)
-    if not rows:
-        return "no batch size at which half of the runs arrived"
-    by_devices = group(rows, lambda row: row[1])
-
-    def draw(panels) -> None:
-        for index, (devices, points) in enumerate(by_devices.items()):
-            for axes, column in zip(panels, (2, 3), strict=True):
-                x, y = [r[0] for r in points], [r[column] for r in points]
-                axes.plot(x, y, **look(index), markersize=4, label=f"{devices} devices")
-        for axes, label in zip(
-            panels,
-            ("seconds to target (projected)", f"cost to target (at {cluster.price:g} a device-hour)"),
-            strict=True,
-        ):
-            batch_axis(axes, [r[0] for r in rows])
-            log_axis(axes, label)
-        panels[0].legend()
-
-    caption = f"{w.name}, {w.target}. Projected, not measured: {cluster.name}; the device is the one measured on."
-    table = Table("Projected time and cost", ["batch size", "devices", "seconds to target", "cost"], rows)
-    return Drawing(2, draw, table, caption)
 
 
 def noise_scale(workloads: list[Workload]) -> Drawing | str:
