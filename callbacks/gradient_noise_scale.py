@@ -60,7 +60,7 @@ class GradientNoiseScale(Callback):
     gradients are largest at its beginning, and would hide what came after.
 
     Args:
-        every: steps between two samples (null: by `steps_between`).
+        every: steps between two samples (null: by `steps_between`); at powers of 2 there is one besides.
         parts: micro-batches, over all ranks, that a sampled batch is cut into at least.
         window: sampled steps that an average runs over at most.
     """
@@ -88,9 +88,10 @@ class GradientNoiseScale(Callback):
         self._population = len(trainer.datamodule.splits["train"])
 
     def on_train_batch_start(self, trainer: Trainer, task: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step % self.every == 0:
+        step = trainer.global_step
+        if step % self.every == 0 or step & (step - 1) == 0:  # powers of 2: no later half is without a sample
             task.observers.append(self)
-            self._step = trainer.global_step
+            self._step = step
             self._micro = task.micro
             task.micro = self._cut = min(task.micro, max(len(batch) // self.parts, 1))
 

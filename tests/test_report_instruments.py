@@ -3,6 +3,8 @@
 import math
 from pathlib import Path
 
+import pytest
+
 from tasks.__main__ import main
 from tasks.report.critical import critical
 from tasks.report.curves import workloads
@@ -36,6 +38,6 @@ def test_a_run_with_the_instruments_is_read_back_with_what_they_measured(tmp_pat
     (curve,) = workload.curves
     noise = [v for v in run.curve[NOISE] if math.isfinite(v)]  # none before the first step
     assert min(noise) <= noise_scale_of(curve).value <= max(noise)
-    assert curvature_batch_of(curve).value == run.final[CURVATURE]
+    assert curvature_batch_of(curve).value == pytest.approx(run.final[CURVATURE])
     assert critical(curve) is None  # one batch size
     assert predicted_table([(curve, None)]) is None
