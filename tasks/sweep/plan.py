@@ -33,7 +33,8 @@ class Plan:
         learning_rate: the swept parameter that is tuned, the sweep's values being the coarse grid; null where the
             rates follow a rule.
         target: the index of the target whose steps are compared.
-        pilot: seeds, and optionally batch_sizes: runs that set the budgets of all others.
+        pilot: seeds, and optionally batch_sizes: runs that set the budgets of all others; a size at which none
+            arrives sets none.
         tune: seeds, tolerance, extensions, refinements, halving.
         confirm: seeds of the runs that count, none of them used before; they replace the sweep's.
         cap: steps and examples that no budget exceeds (a declared hard cap).
