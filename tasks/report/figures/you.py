@@ -7,7 +7,7 @@ import numpy as np
 from tasks.report.curves import Observation, Workload, group
 from tasks.report.distance import DISTANCE, Growth, forms
 from tasks.report.figures.drawing import Drawing, largest
-from tasks.report.figures.style import look
+from tasks.report.figures.style import log_axis, look
 from tasks.report.fit_data import PRIMARY
 from tasks.report.intervals import difference_interval, mean_interval
 from tasks.report.tables import Table
@@ -135,7 +135,7 @@ def diffusion(workloads: list[Workload]) -> Drawing | str:
         draw_forms(panels[0], next(iter(by_batch.values()))[0])
         panels[0].set_xscale("log")
         panels[0].set_xlabel("steps (optimizer updates)")
-        panels[0].set_ylabel("distance from the initial weights")
+        log_axis(panels[0], "distance from the initial weights")  # as the forms are fitted: a power is a straight line
         panels[0].legend()
 
     columns = ["batch size", "runs", "identifiable", "log wins", "power wins", "AIC(power) - AIC(log)"]
