@@ -1,55 +1,17 @@
-"""A stochastic noisy quadratic model, whose steps to a loss at the best rate are known without simulation.
-
-Each coordinate follows x <- x - eta (h x + noise), noise ~ N(0, c / B); the loss is sum(h x^2) / 2.
-"""
-
-import math
-from functools import cache
+"""A noisy quadratic model of 150 coordinates, many runs of which are simulated at once, each with its own noise."""
 
 import numpy as np
 
-from callbacks.hit import crossing
 from tasks.report.read import Run
 from tasks.report.record import Hit
-from tests.fake_runs import bracket, evaluation_steps
+from tests.fake_runs import evaluation_steps
 from tests.made_up import run
+from tests.quadratic_model import STABLE, Quadratic, middle
 
-CURVATURE = 1 / np.arange(1, 151) ** 0.7
-NOISE = 8 * CURVATURE
+MODEL = Quadratic(1 / np.arange(1, 151) ** 0.7, noise=8, share=0.03)
+CURVATURE, NOISE, tuned = MODEL.curvature, MODEL.noise, MODEL.tuned
 START_LOSS = CURVATURE.sum() / 2
-GOAL = 0.03 * START_LOSS
 SIZES = [2**k for k in range(3, 12)]
-
-
-def expected_steps(rate: float, size: float) -> float:
-    """Give the steps at which the expected loss falls to the goal, infinite if it never does."""
-    shrink = (1 - rate * CURVATURE) ** 2
-    if (shrink >= 1).any():
-        return math.inf
-    floor = rate**2 * NOISE / size / (1 - shrink)
-    if (CURVATURE * floor).sum() / 2 >= GOAL:
-        return math.inf
-
-    def above(t: float) -> bool:
-        return (CURVATURE * (floor + shrink**t * (1 - floor))).sum() / 2 > GOAL
-
-    low, high = 0.0, 1.0
-    while above(high):
-        low, high = high, 2 * high
-    while high - low > 1e-6 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if above(middle) else (low, middle)
-    return high
-
-
-STABLE = 2.0  # the largest curvature is 1
-RATES = np.exp(np.arange(math.log(1e-4), math.log(STABLE), 0.04))
-
-
-@cache
-def tuned(size: float) -> tuple[float, float]:
-    """Give the fewest expected steps over all constant rates, and the rate."""
-    return min((expected_steps(rate, size), rate) for rate in RATES)
 
 
 def losses_of(rates: np.ndarray, size: int, last: int, random) -> np.ndarray:
@@ -69,12 +31,7 @@ def losses_of(rates: np.ndarray, size: int, last: int, random) -> np.ndarray:
 def placed(losses: np.ndarray, rate: float, size: int, seed: int, random) -> Run:
     """Judge one run's losses as training would."""
     steps = evaluation_steps(len(losses) - 1, random.random())
-    rows = [{"step": s, "examples": s * size, "epoch": s * size / 1e6, "seconds": 1.0 * s} for s in steps]
-    values = losses[steps].tolist()
-    rules = {rule: crossing(values, "min", GOAL, rule) for rule in ("median", "first", "consecutive")}
-    brackets = {rule: {u: tuple(p) for u, p in bracket(rows, i).items()} for rule, i in rules.items() if i}
-    status = "reached" if "median" in brackets else "budget"
-    hit = Hit("trainset/loss", "min", GOAL, status, brackets)
+    hit = MODEL.hit_of(losses[steps].tolist(), steps, size)
     stage = "confirm" if seed >= 100 else "tune"
     changes = {"lr__base": rate, "lr__effective": rate, "plan": {"hash": "h", "stage": stage}}
     changes |= {"study": "quadratic", "data__train_examples": 10**6, "final": {"step": len(losses) - 1}}
@@ -101,12 +58,6 @@ def study(seed: int, sizes=SIZES, tuning: int = 3, fresh: int = 5) -> list[Run]:
 
 def lost(rate: float, size: int, seed: int) -> Run:
     """Make a run at a rate beyond stability, which diverges."""
-    hit = Hit("trainset/loss", "min", GOAL, "diverged", {})
+    hit = Hit("trainset/loss", "min", MODEL.goal, "diverged", {})
     changes = {"lr__base": rate, "lr__effective": rate, "plan": {"hash": "h", "stage": "tune"}}
     return run([hit], size, seed, study="quadratic", data__train_examples=10**6, **changes)
-
-
-def middle(r: Run) -> float:
-    """Give a run's steps to the goal."""
-    found = r.hits[0].brackets.get("median")
-    return math.sqrt(found["steps"][0] * found["steps"][1]) if found else math.inf

@@ -1,4 +1,4 @@
-"""A stochastic noisy quadratic model, whose steps to a loss at the best rate are known without simulation.
+"""Stochastic noisy quadratic models, whose steps to a loss at the best rate are known by analysis; that of rule 22.
 
 Each coordinate follows x <- x - eta (h x + noise), noise ~ N(0, c / B); the loss is sum(h x^2) / 2.
 """
@@ -16,45 +16,57 @@ from tasks.sweep.tuning import Score, Search
 from tests.fake_runs import bracket, evaluation_steps
 from tests.made_up import run
 
-# many coordinates keep the scatter of one run's steps near 5 %; the largest batch still needs more than 20 steps
-CURVATURE = 1 / np.arange(1, 1001) ** 0.6
-NOISE = 0.28 * CURVATURE  # B2 is 16
-START_LOSS = CURVATURE.sum() / 2
-GOAL = 0.06 * START_LOSS
-SIZES = [2**k for k in range(8)]  # from B2 / 16, where scaling is perfect, to 8 B2, where nothing is gained
-TUNING, FRESH = [1], [11, 12, 13, 14, 15]  # seeds
-RATIO, REFINEMENTS = 2**0.25, 0  # of the rates: the search begins where a x2 grid, refined twice, would end
-
-
-def expected_steps(rate: float, size: float) -> float:
-    """Give the steps at which the expected loss falls to the goal, infinite if it never does."""
-    shrink = (1 - rate * CURVATURE) ** 2
-    if (shrink >= 1).any():
-        return math.inf
-    floor = rate**2 * NOISE / size / (1 - shrink)
-    if (CURVATURE * floor).sum() / 2 >= GOAL:
-        return math.inf
-
-    def above(t: float) -> bool:
-        return (CURVATURE * (floor + shrink**t * (1 - floor))).sum() / 2 > GOAL
-
-    low, high = 0.0, 1.0
-    while above(high):
-        low, high = high, 2 * high
-    while high - low > 1e-6 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if above(middle) else (low, middle)
-    return high
-
-
 STABLE = 2.0  # the largest curvature is 1
 RATES = np.exp(np.arange(math.log(1e-4), math.log(STABLE), 0.04))
 
 
-@cache
-def tuned(size: float) -> tuple[float, float]:
-    """Give the fewest expected steps over all constant rates, and the rate."""
-    return min((expected_steps(rate, size), rate) for rate in RATES)
+class Quadratic:
+    """The model of these curvatures h, with c = `noise` x h, trained down to a `share` of the loss at the start."""
+
+    def __init__(self, curvature: np.ndarray, noise: float, share: float) -> None:
+        self.curvature, self.noise = curvature, noise * curvature
+        self.goal = share * curvature.sum() / 2
+        self.tuned = cache(self._tuned)
+
+    def expected_steps(self, rate: float, size: float) -> float:
+        """Give the steps at which the expected loss falls to the goal, infinite if it never does."""
+        shrink = (1 - rate * self.curvature) ** 2
+        if (shrink >= 1).any():
+            return math.inf
+        floor = rate**2 * self.noise / size / (1 - shrink)
+        if (self.curvature * floor).sum() / 2 >= self.goal:
+            return math.inf
+
+        def above(t: float) -> bool:
+            return (self.curvature * (floor + shrink**t * (1 - floor))).sum() / 2 > self.goal
+
+        low, high = 0.0, 1.0
+        while above(high):
+            low, high = high, 2 * high
+        while high - low > 1e-6 * high:
+            middle = (low + high) / 2
+            low, high = (middle, high) if above(middle) else (low, middle)
+        return high
+
+    def _tuned(self, size: float) -> tuple[float, float]:
+        """Give the fewest expected steps over all constant rates, and the rate."""
+        return min((self.expected_steps(rate, size), rate) for rate in RATES)
+
+    def hit_of(self, losses: list[float], steps: list[int], size: int) -> Hit:
+        """Judge the losses at the evaluated steps as training would."""
+        rows = [{"step": s, "examples": s * size, "epoch": s * size / 1e6, "seconds": 1.0 * s} for s in steps]
+        rules = {rule: crossing(losses, "min", self.goal, rule) for rule in ("median", "first", "consecutive")}
+        brackets = {rule: {u: tuple(p) for u, p in bracket(rows, i).items()} for rule, i in rules.items() if i}
+        return Hit("trainset/loss", "min", self.goal, "reached" if "median" in brackets else "budget", brackets)
+
+
+# many coordinates keep the scatter of one run's steps near 5 %; the largest batch still needs more than 20 steps
+MODEL = Quadratic(1 / np.arange(1, 1001) ** 0.6, noise=0.28, share=0.06)  # B2 is 16
+CURVATURE, NOISE, GOAL = MODEL.curvature, MODEL.noise, MODEL.goal
+expected_steps, tuned, hit_of = MODEL.expected_steps, MODEL.tuned, MODEL.hit_of
+SIZES = [2**k for k in range(8)]  # from B2 / 16, where scaling is perfect, to 8 B2, where nothing is gained
+TUNING, FRESH = [1], [11, 12, 13, 14, 15]  # seeds
+RATIO, REFINEMENTS = 2**0.25, 0  # of the rates: the search begins where a x2 grid, refined twice, would end
 
 
 @cache
@@ -88,14 +100,6 @@ def trained(rate: float, size: int, seed: int, draw: int) -> Run:
         hit, changes = hit_of(losses[steps].tolist(), steps, size), {"final": {"step": len(losses) - 1}}
     changes |= {"study": "quadratic", "data__train_examples": 10**6, "lr__base": rate, "lr__effective": rate}
     return run([hit], size, seed, plan={"hash": "h", "stage": "confirm" if seed in FRESH else "tune"}, **changes)
-
-
-def hit_of(losses: list[float], steps: list[int], size: int) -> Hit:
-    """Judge the losses at the evaluated steps as training would."""
-    rows = [{"step": s, "examples": s * size, "epoch": s * size / 1e6, "seconds": 1.0 * s} for s in steps]
-    rules = {rule: crossing(losses, "min", GOAL, rule) for rule in ("median", "first", "consecutive")}
-    brackets = {rule: {u: tuple(p) for u, p in bracket(rows, i).items()} for rule, i in rules.items() if i}
-    return Hit("trainset/loss", "min", GOAL, "reached" if "median" in brackets else "budget", brackets)
 
 
 def study(draw: int) -> list[Run]:
