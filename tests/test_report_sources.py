@@ -60,6 +60,13 @@ def test_runs_whose_batch_grows_are_left_out_by_name(tmp_path):
 
 
 @needs_mlperf
+def test_a_folder_of_files_is_read_as_they_are():
+    files = [MLPERF / f"rcps_{name}.json" for name in ("bert", "resnet", "unet3d")]
+    together, apart = read_sources([MLPERF])[0], read_sources(files)[0]
+    assert [run.source for run in together] == [run.source for run in apart]
+
+
+@needs_mlperf
 @pytest.mark.parametrize(("name", "known"), [("resnet", 45_800), ("bert", 12_700), ("unet3d", 232)])
 def test_the_hyperbola_agrees_with_an_independent_fit(name, known):
     found = critical(mlperf_curve(name)).hyperbola

@@ -34,9 +34,12 @@ def read_sources(sources: list[Path]) -> Found:
 
 
 def read_source(source: Path) -> Found:
-    """Read a folder of runs, an MLPerf file, or a W&B export."""
+    """Read a folder of runs, an MLPerf file, a W&B export, or a folder of such files."""
     if source.is_dir():
-        return read_runs(source)
+        runs, left_out = read_runs(source)
+        files = [] if runs or left_out else sorted(p for p in source.iterdir() if p.suffix in (".json", ".csv"))
+        each = [read_source(file) for file in files]
+        return runs + [r for found, _ in each for r in found], left_out + [p for _, problems in each for p in problems]
     try:
         if source.suffix == ".csv":
             return wandb_export.read_table(source)

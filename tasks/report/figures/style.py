@@ -1,5 +1,6 @@
 """One look for every figure: colour-blind safe, readable on a phone, vector and PNG."""
 
+import math
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,14 +55,17 @@ def figure(files: list[Path], **options):
 
 
 def batch_axis(axes, sizes) -> None:
-    """Make the horizontal axis the global batch size, with a tick at each power of 2 or 4 that was run."""
+    """Make the horizontal axis the global batch size, with a tick at each that was run and has room for its label."""
     axes.set_xscale("log", base=2)
     axes.set_xlabel("global batch size (examples)")
-    few = sorted(set(sizes))
-    step = max(1, -(-len(few) // 10))
-    axes.set_xticks(few[::step], [f"{size:,}" for size in few[::step]])
+    few = sorted(set(sizes), reverse=True)
+    room, ticks = math.log(few[0] / few[-1]) / 11, few[:1]  # the largest size has one always
+    for size in few[1:]:
+        if math.log(ticks[-1] / size) >= 0.99 * room:
+            ticks.append(size)
+    axes.set_xticks(ticks, [f"{size:,}" for size in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.tick_params(axis="x", labelrotation=0 if len(few[::step]) < 9 else 35)
+    axes.tick_params(axis="x", labelrotation=0 if len(ticks) < 9 else 35)
 
 
 def log_axis(axes, label: str, side: str = "y") -> None:
