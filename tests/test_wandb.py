@@ -68,13 +68,19 @@ def test_without_a_key_the_run_is_offline_and_says_so_once_and_can_be_read_back(
         assert summary["summary"][name] == pytest.approx(record["final"][name])
 
 
-def test_a_resumed_run_keeps_its_id_and_name_and_an_agent_s_id_is_left_alone(tmp_path, monkeypatch):
+def offline(tmp_path, monkeypatch):
+    """Let W&B work without a server, and what a run sets for it end with the test; the run's directory."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT", "WANDB_SILENT"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     directory = tmp_path / "study" / "run"
     directory.mkdir(parents=True)
+    return directory
+
+
+def test_a_resumed_run_keeps_its_id_and_name_and_an_agent_s_id_is_left_alone(tmp_path, monkeypatch):
+    directory = offline(tmp_path, monkeypatch)
     settings = []
     for _ in range(2):
         logger = RunWandbLogger(save_dir=str(tmp_path))
@@ -95,12 +101,7 @@ def test_a_resumed_run_keeps_its_id_and_name_and_an_agent_s_id_is_left_alone(tmp
 
 @pytest.mark.parametrize("lost", [False, True], ids=["whole", "the crash lost the tail"])
 def test_a_resumed_run_s_rows_are_in_w_and_b_once_each(tmp_path, monkeypatch, lost):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT", "WANDB_SILENT"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-    directory = tmp_path / "study" / "run"
-    directory.mkdir(parents=True)
+    directory = offline(tmp_path, monkeypatch)
     for count in (6, 4, 8):  # the second process goes on from a checkpoint before the last rows, and dies again
         logger = RunWandbLogger(save_dir=str(tmp_path))
         logger.name_run(directory)

@@ -132,10 +132,6 @@ def doublings_table(pairs: Pairs) -> Table | None:
     return Table("The next doubling", columns, rows) if rows else None
 
 
-
-
-
-
 def verdict_table(verdicts: dict[str, Verdict]) -> Table:
     """List all claims with what was decided."""
     rows = []

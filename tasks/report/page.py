@@ -58,7 +58,8 @@ HOW = [
         "Critical batch sizes",
         "One log median per batch size is fitted, so that the scatter between sizes makes the interval. B2 "
         "is read off the convex curve nearest to the points; its interval holds every B2 of the softened "
-        "hyperbolas S = S_min [1 + (B_crit/B)^p]^(1/p) that the points do not reject. Points with fewer than "
+        "hyperbolas S = S_min [1 + (B_crit/B)^p]^(1/p) that the points do not reject, and reaches over the same "
+        "interval moved to the estimate. Points with fewer than "
         "80 % of their runs arriving, and batches above a quarter of the data, are not fitted. What choosing "
         "the rate adds is shown beside, by drawing the seeds again; at Golmant's target, which is an outcome, "
         "the interval is widened by what other seeds would have made of the target.",
