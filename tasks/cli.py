@@ -1,6 +1,7 @@
 """The command line: the only place that knows tasks, data, callbacks and run directories all together."""
 
 import contextlib
+import ctypes
 import gc
 import hashlib
 import json
@@ -300,6 +301,16 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
 
 
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next step: by default it gives large pieces back to the system.
+
+    Their page faults made the steps of Fashion-MNIST 1.2 to 1.6 times as long on a CPU, as of batch 256.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        for option, value in {-4: 0, -1: 2**31 - 1}.items():  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+            libc.mallopt(option, value)
+
+
 def place(args: Sequence[str]) -> Path:
     """The directory of the run that `args` stand for; UserError where they cannot be parsed."""
 
@@ -316,6 +327,7 @@ def place(args: Sequence[str]) -> Path:
 def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> None:
     """Run `fit`, `validate`, `test` or `predict` with `args`; may be called many times in one process."""
     os.environ.pop("PL_GLOBAL_SEED", None)
+    keep_freed_memory()
     # Lightning's launcher starts the other ranks by running sys.argv again
     argv, sys.argv = sys.argv, [sys.argv[0], *config_first(args)]
     Cli.verb, Cli.placed = args[0], staticmethod(placed)
