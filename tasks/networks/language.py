@@ -25,9 +25,7 @@ class LSTM(nn.Module):
     ):
         super().__init__()
         if tied and embedding != hidden:
-            raise ValueError(
-                f"tied weights need embedding == hidden, not {embedding} and {hidden}; set tied: false."
-            )
+            raise ValueError(f"tied weights need embedding == hidden, not {embedding} and {hidden}; set tied: false.")
         self.embedding = nn.Embedding(vocabulary, embedding)
         sizes = [embedding] + [hidden] * layers
         self.layers = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes[:-1])
@@ -64,9 +62,7 @@ class Transformer(nn.Module):
     ):
         super().__init__()
         if width % heads:
-            raise ValueError(
-                f"width {width} is not a multiple of heads {heads}; choose heads that divide it."
-            )
+            raise ValueError(f"width {width} is not a multiple of heads {heads}; choose heads that divide it.")
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(context, width)
         self.dropout = KeyedDropout(dropout)
@@ -82,9 +78,7 @@ class Transformer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         length, context = tokens.shape[1], self.positions.num_embeddings
         if length > context:
-            raise ValueError(
-                f"a window has {length} tokens but the context is {context}; set context to {length}."
-            )
+            raise ValueError(f"a window has {length} tokens but the context is {context}; set context to {length}.")
         x = self.tokens(tokens) + self.positions(torch.arange(length, device=tokens.device))
         x = self.dropout(x)
         for block in self.blocks:
@@ -110,8 +104,6 @@ class _Block(nn.Module):
         return x + self.dropouts[1](self.hidden_out(F.gelu(self.hidden(self.norms[1](x)))))
 
     def attention(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1)
-        )
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.attention_out(mixed.transpose(1, 2).flatten(2))

@@ -24,9 +24,7 @@ class KeyedDropPath(nn.Module):
         return x * self.dropout(x.new_ones(len(x), *[1] * (x.dim() - 1)))
 
 
-def with_norm(
-    network: nn.Module, norm: Norm = "batch", groups: int = 8, zero_init_residual: bool = False
-) -> nn.Module:
+def with_norm(network: nn.Module, norm: Norm = "batch", groups: int = 8, zero_init_residual: bool = False) -> nn.Module:
     """Exchange every batch normalization in place for GroupNorm or for nothing, and return the network.
 
     A layer whose width `groups` does not divide gets the largest number of groups that divides both.
@@ -38,9 +36,7 @@ def with_norm(
     if zero_init_residual:
         _zero_last_gammas(network)
         if norm == "none":
-            raise ValueError(
-                "zero_init_residual sets a gamma of normalization; use it with norm: batch or group."
-            )
+            raise ValueError("zero_init_residual sets a gamma of normalization; use it with norm: batch or group.")
     return network if norm == "batch" else exchange(network, lambda module: _norm_for(module, norm, groups))
 
 
@@ -53,13 +49,9 @@ def with_keyed_dropout(network: nn.Module) -> nn.Module:
         rate = getattr(module, "attn_drop", None)
         rate = module.dropout if isinstance(module, nn.MultiheadAttention) else getattr(rate, "p", 0.0)
         if rate:
-            raise ValueError(
-                f"{name} drops attention weights inside its kernel; set its attention dropout to 0."
-            )
+            raise ValueError(f"{name} drops attention weights inside its kernel; set its attention dropout to 0.")
         if isinstance(module, nn.RNNBase) and module.dropout:
-            raise ValueError(
-                f"{name} drops inside its kernel; set its dropout to 0 and stack layers instead."
-            )
+            raise ValueError(f"{name} drops inside its kernel; set its dropout to 0 and stack layers instead.")
     return exchange(network, _dropout_for)
 
 

@@ -38,9 +38,7 @@ class SegmentationNetwork(nn.Module):
         return self.network(images)
 
 
-def _build(
-    arch: str, encoder: str, weights: str | None, channels: int, classes: int, options: dict
-) -> nn.Module:
+def _build(arch: str, encoder: str, weights: str | None, channels: int, classes: int, options: dict) -> nn.Module:
     import segmentation_models_pytorch as smp  # 1.1 s
 
     register_drn_encoder()

@@ -63,9 +63,7 @@ class TimmNetwork(nn.Module):
         import timm  # 1.5 s
 
         try:
-            network = timm.create_model(
-                name, num_classes=num_classes, in_chans=in_channels, **(options or {})
-            )
+            network = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **(options or {}))
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"timm refuses the network {name}: {error}") from error
         self.network = with_keyed_dropout(with_norm(network, norm, groups, zero_init_residual))
