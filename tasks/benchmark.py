@@ -1,7 +1,8 @@
 """`python -m tasks.benchmark memory|instruments`: peak memory against the batch, and what each instrument costs.
 
 memory: at the micro-batch against the whole data set as one batch; each run is a process of its own, since a peak
-belongs to a process. instruments: steps, or fits, with and without one take turns in one process; CPU time.
+belongs to a process. instruments: CPU time of steps with and without the noise scale in turn, since it changes the
+step; of all others the time spent in their own methods.
 """
 
 import contextlib
@@ -11,19 +12,22 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback
+import yaml
+from pytorch_lightning import Callback, LightningModule, Trainer
 from scipy.stats import binom
 
 MICRO = 256
 CONFIG = "configs/image_classification/fashion_mnist.yaml"
 WIDE = ["--model.network", "SimpleCNN", "--model.network.channels", "[64, 64]"]  # activations that outweigh the rest
 QUIET = ["--progress.show", "false", "--convergence.stop", "false"]
-ROUNDS = 6
+ROUNDS, STEPS = 6, 1_000  # of each instrument's runs
 
 
 def peak(batch_size: int, micro: int | None, steps: int) -> int:
@@ -48,13 +52,31 @@ def memory() -> None:
 
 
 class Clock(Callback):
-    """Notes the CPU seconds of each step, and of the whole fit, in this process."""
+    """Notes the CPU seconds of each step, and of each call of the watched instrument, in this process's last fit."""
 
+    watched = ""  # its class
     steps: list[float] = []
-    total = 0.0
+    calls: dict[str, list[float]] = {}  # by the method called
 
-    def on_fit_start(self, *_: Any) -> None:
-        Clock.steps, Clock.total = [], -time.process_time()
+    def setup(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            Clock.steps, Clock.calls = [], defaultdict(list)
+            for callback in trainer.callbacks:
+                if type(callback).__name__ == Clock.watched:
+                    for name in {*vars(Callback), "facts"} & {*vars(type(callback))}:
+                        if not name.startswith("_"):
+                            setattr(callback, name, self.timed(getattr(callback, name)))
+
+    @staticmethod
+    def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            began = time.process_time()
+            try:
+                return method(*args)
+            finally:
+                Clock.calls[method.__name__].append(time.process_time() - began)
+
+        return call
 
     def on_train_batch_start(self, *_: Any) -> None:
         Clock.steps.append(-time.process_time())
@@ -62,47 +84,60 @@ class Clock(Callback):
     def on_train_batch_end(self, *_: Any) -> None:
         Clock.steps[-1] += time.process_time()
 
-    def on_fit_end(self, *_: Any) -> None:
-        Clock.total += time.process_time()
 
-
-def seconds(batch_size: int, steps: int, *flags: str) -> tuple[np.ndarray, float]:
-    """CPU seconds of each step of a fit, and of the whole."""
+def fit(batch_size: int, steps: int, *flags: str) -> np.ndarray:
+    """CPU seconds of each step of a fit."""
     from tasks.cli import run
 
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stderr(io.StringIO()):
-        sizes = ["--data.batch_size", str(batch_size), "--trainer.max_steps", str(steps), "--evaluation.ratio", "3"]
+        sizes = ["--data.batch_size", str(batch_size), "--trainer.max_steps", str(steps)]
         clock = ["--trainer.callbacks+=tasks.benchmark.Clock", "--trainer.default_root_dir", root]
         run(["fit", "--config", CONFIG, *flags, *sizes, *clock, *QUIET])
-    return np.array(Clock.steps), Clock.total
+    return np.array(Clock.steps)
 
 
-def middle(values: np.ndarray) -> str:
+def middle(values: Sequence[float] | np.ndarray) -> str:
     """The median with its 95 % interval, from the order statistics."""
     low, high = np.sort(values)[[k := int(binom.ppf(0.025, len(values), 0.5)) - 1, -k - 1]]
-    return f"{np.median(values):+.2f} [{low:+.2f}, {high:+.2f}]"
+    return "{} [{}, {}]".format(*(f"{x:,.0f}" if abs(x) >= 100 else f"{x:.2g}" for x in (np.median(values), low, high)))
+
+
+def noise_scale() -> None:
+    """Print what the gradient noise scale costs in per cent of a step: every second step is sampled, pair by pair."""
+    from callbacks.gradient_noise_scale import steps_between
+
+    for size, steps in {16: 400, 64: 300, 128: 160, 256: 120, 512: 80, 1024: 60}.items():
+        every = steps_between(size)
+        flags = ["--evaluation.ratio=3", "--trainer.callbacks+=GradientNoiseScale", "--trainer.callbacks.every=2"]
+        found = fit(size, steps + 10, *flags)
+        sampled, other = found[10::2], found[11::2]
+        extra = middle(100 * (sampled / other - 1) / every)
+        print(f"gradient_noise_scale, batch {size:5,}: {extra} % of a step of {1e3 * np.median(other):.2f} ms")
 
 
 def instruments() -> None:
-    """Print what the instruments cost: of a step in per cent, and in seconds of a whole run."""
-    from callbacks.gradient_noise_scale import steps_between
-
+    """Print what each instrument costs, in per cent of the steps of a run."""
     torch.set_num_threads(1)
-    name = "gradient_noise_scale"
-    for size, steps in {16: 400, 64: 300, 128: 160, 256: 120, 512: 80, 1024: 60}.items():
-        every = steps_between(size)  # here every second step is sampled, pair by pair
-        found, _ = seconds(size, steps + 10, "--trainer.callbacks+=GradientNoiseScale", "--trainer.callbacks.every=2")
-        sampled, other = found[10::2], found[11::2]
-        extra = 100 * (sampled / other - 1) / every
-        step = f"{1e3 * np.median(other):.2f} ms"
-        print(f"{name:28} batch {size:5,}: {middle(extra)} % of a step of {step}, every {every}", flush=True)
+    noise_scale()
+    first = np.median([fit(64, 1)[0] for _ in range(ROUNDS)])
     for overlay in sorted(Path("configs/instruments").glob("*.yaml")):
-        if overlay.stem == name:
+        if overlay.stem == "gradient_noise_scale":
             continue
-        pairs = [(seconds(64, 101), seconds(64, 101, "--config", str(overlay))) for _ in range(ROUNDS)]
-        steps = np.array([100 * (np.median(b[0]) / np.median(a[0]) - 1) for a, b in pairs])
-        whole = np.array([b[1] - a[1] for a, b in pairs])
-        print(f"{overlay.stem:28} batch    64: {middle(steps)} % of a step, {middle(whole)} s of a run", flush=True)
+        (callback,) = yaml.safe_load(overlay.read_text())["trainer"]["callbacks+"]
+        found: dict[str, list[float]] = defaultdict(list)
+        for _ in range(ROUNDS):
+            Clock.watched = callback["class_path"]
+            steps = fit(64, STEPS, "--config", str(overlay))
+            spent = {name: sum(calls) for name, calls in Clock.calls.items()}
+            within = sum(spent.pop(name, 0.0) for name in ("on_train_batch_start", "on_train_batch_end"))
+            evaluating = spent.pop("on_validation_end", 0.0)
+            once = sum(spent.values()) + max(steps[0] - first, 0.0)  # the first step: Cost counts its operations
+            step = steps.mean() / 100
+            found["every step"].append(within / len(steps) / step)
+            found["an evaluation"].append(evaluating / max(len(Clock.calls["on_validation_end"]), 1) / step)
+            found["once a run"].append(once / step)
+            found[f"in all, of {STEPS:,} steps"].append((within + evaluating + once) / steps.sum() * 100)
+        print(f"{overlay.stem}, batch 64, % of a step: " + "; ".join(f"{k} {middle(v)}" for k, v in found.items()))
 
 
 def main() -> None:
