@@ -3,28 +3,35 @@
 import copy
 import math
 from collections.abc import Sequence
-from statistics import mean
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from scipy.stats import t
 
-from callbacks.loss_surface import LossSurface
+from callbacks.loss_surface import refuse_shards
 
 POWERS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}  # of the batch's factor, in the branch's rate
+WORST = 2.0  # times its own size's loss: worse counts as this, so that one explosion does not hide the other branches
 
 
-def bracket(losses: Sequence[tuple[int, float]], tolerance: float) -> tuple[float, float]:
-    """(largest batch size before the first that falls behind, that first one or inf) of (batch size, loss).
+def bracket(losses: Sequence[tuple[int, Sequence[float]]], tolerance: float) -> tuple[float, float]:
+    """(largest batch size up to which all surely keep up, first that surely falls behind or inf).
 
-    The first entry is the run's own batch; one falls behind whose loss is above the run's own by more than
-    `tolerance`, relative, or is not finite.
+    `losses` has (batch size, loss of each branch); the first entry is the run's own batch, and branch r of every size
+    begins with the same order of the data. A size falls behind whose loss is above the own one's by more than
+    `tolerance`, relative: surely where the one-sided 95 % bound of Student's t over the branches says so.
     """
-    own, low = losses[0][1], losses[0][0]
-    for size, loss in losses[1:]:
-        if not loss <= own * (1 + tolerance):
+    (low, own), *others = losses
+    kept = True
+    for size, found in others:
+        excess = np.fmin(np.divide(found, own), WORST) - 1 - tolerance
+        margin = t.ppf(0.95, len(own) - 1) * excess.std(ddof=1) / math.sqrt(len(own))
+        if excess.mean() > margin:
             return low, size
-        low = size
+        kept = kept and bool(excess.mean() <= -margin)
+        low = size if kept else low
     return low, math.inf
 
 
@@ -33,17 +40,18 @@ class CriticalBatchProbe(Callback):
 
     Branches the run there (after the issue's account of Merrill et al. 2025; the rule is this project's own): from the
     same weights and optimizer state it trains on `examples` examples at its own batch size, at 2, 4, 8, ... times it,
-    and so on until one falls behind; then everything is put back. `low` is the largest size whose loss on the fixed
-    training subset at the branch's end is within `tolerance` of its own size's, `high` the next one, inf where none
-    fell behind. It holds for this rate rule and this length of branch, which is a lower bound of patience: a large
-    batch may yet catch up. Its time is not training time.
+    and so on until one surely falls behind; then everything is put back. A branch's loss is the mean training loss over
+    the later half of its examples, which are the same for every size. `low` is the largest size up to which all surely
+    keep up with the run's own, `high` the first that surely falls behind, inf where none did (see `bracket`); sizes
+    between them are undecided. It holds for this rate rule and this length of branch: a large batch may yet catch up.
+    Its time is not training time.
 
     Args:
         at: steps of the run.
-        examples: of a branch (null: 64 times the batch); no size has less than 4 steps, or more than the training set.
+        examples: of a branch (null: 256 times the batch); no size has less than 4 steps, or more than the training set.
         scaling: how a branch's rate grows with its batch.
         tolerance: by how much of its own size's loss another may be above it.
-        repeats: branches of each size, whose losses are averaged; each has another order of the data.
+        repeats: branches of each size; each has another order of the data.
     """
 
     def __init__(
@@ -51,20 +59,21 @@ class CriticalBatchProbe(Callback):
         at: list[int],
         examples: int | None = None,
         scaling: Literal["none", "sqrt", "linear"] = "linear",
-        tolerance: float = 0.01,
-        repeats: int = 2,
+        tolerance: float = 0.05,
+        repeats: int = 4,
     ) -> None:
-        if not at or min(at) < 0 or tolerance < 0 or repeats < 1:
-            raise ValueError("probe: at has at least one step of the run; tolerance is at least 0, repeats at least 1")
+        if not at or min(at) < 0 or not 0 <= tolerance < WORST - 1 or repeats < 2:
+            raise ValueError("probe: at has at least one step of the run; tolerance is 0 to 1, repeats at least 2")
         self.at, self.examples, self.scaling = sorted(at), examples, scaling
         self.tolerance, self.repeats = tolerance, repeats
         self.found: list[dict[str, Any]] = []
 
     def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
+        refuse_shards(task)
         data = trainer.datamodule
         if data.growth:
             raise ValueError("the probe compares with one batch size of the run: leave out data.growth, or the probe")
-        self.examples = self.examples or 64 * data.batch_size
+        self.examples = self.examples or 256 * data.batch_size
         own, most = data.batch_size, min(len(data.splits["train"]), self.examples // 4)
         self._sizes = [own * 2**k for k in range(64) if own * 2**k <= most]
         if len(self._sizes) < 2:
@@ -72,25 +81,24 @@ class CriticalBatchProbe(Callback):
                 f"the probe tries out at least twice data.batch_size {own}, with 4 steps a branch: give it "
                 f"{8 * own} examples or more, and a batch of at most half of the training set"
             )
-        LossSurface(task, data.whole("trainset"))  # refuses before the run what it cannot measure
 
     def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         step = trainer.global_step
         due = [a for a in self.at[len(self.found) :] if a <= step] if trainer.state.fn == "fit" else []
         if not due:
             return
-        losses: list[tuple[int, float]] = []
+        losses: list[tuple[int, list[float]]] = []
         for size in self._sizes:
             seeds = [1_000_000 * (trainer.datamodule.seed + 1) + 100 * step + r for r in range(self.repeats)]
-            losses.append((size, mean(self._branch(trainer, task, size, seed) for seed in seeds)))
-            if bracket(losses, self.tolerance)[1] < math.inf:
+            losses.append((size, [self._branch(trainer, task, size, seed) for seed in seeds]))
+            low, high = bracket(losses, self.tolerance)
+            if high < math.inf:
                 break
-        low, high = bracket(losses, self.tolerance)
         task.evaluation |= {"probe/critical_batch_low": low, "probe/critical_batch_high": high}
         self.found += [{"step": step, "low": low, "high": high, "losses": losses}] * len(due)
 
     def _branch(self, trainer: Trainer, task: LightningModule, size: int, seed: int) -> float:
-        """The loss on the fixed training subset after a branch of the run with batches of `size`."""
+        """The mean training loss over the later half of a branch of the run with batches of `size`."""
         data, optimizer, network = trainer.datamodule, task.optimizers(use_pl_optimizer=False), task.network
         before = copy.deepcopy((network.state_dict(), optimizer.state_dict(), task.micro))
         factor = task.rate_factor() * (size / data.batch_size) ** POWERS[self.scaling]
@@ -99,9 +107,11 @@ class CriticalBatchProbe(Callback):
             with torch.inference_mode(False), torch.enable_grad():
                 network.train()
                 task.micro = min(task.micro, -(-data.batch_size // trainer.world_size))
+                losses = []
                 for batch in data.branch(size, seed, self.examples):
                     task.update(batch, factor)
-            return LossSurface(task, data.whole("trainset")).loss()
+                    losses.append(task.gradient.loss.to(torch.float64, copy=True))
+            return float(torch.stack(losses[len(losses) // 2 :]).mean())
         finally:
             with torch.inference_mode(False), torch.no_grad():
                 network.load_state_dict(before[0])

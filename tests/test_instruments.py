@@ -164,7 +164,7 @@ def _measured(devices):
     found = (GradientNoiseScale(every=1, parts=4), WeightDistance(), cost, linear_error, sharpness, probe)
     fit(task, Tiny(batch_size=8), 4, callbacks=(*found, ConvergenceDetector()), **strategy)
     final = {k: v for k, v in task.evaluation.items() if k.startswith(("noise_scale", "distance", "probe"))}
-    probed = {f"probe loss {size}": loss for size, loss in probe.found[0]["losses"]}
+    probed = {f"probe loss {size}": sum(losses) for size, losses in probe.found[0]["losses"]}
     return final | linear_error.found | sharpness.found | probed | {"flops": cost.facts()["cost"]["flops"]}
 
 

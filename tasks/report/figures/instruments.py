@@ -108,7 +108,7 @@ def noise_along(workloads: list[Workload]) -> Drawing | str:
         panels[0].set_xlabel("epochs")
         batch_axis(panels[1], list(runs))
         log_axis(panels[0], "noise scale (examples), 2 standard errors")
-        log_axis(panels[1], "probe: keeps up (marker), falls behind (line's end)")
+        log_axis(panels[1], "probe: keeps up (marker), falls behind (line's end), 95 %")
         for axes in panels:
             draw_measured(axes, w)
         panels[0].legend()
@@ -117,7 +117,7 @@ def noise_along(workloads: list[Workload]) -> Drawing | str:
 
 
 def draw_bracket(axes, branch: dict, x: float, style: dict) -> None:
-    """Draw a probe's bracket: from the largest batch that kept up to the first that fell behind."""
+    """Draw a probe's bracket: from the largest batch that surely kept up to the first that surely fell behind."""
     axes.plot(x, branch["low"], **style, markersize=5, linestyle="none")
     if math.isfinite(branch["high"]):
         axes.plot([x, x], [branch["low"], branch["high"]], color=style["color"])
