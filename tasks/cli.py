@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import warnings
@@ -20,7 +19,7 @@ import yaml
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 # imported so that YAML can name these classes by their short names
 import callbacks.cost
@@ -57,49 +56,11 @@ from callbacks.rolling_checkpoint import FINAL, AtomicCheckpointIO, RollingCheck
 from callbacks.run_record import RunRecord, write_atomically
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
+from tasks.errors import REFUSED, USER_ERRORS, FinishedError, UserError, difference, sentence
 from tasks.wandb_logger import RunWandbLogger
 
-USER_ERRORS = (ValueError, OSError, MisconfigurationException)
 # what a run is does not depend on these, so they may differ when it is resumed
 INCIDENTAL = {"trainer": ("logger", "default_root_dir", "devices", "num_nodes"), "progress": ("every", "show")}
-REFUSED = {  # trainer flag: (allowed values, what to use instead)
-    "accumulate_grad_batches": ((None, 1), "model.micro_batch_size: data.batch_size is the global batch already"),
-    "gradient_clip_val": ((None,), "model.clip_norm"),
-    "gradient_clip_algorithm": ((None,), "model.clip_norm"),
-    "max_epochs": ((1,), "data.epochs"),
-    "min_epochs": ((None,), "convergence.stop=false"),
-    "min_steps": ((None,), "convergence.stop=false"),
-    "val_check_interval": ((1,), "evaluation.ratio: evaluations are at geometric steps"),
-    "check_val_every_n_epoch": ((None,), "evaluation.ratio: evaluations are at geometric steps"),
-    "num_sanity_val_steps": ((-1,), "nothing: step 0 is evaluated whole"),
-    "overfit_batches": ((0, 0.0), "data.epochs with a small data set"),
-    "limit_train_batches": ((None, 1.0), "data.epochs or trainer.max_steps"),
-    "limit_val_batches": ((None, 1.0), "a data set with a smaller validation split"),
-    "fast_dev_run": ((False,), "trainer.max_steps=2"),
-    "precision": ((None, "32-true", 32, "32", "64-true", 64, "64", "bf16-mixed", "bf16-true"), "bf16-mixed"),
-}
-
-
-class UserError(Exception):
-    """A person's mistake: one sentence with the mend, exit status 2."""
-
-
-class FinishedError(Exception):
-    """The run directory already holds this very run, finished: nothing to do."""
-
-
-def sentence(message: object) -> str:
-    """What a person needs of jsonargparse's many lines: the option's name and the reason."""
-    text = str(message)
-    key = ".".join(re.findall(r'Parser key "([\w.]+)"', text)[:1] + re.findall(r"NestedArg\(key='([\w.]+)'", text)[:1])
-    noise = r"(Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"
-    lines = [re.sub(r"^[\s-]+", "", line) for line in re.sub(r'Parser key "[\w.]+":', "", text).splitlines()]
-    reasons = list(dict.fromkeys(line for line in lines if line and not re.match(noise, line)))
-    reason = " ".join(reasons) or " ".join(text.split())
-    reason = reason.removeprefix(key.split(".")[-1] + ": ")
-    if "backend found" in reason:
-        reason += " Use --trainer.accelerator=cpu, or auto."
-    return f"{key}: {reason}" if key and not reason.startswith(key.split(".")[0] + ".") else reason
 
 
 class PlacedError(Exception):
@@ -186,7 +147,7 @@ class Cli(LightningCLI):
             return
         if saved != dump:
             raise UserError(
-                f"{self.directory} already holds another run, which differs in {_difference(saved, dump)}: "
+                f"{self.directory} already holds another run, which differs in {difference(saved, dump)}: "
                 "give another --run.name, or delete that directory"
             )
         if record["ended"]:
@@ -269,15 +230,6 @@ class Cli(LightningCLI):
             test = record.record["test"] or {}
             scores = "".join(f", {name} {value:.4g}" for name, value in test.items())
             print(f"{record.record['status']} at step {final['step']:,}{scores}: {self.directory}", file=sys.stderr)
-
-
-def _difference(a: Any, b: Any, path: str = "") -> str:
-    """The dotted name of the first setting in which two configs differ."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in [*a, *(k for k in b if k not in a)]:
-            if a.get(key) != b.get(key):
-                return _difference(a.get(key), b.get(key), f"{path}.{key}".lstrip("."))
-    return f"{path} ({a} there, {b} here)"
 
 
 def config_first(args: Sequence[str]) -> list[str]:
