@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pynvml
 import torch
 import torch.distributed as dist
 import yaml
@@ -25,7 +26,10 @@ def read_prices(file: Path) -> tuple[date, str, dict[str, float]]:
     """
     try:
         table = yaml.safe_load(file.read_text())
-        return table["date"], table["currency"], {k: float(v) for k, v in table["device_hour"].items()}
+        prices = {str(k): float(v) for k, v in table["device_hour"].items()}
+        if not (isinstance(table["date"], date) and all(0 <= v < math.inf for v in prices.values())):
+            raise ValueError("date is a day, as 2026-01-31, and a price a number that is not negative")
+        return table["date"], table["currency"], prices
     except (OSError, TypeError, KeyError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(
             f"{file} is not a price table with date, currency and device_hour: {{device name: price}} ({error!r})"
@@ -74,9 +78,7 @@ class DeviceEnergy:
 
     def __init__(self, device: torch.device) -> None:
         self.read = None
-        with contextlib.suppress(Exception):  # no pynvml, no driver, a device without the counter: not known
-            import pynvml
-
+        with contextlib.suppress(pynvml.NVMLError):  # no driver, or a device without the counter: not known
             pynvml.nvmlInit()
             uuid = str(torch.cuda.get_device_properties(device).uuid)
             handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")

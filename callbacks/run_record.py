@@ -1,6 +1,7 @@
 """The run directory: record.json and curve.csv, valid at every instant (contract 3)."""
 
 import contextlib
+import ctypes
 import csv
 import io
 import json
@@ -66,7 +67,8 @@ def reset_peak_memory() -> None:
     """Start counting the peak memory of this process anew, where the system can."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another system, or another C library
+        ctypes.CDLL(None).malloc_trim(0)  # what an earlier run of this process freed is resident as yet
         Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -140,7 +142,7 @@ class RunRecord(Callback):
             "targets": [],
             "final": {},
             "test": None,
-            "cost": {"peak_memory_bytes": None, "energy_joules": None},
+            "cost": {"peak_memory_bytes": before.get("cost", {}).get("peak_memory_bytes"), "energy_joules": None},
             "plan": self.plan,
             "versions": versions(),
             "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
@@ -199,7 +201,8 @@ class RunRecord(Callback):
                 target["status"] = "budget" if undecided == "reached" else undecided
         self.record["targets"] = plain(detector.verdict.targets)
         self.record["final"] = plain(detector.rows[-1]) if detector.rows else {}
-        self.record["cost"]["peak_memory_bytes"] = peak_memory(task.device)
+        peaks = self.record["cost"]["peak_memory_bytes"], peak_memory(task.device)  # before a resumption, and since
+        self.record["cost"]["peak_memory_bytes"] = max(filter(None, peaks), default=None)
         for callback in trainer.callbacks:
             for part, facts in callback.facts().items() if hasattr(callback, "facts") else ():
                 self.record[part] = self.record.get(part, {}) | plain(facts)

@@ -5,9 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from callbacks.run_record import peak_memory, reset_peak_memory
 from tasks.__main__ import main
+from tasks.cli import keep_freed_memory
 
 FASHION = "configs/image_classification/fashion_mnist.yaml"
 SCENES = "configs/segmentation/scenes.yaml"
@@ -50,6 +53,26 @@ def test_a_run_leaves_a_whole_record(tmp_path, config, metric):
     assert {"trainset/loss", "val/loss", f"trainset/{metric}", f"val/{metric}", "lr", "epoch"} <= set(rows[0])
     assert rows[0]["train/loss"] == ""
     assert float(rows[-1][f"val/{metric}"]) == record["final"][f"val/{metric}"]
+
+
+def test_peak_memory_is_this_runs_alone():
+    keep_freed_memory()
+    reset_peak_memory()
+    before = peak_memory(torch.device("cpu"))
+    pieces = [torch.ones(2**20) for _ in range(64)]
+    assert peak_memory(torch.device("cpu")) > before + 200 * 2**20
+    del pieces
+    reset_peak_memory()
+    assert peak_memory(torch.device("cpu")) < before + 50 * 2**20
+
+
+def test_peak_memory_is_that_of_the_whole_run_though_resumed(tmp_path):
+    (tmp_path / "fashion_mnist" / "cut").mkdir(parents=True)
+    cut = {"started": "2026-01-01T00:00:00+00:00", "resumes": 1, "cost": {"peak_memory_bytes": 10**15}}
+    (tmp_path / "fashion_mnist" / "cut" / "record.json").write_text(json.dumps(cut))
+    assert fit(tmp_path, FASHION, "--trainer.max_steps", "1", "--run.name", "cut") == 0
+    record = json.loads(only(tmp_path, "record.json").read_text())
+    assert (record["cost"]["peak_memory_bytes"], record["resumes"]) == (10**15, 2)
 
 
 def test_a_run_refits_from_its_own_config(tmp_path):

@@ -1,7 +1,10 @@
 """What a run cost: operations by hand, energy from made-up counters, money from a table."""
 
 from functools import partial
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import pynvml
 import pytest
 import torch
 from pytorch_lightning import Callback
@@ -9,11 +12,12 @@ from torch import nn
 
 import callbacks.cost
 from callbacks.convergence_detector import ConvergenceDetector
-from callbacks.cost import Cost, PackageEnergy, price, read_prices
+from callbacks.cost import Cost, DeviceEnergy, PackageEnergy, price, read_prices
 from callbacks.rolling_checkpoint import RollingCheckpoint
 from tasks.image_classification import ImageClassification
 from tasks.language_modeling import LanguageModeling
 from tasks.networks.language import LSTM
+from tests.ranks import on_ranks
 from tests.tiny import Tiny, fit
 
 TABLE = "date: 2026-01-02\ncurrency: EUR\ndevice_hour: {cpu: 3600, H100: 2, H100 PCIe: 1}\n"
@@ -93,6 +97,42 @@ def test_energy_that_cannot_be_read_is_unknown_not_zero(tmp_path, monkeypatch):
     assert run(Cost())["energy_joules"] is None
 
 
+class Nvml:
+    """One device of NVML's, whose counter in millijoules rises by 1,500 a reading."""
+
+    millijoules = 7_000_000
+
+    def use(self, monkeypatch, uuid="GPU-ab"):
+        def handle(name):
+            if name != uuid:
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+            return "the handle"
+
+        def energy(handle):
+            assert handle == "the handle"
+            self.millijoules += 1_500
+            return self.millijoules
+
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="ab"))
+        monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", handle)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", energy)
+
+
+def test_device_energy_is_the_counter_of_this_device(monkeypatch):
+    Nvml().use(monkeypatch)
+    energy = DeviceEnergy(torch.device("cuda"))
+    assert [energy.joules(), energy.joules()] == [1.5, 3.0]
+    Nvml().use(monkeypatch, uuid="GPU-cd")
+    assert DeviceEnergy(torch.device("cuda")).joules() is None
+
+
+def test_device_energy_without_a_driver_is_unknown(monkeypatch):
+    Nvml().use(monkeypatch)
+    monkeypatch.setattr(pynvml, "nvmlInit", Mock(side_effect=pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)))
+    assert DeviceEnergy(torch.device("cuda")).joules() is None
+
+
 def test_prices_by_the_longest_name_that_fits(tmp_path):
     (tmp_path / "prices.yaml").write_text(TABLE)
     prices = read_prices(tmp_path / "prices.yaml")[2]
@@ -101,7 +141,11 @@ def test_prices_by_the_longest_name_that_fits(tmp_path):
     assert price("NVIDIA T4", prices) is None
 
 
-@pytest.mark.parametrize("text", ["date: 2026-01-02", "- 1", "{", "date: 1\ncurrency: EUR\ndevice_hour: {cpu: much}"])
+NO_TABLES = ["date: 2026-01-02", "- 1", "{"]
+NO_TABLES += [TABLE.replace("3600", wrong) for wrong in ("much", "-3", ".nan", "[1]")] + [TABLE.replace("2026-01-02", "")]
+
+
+@pytest.mark.parametrize("text", NO_TABLES)
 def test_a_file_that_is_no_price_table_is_refused(tmp_path, text):
     (tmp_path / "prices.yaml").write_text(text)
     with pytest.raises(ValueError, match="is not a price table"):
@@ -115,13 +159,31 @@ def test_a_device_without_a_price_is_refused_before_the_run(tmp_path):
 
 
 class Worker(Callback):
-    """Uses 1 J of each package a step."""
+    """Uses 1 J of each package a step, once a machine."""
 
     def __init__(self, machine):
         self.machine = machine
 
-    def on_train_batch_end(self, *_):
-        self.machine.use(1_000_000)
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.local_rank == 0:
+            self.machine.use(1_000_000)
+
+
+def _on_a_machine(machine, table, ranks):
+    callbacks.cost.PackageEnergy = partial(PackageEnergy, machine.root)
+    cost = Cost(table)
+    task = ImageClassification(network, optimizer=partial(torch.optim.SGD, lr=0.1))
+    extra = (Worker(machine), cost, ConvergenceDetector())
+    fit(task, Tiny(batch_size=10), 4, callbacks=extra, strategy="ddp", devices=ranks)
+    return cost.facts()["cost"]
+
+
+def test_two_ranks_share_a_machine_and_cost_twice(tmp_path):
+    (tmp_path / "prices.yaml").write_text(TABLE)
+    for found in on_ranks(2, _on_a_machine, Powercap(tmp_path), tmp_path / "prices.yaml", 2):
+        assert found["energy_joules"] == pytest.approx(2 * 4)
+        assert found["money"] == pytest.approx(2 * found["wall_seconds"])
+        assert found["flops"] == 40 * found["flops_per_example"]
 
 
 def test_a_run_cut_off_and_resumed_adds_up_to_that_which_went_through(tmp_path, monkeypatch):

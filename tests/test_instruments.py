@@ -191,7 +191,8 @@ def test_instruments_survive_a_checkpoint(tmp_path):
             ckpt_path=resume,
         )
         values = {k: v for k, v in task.evaluation.items() if k.startswith(("noise_scale", "distance"))}
-        return values | {"probed": instruments[2].found[0]["step"]}
+        (probed,) = instruments[2].found
+        return values | {"step": probed["step"]} | {str(size): sum(losses) for size, losses in probed["losses"]}
 
     through = run(9, "through")
     run(5, "part")
