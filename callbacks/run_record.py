@@ -1,8 +1,8 @@
 """The run directory: record.json and curve.csv, valid at every instant (contract 3)."""
 
 import contextlib
-import ctypes
 import csv
+import ctypes
 import io
 import json
 import math

@@ -103,16 +103,18 @@ def middle(values: Sequence[float] | np.ndarray) -> str:
 
 
 def noise_scale() -> None:
-    """Print what the gradient noise scale costs in per cent of a step: every second step is sampled, pair by pair."""
-    from callbacks.gradient_noise_scale import steps_between
+    """Print what the gradient noise scale costs in per cent of the steps: every second one is sampled, in pairs."""
+    from callbacks.gradient_noise_scale import sampled, steps_between
 
-    for size, steps in {16: 400, 64: 300, 128: 160, 256: 120, 512: 80, 1024: 60}.items():
-        every = steps_between(size)
+    for size, steps in {8: 400, 16: 400, 64: 300, 128: 160, 256: 120, 512: 80, 1024: 60}.items():
         flags = ["--evaluation.ratio=3", "--trainer.callbacks+=GradientNoiseScale", "--trainer.callbacks.every=2"]
         found = fit(size, steps + 10, *flags)
-        sampled, other = found[10::2], found[11::2]
-        extra = middle(100 * (sampled / other - 1) / every)
-        print(f"gradient_noise_scale, batch {size:5,}: {extra} % of a step of {1e3 * np.median(other):.2f} ms")
+        with_it, without = found[10::2], found[11::2]
+        costs = []
+        for length in (STEPS, STEPS // 5):
+            share = np.mean([sampled(step, steps_between(size)) for step in range(length)])
+            costs.append(f"{middle(100 * share * (with_it / without - 1))} % of {length:,} steps")
+        print(f"gradient_noise_scale, batch {size:5,}: {', '.join(costs)} of {1e3 * np.median(without):.2f} ms")
 
 
 def instruments() -> None:
