@@ -20,10 +20,12 @@ def bracket(losses: Sequence[tuple[int, Sequence[float]]], tolerance: float) -> 
     """(largest batch size up to which all surely keep up, first that surely falls behind or inf).
 
     `losses` has (batch size, loss of each branch); the first entry is the run's own batch, and branch r of every size
-    begins with the same order of the data. A size falls behind whose loss is above the own one's by more than
-    `tolerance`, relative: surely where the one-sided 95 % bound of Student's t over the branches says so.
+    has the same order of the data. A size falls behind whose loss is above the own one's by more than `tolerance`,
+    relative: surely where the one-sided 95 % bound of Student's t over the branches says so, for each size by itself.
     """
     (low, own), *others = losses
+    if not np.isfinite(own).all():  # nothing to compare with
+        return low, math.inf
     kept = True
     for size, found in others:
         excess = np.fmin(np.divide(found, own), WORST) - 1 - tolerance
@@ -40,11 +42,12 @@ class CriticalBatchProbe(Callback):
 
     Branches the run there (after the issue's account of Merrill et al. 2025; the rule is this project's own): from the
     same weights and optimizer state it trains on `examples` examples at its own batch size, at 2, 4, 8, ... times it,
-    and so on until one surely falls behind; then everything is put back. A branch's loss is the mean training loss over
-    the later half of its examples, which are the same for every size. `low` is the largest size up to which all surely
-    keep up with the run's own, `high` the first that surely falls behind, inf where none did (see `bracket`); sizes
-    between them are undecided. It holds for this rate rule and this length of branch: a large batch may yet catch up.
-    Its time is not training time.
+    and so on until one surely falls behind; then everything is put back. A branch's loss is the mean over the later
+    half of its examples, which are the same for every size, of the loss of the coming batch (by the trapezoidal rule:
+    a large batch's weights are thus not taken earlier than a small one's). `low` is the largest size up to which all
+    surely keep up with the run's own, `high` the first that surely falls behind, inf where none did (see `bracket`);
+    sizes between them are undecided. It holds for this rate rule and this length of branch: a large batch may yet catch
+    up. Its time is not training time.
 
     Args:
         at: steps of the run.
@@ -98,7 +101,7 @@ class CriticalBatchProbe(Callback):
         self.found += [{"step": step, "low": low, "high": high, "losses": losses}] * len(due)
 
     def _branch(self, trainer: Trainer, task: LightningModule, size: int, seed: int) -> float:
-        """The mean training loss over the later half of a branch of the run with batches of `size`."""
+        """The mean loss over the later half of a branch of the run with batches of `size`."""
         data, optimizer, network = trainer.datamodule, task.optimizers(use_pl_optimizer=False), task.network
         before = copy.deepcopy((network.state_dict(), optimizer.state_dict(), task.micro))
         factor = task.rate_factor() * (size / data.batch_size) ** POWERS[self.scaling]
@@ -107,11 +110,15 @@ class CriticalBatchProbe(Callback):
             with torch.inference_mode(False), torch.enable_grad():
                 network.train()
                 task.micro = min(task.micro, -(-data.batch_size // trainer.world_size))
-                losses = []
-                for batch in data.branch(size, seed, self.examples):
-                    task.update(batch, factor)
+                losses, batches = [], data.branch(size, seed, self.examples + size)
+                for step, batch in enumerate(batches, 1):
+                    if step < len(batches):
+                        task.update(batch, factor)
+                    else:  # the one after the branch shows where it ended
+                        task.gradient.compute(batch)
                     losses.append(task.gradient.loss.to(torch.float64, copy=True))
-            return float(torch.stack(losses[len(losses) // 2 :]).mean())
+            later = torch.stack(losses[(len(losses) - 1) // 2 :])
+            return float(torch.trapezoid(later)) / (len(later) - 1)
         finally:
             with torch.inference_mode(False), torch.no_grad():
                 network.load_state_dict(before[0])

@@ -1,12 +1,14 @@
 """The mean loss of a batch as a function of all trained weights in one vector: values, gradients, curvature."""
 
+import sys
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -85,6 +87,30 @@ class LossSurface:
     def _shift(self, move: Tensor) -> None:
         for weight, part in zip(self.weights, move.split([w.numel() for w in self.weights]), strict=True):
             weight.add_(part.view_as(weight))
+
+
+class AfterTraining(Callback):
+    """Measures something of the loss surface once, at the end of training, for the record's final numbers."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, float] = {}
+
+    @abstractmethod
+    def measure(self, trainer: Trainer, task: LightningModule) -> dict[str, float]:
+        """The final numbers by name."""
+
+    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
+        """Measure; where that fails, for want of memory most likely, the run stands and goes without."""
+        try:
+            self.found = self.measure(trainer, task)
+        except Exception as error:
+            if trainer.world_size > 1:  # the other ranks wait in the middle of it
+                raise
+            print(f"{type(self).__name__} measured nothing: {type(error).__name__}: {error}", file=sys.stderr)
+
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """What the run's record says, under `final`."""
+        return {"final": self.found}
 
 
 def refuse_shards(task: LightningModule) -> None:

@@ -1,14 +1,14 @@
 """How sharp is the minimum, and which batch its curvature says is too large."""
 
-from typing import Any
-
 import numpy as np
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from scipy.optimize import minimize
 from torch import Tensor
 
-from callbacks.loss_surface import LossSurface, top_eigenvalue
+from callbacks.loss_surface import AfterTraining, LossSurface, top_eigenvalue
+
+BLOCK = 2**16  # weights whose directions are held in double precision at once
 
 
 def sharpness(surface: LossSurface, epsilon: float, dimensions: int, iterations: int, seed: int = 0) -> float:
@@ -21,7 +21,11 @@ def sharpness(surface: LossSurface, epsilon: float, dimensions: int, iterations:
     like = surface.weights[0]
     directions = torch.randn(surface.size, dimensions, generator=generator).to(like.device, like.dtype)
     weights = torch.cat([w.detach().reshape(-1) for w in surface.weights])
-    inverse = torch.linalg.lstsq(directions.double(), weights.double()[:, None]).solution[:, 0]
+    gram, along = (torch.zeros(n, dimensions, dtype=torch.float64, device=like.device) for n in (dimensions, 1))
+    for a, w in zip(directions.split(BLOCK), weights.split(BLOCK), strict=True):
+        gram += a.double().T @ a.double()
+        along += w.double() @ a.double()
+    inverse = torch.linalg.solve(gram, along[0])  # A+ x = (A'A)^-1 A'x
     bound = epsilon * (inverse.abs() + 1).cpu().numpy()
 
     def negative(y: np.ndarray) -> tuple[float, np.ndarray]:
@@ -45,7 +49,7 @@ def _host(x: Tensor) -> np.ndarray:
     return x.detach().cpu().double().numpy()
 
 
-class Sharpness(Callback):
+class Sharpness(AfterTraining):
     """Adds to the record's final numbers what the curvature at the final weights says, on the fixed training subset.
 
     `sharpness/keskar`: the relative rise of the loss in a box of a random subspace, in per cent.
@@ -64,29 +68,25 @@ class Sharpness(Callback):
         if epsilon <= 0 or min(dimensions, iterations, examples) < 1:
             raise ValueError("sharpness: epsilon is more than 0; dimensions, iterations and examples are at least 1")
         self.epsilon, self.dimensions, self.iterations, self.examples = epsilon, dimensions, iterations, examples
-        self.found: dict[str, float] = {}
+        super().__init__()
 
     def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
         size = LossSurface(task, trainer.datamodule.whole("trainset")).size
         if self.dimensions > size:
             raise ValueError(f"sharpness: {self.dimensions} dimensions of {size} weights: give at most {size}")
 
-    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
+    def measure(self, trainer: Trainer, task: LightningModule) -> dict[str, float]:
         subset = trainer.datamodule.whole("trainset")
         surface = LossSurface(task, subset)
         if not np.isfinite(surface.loss()):
-            return
+            return {}
         spread = np.linspace(0, len(subset) - 1, min(self.examples, len(subset))).astype(int).tolist()
         single = [LossSurface(task, subset, (i, i + 1)) for i in spread if subset.elements(i, i + 1)]
         whole = top_eigenvalue(surface, self.iterations)
         largest = max(top_eigenvalue(s, self.iterations) for s in single)
-        self.found = {
+        return {
             "sharpness/keskar": sharpness(surface, self.epsilon, self.dimensions, self.iterations),
             "sharpness/top_eigenvalue": whole,
             "sharpness/example_eigenvalue": largest,
             "sharpness/predicted_batch": largest / whole + 1 if whole > 0 else float("nan"),
         }
-
-    def facts(self) -> dict[str, dict[str, Any]]:
-        """What the run's record says, under `final`."""
-        return {"final": self.found}

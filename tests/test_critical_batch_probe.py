@@ -23,6 +23,7 @@ def test_bracket_ends_at_the_first_size_that_falls_behind():
     assert bracket([(4, own), (8, above)], 0.05) == (8, math.inf)
     assert bracket([(4, own), (8, (math.nan,) * 3)], 0.05) == (4, 8)
     assert bracket([(4, own), (8, (1e9, 1.9, math.inf))], 0.05) == (4, 8)  # the largest must not hide the others
+    assert bracket([(4, (1.0, math.nan, 1.0)), (8, own)], 0.05) == (4, math.inf)
 
 
 def test_bracket_leaves_out_what_the_branches_cannot_tell():
@@ -60,18 +61,22 @@ def one(dimension):
     return network
 
 
-def test_probe_finds_the_batch_at_which_a_descent_without_noise_overshoots():
-    """A step of batch 2k leaves 1 - 0.1 k of the weight: the loss of the later half falls in k up to 8, not at 16."""
+@pytest.mark.parametrize(("rate", "high"), [(0.1, 32), (0.01, math.inf)])
+def test_probe_finds_the_batch_at_which_a_descent_without_noise_overshoots(rate, high):
+    """A step of batch 2k leaves 1 - rate k of the weight: |1 - rate k|^(1/k) falls in k as long as rate k < 1, so the
+    larger batch is ahead after the same examples; at rate 0.1 and k = 16 it is behind."""
     probe = CriticalBatchProbe([0, 2], examples=128)
-    task = LinearRegression(one, partial(torch.optim.SGD, lr=0.1))
+    task = LinearRegression(one, partial(torch.optim.SGD, lr=rate))
     fit(task, Same(batch_size=2), 3, callbacks=(probe, ConvergenceDetector()))
     first, second = probe.found
-    assert (first["low"], first["high"]) == (second["low"], second["high"]) == (16, 32)
+    assert (first["low"], first["high"]) == (second["low"], second["high"]) == (16 if high == 32 else 32, high)
     assert [size for size, _ in first["losses"]] == [2, 4, 8, 16, 32]
-    for found, begun in ((first, 1.0), (second, 0.9**2)):
+    for found, begun in ((first, 1.0), (second, (1 - rate) ** 2)):
         for size, losses in found["losses"]:
-            later = [0.5 * (begun * (1 - 0.1 * size / 2) ** j) ** 2 for j in range(64 // size, 128 // size)]
-            assert losses == pytest.approx([sum(later) / len(later)] * 4, rel=1e-9)
+            shrunk = np.log(abs(1 - rate * size / 2)) / size  # of log weight, an example
+            seen = np.linspace(64, 128, 64 // size + 1)
+            expected = np.trapezoid(0.5 * begun**2 * np.exp(2 * shrunk * seen), seen) / 64
+            assert losses == pytest.approx([expected] * 4, rel=1e-9)
 
 
 def test_probe_leaves_the_run_as_it_was():

@@ -1,7 +1,12 @@
 """An instrument asked of what cannot give it: one sentence and exit status 2 from the real command, before any step."""
 
-import pytest
+import json
+from unittest.mock import Mock
 
+import pytest
+import torch
+
+from callbacks.loss_surface import LossSurface
 from tasks.__main__ import main
 
 FASHION = [
@@ -15,6 +20,21 @@ FASHION = [
 ONE_PRICE = "date: 2026-01-02\ncurrency: EUR\ndevice_hour: {abacus: 1}\n"
 GLOBAL = ["--model.network", "CifarResNet", "--model.network.norm", "batch", "--model.ghost_batch_size"]
 SET = "--trainer.callbacks."
+
+
+def test_a_run_stands_though_an_instrument_at_its_end_fails(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(LossSurface, "gradient", Mock(side_effect=torch.OutOfMemoryError("no more memory")))
+    overlays = [f"configs/instruments/{name}.yaml" for name in ("sharpness", "linear_approximation_error")]
+    where = ["--trainer.default_root_dir", str(tmp_path), "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
+    assert main(["fit", *FASHION, "--config", overlays[0], "--config", overlays[1], *where]) == 0
+    printed = capsys.readouterr().err
+    assert "Sharpness measured nothing: OutOfMemoryError: no more memory" in printed
+    assert "LinearApproximationError measured nothing" in printed
+    (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("*/*/record.json"))
+    assert (record["status"], record["final"]["step"]) == ("budget", 2)
+    assert record["test"]["test/loss"] > 0
+    assert not any(name.startswith(("sharpness", "linear_error")) for name in record["final"])
+    assert list(tmp_path.glob("*/*/checkpoints/final.ckpt"))
 
 
 @pytest.mark.parametrize(

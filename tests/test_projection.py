@@ -36,7 +36,9 @@ def test_a_cluster_file_is_read_and_a_bad_one_refused(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("name: two\ndevices: [1, 2]\nprice: 5\n")
     assert read_cluster(file) == Cluster(name="two", devices=(1, 2), price=5)
-    for bad in ("reduce: star", "devces: [1]", "- 1", "{", "bandwidth: 0"):
+    bad_values = ["overlap: 3", "latency: -1", "price: abc", "price: -1", "contention: 0.5", "bandwidth: .inf"]
+    bad_values += [f"devices: {wrong}" for wrong in ("[0, 2]", "[two]", "[-4, 2]", "[]", "[1.5]", "4")]
+    for bad in ("reduce: star", "devces: [1]", "- 1", "{", "bandwidth: 0", *bad_values):
         file.write_text(bad)
         with pytest.raises(ValueError, match="is not a cluster file with name, devices"):
             read_cluster(file)
