@@ -138,6 +138,22 @@ def test_predicted_and_measured_noise_agree_where_they_are_made_to():
         assert curve_summary(w, w.curves[0], found)["predicted"]["noise_scale"]["estimate"] == row[2].value
 
 
+def test_a_noise_scale_that_is_undefined_at_the_target_counts_as_infinite():
+    nan = math.nan
+
+    def noise(seed, *values):
+        curve = {"step": [0, 10, 20, 40], predicted.NOISE: list(values)}
+        return run([made_up_hit(30, 16, "trainset/loss")], 16, seed, curve)
+
+    columns = (nan, 1.0, 4.0, 8.0), (nan, 1.0, 4.0, nan), (nan, 1.0, nan, 9.0), (nan, nan, nan, 9.0)
+    scales = [noise(seed, *values) for seed, values in enumerate(columns)]
+    ((curve,),) = [w.curves for w in placed(scales)]
+    found = [predicted.noise_at_hit(o) for p in curve.points for o in p.counted]
+    assert found[:3] == pytest.approx([6.0, math.inf, math.inf])
+    assert math.isnan(found[3])  # not sampled yet
+    assert predicted.noise_scale_of(curve).value == math.inf
+
+
 def test_instruments_are_summed_up_as_by_hand():
     placed_runs = placed(*WORK["cost"])
     size, n, *cells = NAMED["cost"].make(placed_runs).table.rows[0]
@@ -148,8 +164,10 @@ def test_instruments_are_summed_up_as_by_hand():
     size, n, *cells = NAMED["curvature"].make(placed_runs).table.rows[0]
     assert [c.value for c in cells] == [2.0] * 5 + [6.0]
     assert cells[5].high - 6.0 == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)  # Student's t, 2 degrees of freedom
-    _, _, early, late, probe = NAMED["noise-along"].make(placed_runs).table.rows[0]
-    assert (early.value, late.low, late.value, late.high) == (8.0, 28.0, 32.0, 36.0)
+    _, _, early, late, lost, probe = NAMED["noise-along"].make(placed_runs).table.rows[0]
+    assert math.isnan(early.value)  # the evaluation there lost the gradient; no other stands in for it
+    assert (late.low, late.value, late.high) == (28.0, 32.0, 36.0)
+    assert lost == "1 of 2"
     assert probe == "step 5: 16 to 32; step 50: 16 to ∞"
 
 

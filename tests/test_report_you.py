@@ -107,12 +107,24 @@ def test_you_6_and_its_mirror_you_3(expected, runs):
 
 def test_growth_recovers_the_parameters_of_each_form():
     t = np.array(STEPS[1:])
-    powers = growth(t, 3 * t**0.4).parameters["power"]
-    assert powers.value == pytest.approx(0.4, abs=0.01)
+    powers = growth(t, 3 * t**0.4)
+    assert powers.parameters["power"].value == pytest.approx(0.4, abs=0.01)
+    assert powers.heights["power"].value == pytest.approx(3, rel=0.05)
     kept = t[t > 1]
     assert growth(kept, np.log(kept) ** 2.0).parameters["power of log"].value == pytest.approx(2.0, abs=0.02)
-    assert growth(t, 2 * (1.5 + np.log(t))).parameters["log"].value == pytest.approx(1.5, abs=0.05)
+    logarithm = growth(t, 2 * (1.5 + np.log(t)))
+    assert logarithm.parameters["log"].value == pytest.approx(1.5, abs=0.05)
+    assert logarithm.heights["log"].value == pytest.approx(2, rel=0.05)
     assert "not identifiable" in growth(t, t, warmup=1000)
+
+
+def test_growth_that_the_first_steps_decide_is_not_identifiable():
+    """Straight ahead for twenty steps, then as a power: from the second step on the logarithm fits better."""
+    t = np.unique(np.geomspace(1, 3000, 120).round())
+    found = growth(t, np.where(t <= 20, t / 20, (t / 20) ** 0.2))
+    assert isinstance(found, str)
+    assert found.startswith("not identifiable: AIC(power) - AIC(log) is +")
+    assert found.endswith("from step 21 on")
 
 
 def test_the_interval_of_a_fitted_power_holds_the_true_one():

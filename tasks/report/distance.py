@@ -17,6 +17,8 @@ LEAST_DECADES = 3.0
 LEAST_ROWS = 12
 BLOCK = 5  # evaluations in a block of the bootstrap: neighbours are not independent
 RESAMPLES = 400
+GAIN = 10.0  # difference in AIC from which a form wins
+LATER = (3, 10, 30)  # times the first step: where the fit begins anew, to see whether the answer stays
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Growth:
     gain: float
     low: float
     high: float
-    parameters: dict[str, Interval]  # of each form: a/b of a + b log t; p of t^p; q of (log t)^q
+    parameters: dict[str, Interval]  # of each form: a/b of a + b log t; p of c t^p; q of (log t)^q
+    heights: dict[str, Interval]  # of each form: b; c; the factor of (log t)^q
     aic: dict[str, float]
 
 
@@ -42,11 +45,24 @@ def forms(steps: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def squares(y: np.ndarray, shapes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Give the weighted squares [resamples, grid] of y [rows] around shapes [grid, rows], height fitted."""
+def squares(y: np.ndarray, shapes: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give the weighted squares [resamples, grid] of y [rows] around shapes [grid, rows], and the fitted heights."""
     residuals = y[None] - shapes
     total = weights.sum(axis=1, keepdims=True)
-    return weights @ (residuals**2).T - (weights @ residuals.T) ** 2 / total
+    heights = weights @ residuals.T / total
+    return weights @ (residuals**2).T - heights**2 * total, heights
+
+
+def gain_from(t: np.ndarray, d: np.ndarray) -> float:
+    """Give AIC(power) - AIC(log) of these rows."""
+    shapes = {name: shape for name, (_, shape) in forms(t).items()}
+    least = {name: squares(np.log(d), shapes[name], np.ones((1, len(t))))[0].min() for name in ("log", "power")}
+    return len(t) * math.log(max(least["power"], 1e-12) / max(least["log"], 1e-12))
+
+
+def middle(values: np.ndarray) -> Interval:
+    """Give the first value with the 95 % interval of the others, its resamples."""
+    return Interval(float(values[0]), *(float(q) for q in np.quantile(values[1:], [0.025, 0.975])))
 
 
 def block_weights(rows: int, random: np.random.Generator) -> np.ndarray:
@@ -61,7 +77,11 @@ def block_weights(rows: int, random: np.random.Generator) -> np.ndarray:
 
 
 def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0.0) -> Growth | str:
-    """Compare the three forms on the part after warm-up, or say why that cannot be done."""
+    """Compare the three forms on the part after warm-up, or say why that cannot be done.
+
+    The first steps run straight ahead, and three decades cannot do without them: where a fit that begins later turns
+    the answer around, there is none.
+    """
     t, d = np.asarray(steps, dtype=float), np.asarray(distances, dtype=float)
     keep = (t > max(warmup, 1)) & np.isfinite(d) & (d > 0)
     t, d = t[keep], d[keep]
@@ -69,13 +89,20 @@ def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0
         decades = math.log10(t[-1] / t[0]) if len(t) else 0.0
         return f"not identifiable: {decades:.1f} decades of steps after warm-up, {LEAST_DECADES:.0f} are needed"
     weights = block_weights(len(t), np.random.default_rng(0))
-    aic, parameters = {}, {}
+    aic, parameters, heights = {}, {}, {}
     for name, (grid, shapes) in forms(t).items():
-        found = squares(np.log(d), shapes, weights)
+        found, height = squares(np.log(d), shapes, weights)
         best = np.maximum(found.min(axis=1), 1e-12)
         aic[name] = len(t) * np.log(best / len(t)) + 2 * 2
-        chosen = grid[found.argmin(axis=1)]
-        parameters[name] = Interval(float(chosen[0]), *(float(q) for q in np.quantile(chosen[1:], [0.025, 0.975])))
-    gain = aic["power"] - aic["log"]
-    low, high = np.quantile(gain[1:], [0.025, 0.975])
-    return Growth(float(gain[0]), float(low), float(high), parameters, {k: float(v[0]) for k, v in aic.items()})
+        at = found.argmin(axis=1)
+        parameters[name] = middle(grid[at])
+        heights[name] = middle(np.exp(height[np.arange(len(at)), at]))
+    gain = middle(aic["power"] - aic["log"])
+    for later in LATER:
+        rest = t >= later * t[0]
+        if rest.sum() >= LEAST_ROWS and (other := gain_from(t[rest], d[rest])) * np.sign(gain.value) < -GAIN:
+            return (
+                f"not identifiable: AIC(power) - AIC(log) is {gain.value:+.0f} from step {t[0]:,.0f} on, "
+                f"{other:+.0f} from step {t[rest][0]:,.0f} on"
+            )
+    return Growth(gain.value, gain.low, gain.high, parameters, heights, {k: float(v[0]) for k, v in aic.items()})

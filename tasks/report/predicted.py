@@ -12,16 +12,25 @@ CURVATURE = "sharpness/predicted_batch"  # beta / lambda + 1 (Ma, Bassily and Be
 
 
 def noise_at_hit(o: Observation) -> float:
-    """Give the noise scale where a run reached its target, between the evaluations; NaN if not known."""
-    steps, noise = o.run.curve.get("step", []), o.run.curve.get(NOISE, [])
-    known = [(s, v) for s, v in zip(steps, noise, strict=False) if math.isfinite(v)]
+    """Give the noise scale where a run reached its target, between the evaluations around it; NaN if not measured.
+
+    Infinite where it is undefined there: the noise hid the gradient. To leave such runs out would favour the low ones.
+    """
+    steps, noise = np.array(o.run.curve.get("step", [])), np.array(o.run.curve.get(NOISE, []), dtype=float)
     at = o.value("steps")
-    return float(np.interp(at, *np.array(known).T)) if known and math.isfinite(at) else math.nan
+    known = np.isfinite(noise)
+    if len(noise) < len(steps) or not known.any() or not steps[known][0] <= at < math.inf:  # no sample before the first
+        return math.nan
+    after = min(int(np.searchsorted(steps, at)), len(steps) - 1)
+    around = slice(after if steps[after] == at else max(after - 1, 0), after + 1)
+    if not known[around].all():
+        return math.inf
+    return float(np.interp(at, steps[around], noise[around]))
 
 
 def over_runs(values: list[float]) -> Interval:
-    """Give the median over runs of what is known and positive."""
-    return median_interval([(v, v) for v in values if 0 < v < math.inf])
+    """Give the median over runs of what is positive."""
+    return median_interval([(v, v) for v in values if v > 0])
 
 
 def noise_scale_of(curve: Curve) -> Interval:

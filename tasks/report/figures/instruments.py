@@ -56,10 +56,9 @@ def draw_measured(axes, w: Workload) -> None:
 
 
 def noise_columns(o: Observation) -> np.ndarray:
-    """Give the evaluations at which the noise scale is known, as rows epoch, noise scale, standard error."""
+    """Give the evaluations as rows epoch, noise scale, standard error; NaN where they are undefined."""
     columns = [o.run.curve.get(name, []) for name in ("epoch", NOISE, ERROR)]
-    rows = np.array([row for row in zip(*columns, strict=False) if row[1] > 0], dtype=float)
-    return rows.reshape(-1, 3).T
+    return np.array(list(zip(*columns, strict=False)), dtype=float).reshape(-1, 3).T
 
 
 def probes(o: Observation) -> list[dict]:
@@ -75,10 +74,15 @@ def along_table(runs: dict[int, list[Observation]]) -> Table:
             epochs, noise, error = noise_columns(o)
             at = [np.abs(epochs - share * epochs[-1]).argmin() if len(epochs) else None for share in (0.25, 1.0)]
             cells = [NOTHING if i is None else plus_minus(noise[i], error[i]) for i in at]
+            lost = f"{np.isnan(noise[1:]).sum()} of {len(noise[1:])}" if len(epochs) else ""  # none at step 0
             text = "; ".join(f"step {b['step']:,}: {b['low']:,} to {number(b['high'])}" for b in probes(o))
-            rows.append([size, o.seed, *cells, text])
-    columns = ["batch size", "seed", "noise scale after 1/4 of the run", "at its end", "probe: critical batch"]
-    note = "Noise scale with two jackknife standard errors, in examples; - where |G|^2 is not positive."
+            rows.append([size, o.seed, *cells, lost, text])
+    columns = ["batch size", "seed", "noise scale after 1/4 of the run", "at its end", "undefined"]
+    columns += ["probe: critical batch"]
+    note = (
+        "Noise scale with two jackknife standard errors, in examples; -: undefined, |G|^2 is not positive. "
+        "Where many evaluations are undefined, the others are too low and their errors too small."
+    )
     return Table("Noise scale and probe", columns, rows, note)
 
 
@@ -89,7 +93,7 @@ def plus_minus(value: float, error: float) -> Interval:
 
 def noise_along(workloads: list[Workload]) -> Drawing | str:
     """Noise scale along training, and the probe's brackets, beside the measured critical batch."""
-    found = choose(workloads, lambda o: bool(noise_columns(o).size) or bool(probes(o)))
+    found = choose(workloads, lambda o: bool(np.isfinite(noise_columns(o)[1]).any()) or bool(probes(o)))
     if not found:
         return f"no runs with {NOISE} or a probe"
     w, runs = found
@@ -99,7 +103,8 @@ def noise_along(workloads: list[Workload]) -> Drawing | str:
             colour = look(index)["color"]
             for i, o in enumerate(observations):
                 epochs, noise, error = noise_columns(o)
-                panels[0].plot(epochs, noise, color=colour, linewidth=1, label=None if i else f"batch {size:,}")
+                label = None if i else f"batch {size:,}"
+                panels[0].plot(epochs, noise, ".-", color=colour, linewidth=1, markersize=3, label=label)
                 low = np.maximum(noise - 2 * error, noise / 10)
                 panels[0].fill_between(epochs, low, noise + 2 * error, color=colour, alpha=0.12, linewidth=0)
                 for b in probes(o):

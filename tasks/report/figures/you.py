@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tasks.report.curves import Observation, Workload, group
-from tasks.report.distance import DISTANCE, Growth, forms
+from tasks.report.distance import DISTANCE, GAIN, Growth, forms
 from tasks.report.figures.drawing import Drawing, largest
 from tasks.report.figures.style import log_axis, look
 from tasks.report.fit_data import PRIMARY
@@ -123,7 +123,7 @@ def diffusion(workloads: list[Workload]) -> Drawing | str:
     for size, runs in by_batch.items():
         fits = [g for g in map(growth_of, runs) if isinstance(g, Growth)]
         gains = [g.gain for g in fits]
-        wins = sum(g.low > 10 for g in fits), sum(g.high < -10 for g in fits)
+        wins = sum(g.low > GAIN for g in fits), sum(g.high < -GAIN for g in fits)
         rows.append([size, len(runs), len(fits), *wins, float(np.median(gains)) if gains else math.nan])
 
     def draw(panels) -> None:
@@ -150,13 +150,15 @@ def growth_table(by_batch: dict[int, list[Observation]]) -> Table:
         for o in runs:
             found = growth_of(o)
             if isinstance(found, str):
-                rows.append([size, o.seed, found, *[math.nan] * 6])
+                rows.append([size, o.seed, found, *[math.nan] * 8])
                 continue
             least = min(found.aic.values())
             aic = [found.aic[name] - least for name in LINES]
-            rows.append([size, o.seed, "", *aic, *(found.parameters[name] for name in LINES)])
+            log, power, power_of_log = LINES
+            fitted = [found.parameters[log], found.heights[log], found.parameters[power], found.heights[power]]
+            rows.append([size, o.seed, "", *aic, *fitted, found.parameters[power_of_log]])
     columns = [f"AIC of {form}" for form in ("a + b log t", "c t^p", "(log t)^q")]
-    columns += ["a/b of a + b log t", "p of c t^p", "q of (log t)^q"]
+    columns += ["a/b of a + b log t", "its b", "p of c t^p", "its c", "q of (log t)^q"]
     note = "AIC: above the best of the three. Intervals: 95 %, moving-block bootstrap of the run's own evaluations."
     return Table("The three forms, run by run", ["batch size", "seed", "why not", *columns], rows, note)
 

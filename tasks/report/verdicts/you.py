@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from tasks.report.curves import Curve, Observation, Workload, choose
-from tasks.report.distance import DISTANCE, Growth, growth
+from tasks.report.distance import DISTANCE, GAIN, Growth, growth
 from tasks.report.fit_data import View, half
 from tasks.report.intervals import NOTHING, Interval, difference_interval, proportion
 from tasks.report.settings import constant_rate, setting, warmup_steps
@@ -16,7 +16,6 @@ from tasks.report.verdicts.decide import Evidence, Missing, Part
 from tasks.report.verdicts.golmant import SHARE, deficit_share
 
 Found = Evidence | Missing
-GAIN = 10.0  # in AIC
 MATCHED = 0.05  # distances are the same within 5 %
 RESAMPLES = 2000
 
