@@ -90,8 +90,11 @@ def test_gpus_are_shared_out(monkeypatch, visible, workers, shares):
 def test_one_worker_per_core_without_gpus(monkeypatch):
     monkeypatch.setattr(pools, "gpus", list)
     monkeypatch.setattr(pools.os, "sched_getaffinity", lambda _: range(6))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert places(None) == [Place(1)] * 6
     assert places(2) == [Place(3)] * 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert places(2) == [Place(1)] * 2
 
 
 # the ledger -----------------------------------------------------------------------------------------------

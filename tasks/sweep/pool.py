@@ -43,10 +43,14 @@ def gpus() -> list[str]:
 
 
 def places(workers: int | None) -> list[Place]:
-    """One place per GPU, or per core where there is none, or as many as are asked for, sharing all GPUs."""
+    """One place per GPU, or per core where there is none, or as many as are asked for, sharing all GPUs.
+
+    The cores are shared too, as threads, unless OMP_NUM_THREADS says how many each place has.
+    """
     cores, devices = len(os.sched_getaffinity(0)), gpus()
     count = workers or len(devices) or cores
-    threads = max(1, cores // count)
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(given) if given.isdecimal() and int(given) else max(1, cores // count)
     shares = [",".join(devices[i::count] or devices[i % len(devices) :][:1]) for i in range(count)] if devices else []
     return [Place(threads, shares[i] if shares else None) for i in range(count)]
 

@@ -172,7 +172,8 @@ def curvature(workloads: list[Workload]) -> Drawing | str:
 
     columns = ["batch size", "n", "|L - L_lin|", "of the promised", "sharpness (%)", "λ", "β", "m* = β / λ + 1"]
     rows = [[size, len(runs[size]), *(values[name][i] for name in names)] for i, size in enumerate(sizes)]
-    note = "Means over seeds with Student's t intervals, at the last weights. m* is proved for convex models alone."
+    note = "Means over seeds with Student's t intervals, at the last weights. m* is proved for convex models, and "
+    note += "at least this: β is the largest of a few examples."
     return Drawing(3, draw, Table("Curvature at the end of training", columns, rows, note), w.name)
 
 
