@@ -12,7 +12,7 @@ from torch import nn
 from callbacks.convergence_detector import ConvergenceDetector
 from callbacks.cost import Cost
 from callbacks.critical_batch_probe import CriticalBatchProbe
-from callbacks.gradient_noise_scale import GradientNoiseScale, ratio, two_batch_estimate
+from callbacks.gradient_noise_scale import GradientNoiseScale, ratio, sampled, two_batch_estimate
 from callbacks.linear_approximation_error import LinearApproximationError
 from callbacks.rolling_checkpoint import RollingCheckpoint
 from callbacks.sharpness import Sharpness
@@ -85,6 +85,13 @@ def test_jackknife_interval_covers_the_truth():
         value, error = ratio(list(zip(g.tolist(), s.tolist(), strict=True)))
         inside += abs(value - 5) < 2 * error
     assert 0.92 < inside / 400 < 0.98
+
+
+@pytest.mark.parametrize("every", [1, 3, 7, 62, 64])
+def test_every_later_half_has_a_sample(every):
+    for now in range(2, 400):
+        assert any(sampled(step, every) for step in range(math.ceil(now / 2), now))
+    assert sum(sampled(step, 64) for step in range(1000)) == 1 + 6 + 15  # step 0, powers of 2, multiples of 64
 
 
 def test_noise_scale_is_undefined_where_the_gradient_is_not_positive():
