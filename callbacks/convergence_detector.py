@@ -39,8 +39,24 @@ class Target:
     plateau: Plateau | None = None
 
     def __post_init__(self) -> None:
+        if self.direction not in ("max", "min"):
+            raise ValueError(f"target {self.metric}: its direction is max or min, not {self.direction}")
         if (self.value is None) == (self.plateau is None):
             raise ValueError(f"target {self.metric}: give either value or plateau")
+
+    @classmethod
+    def parse(cls, fields: dict[str, Any]) -> "Target":
+        """A target from its fields as YAML has them. Raises ValueError."""
+        try:
+            plateau, value = fields.get("plateau"), fields.get("value")
+            if isinstance(value, str):
+                raise TypeError
+            return cls(**fields | {"plateau": None if plateau is None else Plateau(**plateau)})
+        except TypeError:
+            raise ValueError(
+                f"convergence.targets: {fields} is not a target: give metric, direction (max or min), and value or "
+                "plateau: {window: examples}"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -129,7 +145,8 @@ class ConvergenceDetector(Callback):
     """Judges the run at every evaluation and stops it when all is decided (protocol rules 1, 6, 7).
 
     Args:
-        targets: what to reach; a hit is the first crossing by the centred median of 3 evaluations.
+        targets: what to reach, as {metric: val/accuracy, direction: max, value: 0.8}, or plateau: {window: examples}
+            for value; a hit is the first crossing by the centred median of 3 evaluations.
         budget_steps: give up unreached once these steps and `budget_examples` are both spent.
         budget_examples: see `budget_steps`; give both or neither.
         consecutive: the length of the run of crossings recorded beside the primary hit.
@@ -139,7 +156,7 @@ class ConvergenceDetector(Callback):
 
     def __init__(
         self,
-        targets: list[Target] | None = None,
+        targets: list[dict[str, Any]] | None = None,  # of Target, jsonargparse would fill gaps from an earlier config
         budget_steps: int | None = None,
         budget_examples: int | None = None,
         consecutive: int = 3,
@@ -150,7 +167,10 @@ class ConvergenceDetector(Callback):
             raise ValueError("convergence: give both budget_steps and budget_examples, or neither")
         if extra_evaluations < 1 or consecutive < 1:
             raise ValueError("convergence: consecutive and extra_evaluations are at least 1")
-        self.targets, self.stop = targets or [], stop
+        if budget_steps is not None and max(budget_steps, budget_examples) < 1:
+            raise ValueError("convergence: budget_steps or budget_examples is at least 1")
+        self.targets = [t if isinstance(t, Target) else Target.parse(t) for t in targets or []]
+        self.stop = stop
         self.rules = Rules(budget_steps, budget_examples, consecutive, extra_evaluations)
         self.rows: list[Row] = []
         self.verdict = judge(self.rows, self.targets, self.rules)

@@ -26,7 +26,7 @@ class EvaluationSchedule(Callback):
 
     def __init__(self, ratio: float = 1.1) -> None:
         if ratio <= 1:
-            raise ValueError(f"evaluation.ratio is {ratio}: give more than 1 (1.1 evaluates every tenth of a decade)")
+            raise ValueError(f"evaluation.ratio is {ratio}: give more than 1 (1.1 evaluates 24 times a decade)")
         self.ratio = ratio
 
     def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:

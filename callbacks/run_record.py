@@ -27,7 +27,7 @@ POSITION = ["step", "examples", "epoch", "seconds", "lr", "train/loss"]
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text`, so that a reader sees the old file or the new one."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text)
     os.replace(part, path)
 

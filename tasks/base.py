@@ -69,6 +69,10 @@ class ExactBatchTask(EvaluatedTask):
         for name, value in (("micro_batch_size", micro_batch_size), ("ghost_batch_size", ghost_batch_size)):
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"model.{name} is {value}: give at least 1, or null")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ValueError(f"model.clip_norm is {clip_norm}: give more than 0, or null")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"model.label_smoothing is {label_smoothing}: give 0 to less than 1")
         for duration in (warmup, horizon):
             if duration is not None:
                 Duration.parse(duration)
@@ -105,7 +109,7 @@ class ExactBatchTask(EvaluatedTask):
                 )
             network = with_ghost_batches(network, self.ghost_batch_size)
         number_dropouts(network)
-        self.network = network
+        self.network, self.network_name = network, getattr(network, "name", type(network).__name__)
         if self.device_mesh is not None:  # Lightning's ModelParallelStrategy
             shard(network, self.device_mesh["data_parallel"])
             self.sharded = True
@@ -227,7 +231,7 @@ class ExactBatchTask(EvaluatedTask):
         settings = {k: v for k, v in plain.items() if k not in ("params", "lr", "initial_lr", "base_lr")}
         return {
             "task": type(self).__name__,
-            "network": getattr(self.network, "name", type(self.network).__name__),
+            "network": self.network_name,
             "parameters": sum(p.numel() for p in self.network.parameters()),
             "optimizer": {"name": type(optimizer).__name__, **settings, "clip_norm": self.clip_norm},
             "lr": {

@@ -48,7 +48,7 @@ import tasks.optim.lamb
 import tasks.optim.lars
 import tasks.optim.schedules
 import tasks.segmentation  # noqa: F401
-from callbacks.convergence_detector import ConvergenceDetector
+from callbacks.convergence_detector import ConvergenceDetector, Target
 from callbacks.evaluation_schedule import EvaluationSchedule
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.progress import Progress
@@ -98,11 +98,26 @@ class Cli(LightningCLI):
 
     # before anything is built ---------------------------------------------------------------------------
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise UserError(f"seed_everything: {error}") from error
+
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         for flag, (allowed, instead) in REFUSED.items():
             if config.trainer.get(flag) not in allowed:
                 raise UserError(f"trainer.{flag}={config.trainer[flag]} contradicts exact batches: use {instead}")
+        if config.trainer.max_steps == 0 or config.trainer.max_steps < -1:
+            raise UserError(f"trainer.max_steps is {config.trainer.max_steps}: give at least 1, or -1 for no limit")
+        try:
+            for target in config.convergence.targets or []:
+                Target.parse(target)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if self.subcommand != "fit":  # a mirror of the run would begin anew
+            config.trainer.logger = False
         dump = self._essence(yaml.safe_load(self._dump(config)))
         if config.run.name is None:
             digest = hashlib.sha256(json.dumps(dump, sort_keys=True).encode()).hexdigest()[:8]
@@ -145,6 +160,11 @@ class Cli(LightningCLI):
             saved = self._essence(yaml.safe_load((self.directory / "config.yaml").read_text()))
         except FileNotFoundError:
             return
+        except (ValueError, yaml.YAMLError) as error:
+            raise UserError(
+                f"{self.directory} holds a damaged record.json or config.yaml: delete that directory, or give another "
+                "--run.name"
+            ) from error
         if saved != dump:
             raise UserError(
                 f"{self.directory} already holds another run, which differs in {difference(saved, dump)}: "
@@ -224,6 +244,9 @@ class Cli(LightningCLI):
         if record.record["status"] != "diverged" and "test" in self.datamodule.splits:
             self.trainer.test(self.model, self.datamodule, verbose=False)
         record.close(self.trainer, self.model)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, RunWandbLogger):
+                logger.close()
         if self.trainer.is_global_zero:
             self.trainer.checkpoint_callback.discard()
             final = record.record["final"]

@@ -40,6 +40,7 @@ def sentence(message: object) -> str:
     lines = [re.sub(r"^[\s-]+", "", line) for line in re.sub(r'Parser key "[\w.]+":', "", text).splitlines()]
     reasons = list(dict.fromkeys(line for line in lines if line and not re.match(noise, line)))
     reason = " ".join(reasons) or " ".join(text.split())
+    reason = reason.split(" Not a valid subclass of Callback")[0]
     reason = reason.removeprefix(key.split(".")[-1] + ": ")
     if "backend found" in reason:
         reason += " Use --trainer.accelerator=cpu, or auto."

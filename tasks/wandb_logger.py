@@ -12,7 +12,7 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from tasks.wandb_mode import choose_mode
+from tasks.wandb_mode import choose_mode, told
 
 INIT_TIMEOUT, FINISH_TIMEOUT = "30", "60"  # seconds; wandb's own defaults block for minutes
 STARTS = 4  # times that W&B may give a sweep's cell that does not end well to an agent
@@ -46,7 +46,7 @@ class RunWandbLogger(WandbLogger):
         del self._wandb_init["anonymous"]  # wandb warns of it, whatever its value
         if "WANDB_SWEEP_ID" in os.environ:  # the agent owns these, and wandb warns
             del self._wandb_init["project"], self._wandb_init["entity"]
-        rank_zero_only(print)(f"W&B is {self._mode}: {why}", file=sys.stderr)
+        rank_zero_only(print)(told(self._mode, why, save_dir), file=sys.stderr)
 
     @property
     def experiment(self) -> Any:
@@ -76,6 +76,11 @@ class RunWandbLogger(WandbLogger):
         self._told += 1
         if number >= self._received:
             run.log({**metrics, "trainer/global_step": step}, step=number, commit=True)
+
+    def close(self) -> None:
+        """End the W&B run, so that another run of this process begins its own."""
+        if self._experiment is not None:
+            self._experiment.finish()
 
     def name_run(self, directory: Path) -> None:
         """Give the W&B run the run directory's name and, so that a resumed run keeps it, an id that stays there."""

@@ -16,5 +16,11 @@ def choose_mode() -> tuple[str, str]:
         if wandb.login(prompt=False):
             return "online", "an API key is there"
     except Exception as error:  # wandb raises many kinds; none may end a training run
-        return "offline", f"its server cannot be used ({str(error).splitlines()[0]}); `wandb sync` uploads later"
-    return "offline", "there is no API key (`wandb login`, or WANDB_API_KEY); `wandb sync` uploads later"
+        return "offline", f"its server cannot be used ({str(error).splitlines()[0]})"
+    return "offline", "there is no API key (`wandb login`, or WANDB_API_KEY)"
+
+
+def told(mode: str, why: str, folder: str) -> str:
+    """The line that says where W&B's copy goes, `folder` being the one that W&B writes into."""
+    later = f"; `wandb sync {folder}/wandb/offline-run-*` uploads later" if mode == "offline" else ""
+    return f"W&B is {mode}: {why}{later}"

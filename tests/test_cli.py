@@ -143,6 +143,15 @@ def test_a_diverged_run_is_a_result(tmp_path):
             ["--convergence.targets", "[{metric: val/miou, direction: max, value: 1}]"],
             "choose among val/loss, val/accuracy, trainset/loss, trainset/accuracy",
         ),
+        (["--convergence.targets", "[{metric: val/loss, value: 0.5}]"], "is not a target: give metric, direction"),
+        (["--convergence.targets", "[{metric: val/loss, direction: min}]"], "give either value or plateau"),
+        (["--convergence.targets", "[{metric: val/loss, direction: up, value: 1}]"], "is max or min, not up"),
+        (["--convergence.targets", "[{metric: val/loss, direction: min, value: low}]"], "is not a target"),
+        (["--trainer.max_steps", "0"], "trainer.max_steps is 0: give at least 1"),
+        (["--convergence.budget_steps", "0", "--convergence.budget_examples", "-5"], "is at least 1"),
+        (["--seed_everything", "-1"], "seed_everything: -1 is not in bounds"),
+        (["--model.clip_norm", "-1"], "model.clip_norm is -1.0: give more than 0"),
+        (["--model.label_smoothing", "2"], "model.label_smoothing is 2.0: give 0 to"),
         (["--data.root", "/nope"], "/nope"),
         (["--trainer.accelerator", "gpu"], "--trainer.accelerator=cpu"),
         (["--trainer.accumulate_grad_batches", "2"], "use model.micro_batch_size"),
@@ -173,6 +182,16 @@ def test_a_broken_yaml_and_a_truncated_data_file_are_named(tmp_path, capsys):
         (tmp_path / f"{name}-ubyte").write_bytes(b"\0\0\x08\x03\0\0")
     assert fit(tmp_path, FASHION, "--data.root", str(tmp_path)) == 2
     assert "train-images-idx3-ubyte" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["record.json", "config.yaml"])
+def test_a_damaged_run_directory_is_named(tmp_path, capsys, name):
+    flags = ["--trainer.max_steps", "1", "--run.name", "mine"]
+    assert fit(tmp_path, FASHION, *flags) == 0
+    only(tmp_path, name).write_text('{"a": [')
+    capsys.readouterr()
+    assert fit(tmp_path, FASHION, *flags) == 2
+    assert "holds a damaged record.json or config.yaml: delete that directory" in capsys.readouterr().err
 
 
 def test_another_run_s_directory_is_refused(tmp_path, capsys):

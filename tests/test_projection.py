@@ -38,6 +38,8 @@ def test_a_cluster_file_is_read_and_a_bad_one_refused(tmp_path):
     assert read_cluster(file) == Cluster(name="two", devices=(1, 2), price=5)
     bad_values = ["overlap: 3", "latency: -1", "price: abc", "price: -1", "contention: 0.5", "bandwidth: .inf"]
     bad_values += [f"devices: {wrong}" for wrong in ("[0, 2]", "[two]", "[-4, 2]", "[]", "[1.5]", "4")]
+    file.write_text("bandwidth: 1e9\n")  # text to YAML
+    assert read_cluster(file).bandwidth == 1e9
     for bad in ("reduce: star", "devces: [1]", "- 1", "{", "bandwidth: 0", *bad_values):
         file.write_text(bad)
         with pytest.raises(ValueError, match="is not a cluster file with name, devices"):

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -84,6 +85,18 @@ def test_a_half_written_curve_loses_its_last_row_only(tmp_path):
         file.write_text(text)
         with pytest.raises(UnusableError):
             read_curve(file)
+
+
+def test_a_curve_that_ends_before_its_run_is_left_out(base, tmp_path):
+    record, curve = base
+    lines = curve.splitlines(keepends=True)
+    for name, text in {"whole": curve, "cut": "".join(lines[:5]), "rubbish": "x\n", "empty": ""}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").write_text(json.dumps(record))
+        (tmp_path / name / "curve.csv").write_text(text)
+    runs, left_out = read_runs(tmp_path)
+    assert [Path(run.source).name for run in runs] == ["whole"]
+    assert {Path(path).name for path, _ in left_out} == {"cut", "rubbish", "empty"}
 
 
 def test_binary_rubbish_and_missing_curves_are_no_traceback(base, tmp_path, capsys):

@@ -38,7 +38,7 @@ def train_case(ranks, name, batch_size, micro, optimizer):
     strategy = sharded(ranks) if ranks > 1 else {}
     fit(task, Tiny(kind, batch_size=batch_size), steps=6, precision="32-true", **strategy)
     vector = torch.cat([whole(p.detach()).flatten() for p in task.network.parameters()])
-    return vector, task.evaluation
+    return vector, task.evaluation | {"network": task.facts()["network"]}
 
 
 def test_sharding_changes_nothing():
@@ -47,6 +47,7 @@ def test_sharding_changes_nothing():
         for (got, scores), (want, scores1) in zip(rank, expected, strict=True):
             assert difference(got, want) < 1e-12
             assert scores["val/loss"] == pytest.approx(scores1["val/loss"], rel=1e-12)
+            assert scores["network"] == scores1["network"]
             assert scores["train/loss"] == pytest.approx(scores1["train/loss"], rel=1e-12)
 
 

@@ -198,13 +198,15 @@ def test_a_pilot_that_reaches_nothing_is_said(sweep):
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"learning_rat": LR}, "a plan has the fields"),
+        ({"learning_rat": LR}, "learning_rat: a plan has the fields"),
         ({"learning_rate": "model.lr"}, "learning_rate:"),
         ({"learning_rate": None}, "learning_rate:"),
         ({"confirm": {"seeds": [12, 13]}}, "confirm.seeds:"),
         ({"confirm": {}}, "confirm.seeds:"),
         ({"tune": {"seeds": [11], "tolerence": 1}}, "tune:"),
         ({"pilot": {"batch_sizes": [16]}}, "pilot.seeds:"),
+        ({"pilot": {"seeds": [90], "batch_sizes": [17]}}, "pilot.batch_sizes: are among the sweep's, "),
+        ({"tune": {"seeds": 11}}, "tune.seeds: is a list"),
     ],
 )
 def test_a_bad_plan_is_refused_with_the_field_s_name(sweep, change, field):

@@ -54,7 +54,8 @@ def read_back(tmp_path):
 def test_without_a_key_the_run_is_offline_and_says_so_once_and_can_be_read_back(tmp_path, environment):
     said = fit(tmp_path, environment, "--model.lr_scaling=linear", "--model.base_batch_size=1")
     assert [line for line in said.splitlines() if "W&B" in line or "wandb:" in line] == [
-        "W&B is offline: there is no API key (`wandb login`, or WANDB_API_KEY); `wandb sync` uploads later"
+        "W&B is offline: there is no API key (`wandb login`, or WANDB_API_KEY); "
+        f"`wandb sync {tmp_path}/wandb/offline-run-*` uploads later"
     ]
     [record_file] = tmp_path.glob("runs/*/*/record.json")
     record = json.loads(record_file.read_text())

@@ -149,7 +149,7 @@ def make_report(sources: list[Path], out: Path, targets: Sequence[str] = (), clu
     page.write(out, page.Report(facts, claims, table, overview, sections + more, missing, left_out))
     content = summary(analysis, verdicts, left_out)
     (out / "summary.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    return "\n\n".join([*map(printed_points, found), printed_verdicts(verdicts), str(out / "report.html")])
+    return "\n\n".join([*map(printed_points, found), facts, printed_verdicts(verdicts), str(out / "report.html")])
 
 
 def printed_points(w: Workload) -> str:

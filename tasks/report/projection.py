@@ -16,6 +16,7 @@ from tasks.report.intervals import NOTHING, Interval
 BYTES = 4  # of a gradient's element
 SECONDS_AN_HOUR = 3600
 DRAWS = 2000
+NUMBERS = {"bandwidth", "latency", "price", "overlap", "contention"}
 REDUCE = ("ring", "tree", "faster")
 HELD_OUT = (  # tests/test_projection_error.py, runs of 8 rounds, medians
     "Held out: on two gloo ranks of a two-core machine the projection was 33 % (batch 128) and 16 % (batch 512) below "
@@ -43,9 +44,10 @@ def read_cluster(file: Path) -> Cluster:
 
     try:
         found = yaml.safe_load(file.read_text())
-        cluster = Cluster(**(found | {"devices": tuple(found.get("devices", Cluster.devices))}))
-        numbers = [cluster.bandwidth, cluster.latency, cluster.price, cluster.overlap, cluster.contention]
-        sound = all(type(d) is int and d >= 1 for d in cluster.devices) and all(map(math.isfinite, numbers))
+        numbers = {name: float(found[name]) for name in NUMBERS & found.keys()}  # YAML reads 1e9 as text
+        cluster = Cluster(**found | numbers | {"devices": tuple(found.get("devices", Cluster.devices))})
+        sound = all(type(d) is int and d >= 1 for d in cluster.devices)
+        sound &= all(math.isfinite(getattr(cluster, name)) for name in NUMBERS)
         sound &= cluster.bandwidth > 0 and min(cluster.latency, cluster.price) >= 0 and cluster.contention >= 1
         if not (sound and cluster.devices and 0 <= cluster.overlap <= 1 and cluster.reduce in REDUCE):
             raise ValueError("a value is out of range")
@@ -168,7 +170,8 @@ def log_width(steps: Interval) -> float:
     """Give the standard error of log steps that an interval stands for, 0 where no run arrived (it stays infinite)."""
     if math.isinf(steps.value):
         return 0.0
-    return math.log(steps.high / steps.low) / 2 / 1.96 if math.isfinite(steps.high) else math.nan
+    known = steps.low > 0 and math.isfinite(steps.high)
+    return math.log(steps.high / steps.low) / 2 / 1.96 if known else math.nan
 
 
 def project(curve: Curve, parameters: int, cluster: Cluster) -> Projection | None:

@@ -74,6 +74,13 @@ def read_record(path: Path) -> Run:
     return Run(str(path.parent), record, hits, path.parent / "curve.csv")
 
 
+def check_curve(run: Run) -> None:
+    """Raise UnusableError where the curve is broken, or ends before the record of a run that has ended."""
+    steps = run.curve.get("step", [])
+    if run.curve_file.exists() and run.record.get("ended") and not (steps and steps[-1] >= run.stopped_at("steps")):
+        raise UnusableError("curve.csv ends before the run did")
+
+
 def find_records(folder: Path) -> Iterator[Path]:
     """Walk to every record.json below a folder, without descending into runs."""
     for here, folders, files in os.walk(folder):
@@ -89,7 +96,7 @@ def read_runs(folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
     for path in find_records(folder):
         try:
             run = read_record(path)
-            run.curve  # noqa: B018  read now, so that a broken curve is named here and not met later
+            check_curve(run)
         except UnusableError as reason:
             left_out.append((str(path.parent), str(reason)))
         else:

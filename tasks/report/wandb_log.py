@@ -4,7 +4,7 @@ import csv
 import os
 from pathlib import Path
 
-from tasks.wandb_mode import choose_mode
+from tasks.wandb_mode import choose_mode, told
 
 PROJECT = "batch-limit"
 INIT_TIMEOUT, FINISH_TIMEOUT = "30", "60"  # seconds; wandb's own defaults block for minutes
@@ -37,7 +37,7 @@ def log_report(out: Path, studies: list[str]) -> str:
     run.log({f"figures/{f.stem}": wandb.Image(str(f)) for f in sorted(out.glob("figures/*.png"))})
     run.log({f"tables/{f.stem}": table(f) for f in sorted(out.glob("tables/*.csv"))})
     run.finish()
-    return f"W&B is {mode}: {why}"
+    return told(mode, why, str(out))
 
 
 def table(file: Path):

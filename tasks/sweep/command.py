@@ -126,6 +126,8 @@ def sweep(options: argparse.Namespace) -> int:
     """Run the files' cells; 0 if every one has ended and none failed. Raises ValueError."""
     if options.workers is not None and options.workers < 1:
         raise ValueError("--workers: give at least 1")
+    if options.timeout is not None and options.timeout <= 0:
+        raise ValueError("--timeout: give more than 0 minutes")
     files = [path for path in options.files if not path.name.endswith(ENDING)]
     if not files:
         raise ValueError(f"FILE: give the sweep file; the {ENDING.removeprefix('.')} beside it is read with it")

@@ -65,8 +65,10 @@ def read_plan(sweep: Sweep) -> Plan | None:
         return None
     content = read_yaml(path)
     try:
-        if not isinstance(content, dict) or not set(content) <= FIELDS:
+        if not isinstance(content, dict):
             raise ValueError(f"a plan has the fields {', '.join(sorted(FIELDS))}")
+        if unknown := set(content) - FIELDS:
+            raise ValueError(f"{', '.join(map(str, unknown))}: a plan has the fields {', '.join(sorted(FIELDS))}")
         plan = Plan(**content, hash=digest(sweep, content))
         check(plan, sweep)
     except ValueError as error:
@@ -92,11 +94,17 @@ def check(plan: Plan, sweep: Sweep) -> None:
         part = getattr(plan, stage)
         if not isinstance(part, dict) or not set(part) <= fields:
             raise ValueError(f"{stage}: has the fields {', '.join(sorted(fields))}")
+        if not isinstance(part.get("seeds", []), list):
+            raise ValueError(f"{stage}.seeds: is a list")
     seeds = [seed for stage in (plan.pilot, plan.tune, plan.confirm) for seed in stage.get("seeds", [])]
     if len(set(seeds)) < len(seeds):
         raise ValueError("confirm.seeds: pilot, tuning and confirmation have no seed in common")
     if plan.pilot and not plan.pilot.get("seeds"):
         raise ValueError("pilot.seeds: are missing")
+    swept = sweep.content["parameters"].items()
+    sizes = [size for name, p in swept if name.endswith("batch_size") for size in p.get("values", [p.get("value")])]
+    if not set(plan.pilot.get("batch_sizes", [])) <= set(sizes):
+        raise ValueError(f"pilot.batch_sizes: are among the sweep's, {', '.join(map(str, sizes))}")
     if plan.staged and sweep.content["method"] != "grid":
         raise ValueError("method: a sweep with stages is a grid")
     if plan.learning_rate is not None:

@@ -73,7 +73,8 @@ def tuning_budget(workloads: list[Workload]) -> Drawing | str:
             panels[0].plot(*zip(*points, strict=True), **look(index), label=f"best of {k}") if points else None
         batch_axis(panels[0], list(trials))
         log_axis(panels[0], "median of the fewest steps of k trials")
-        panels[0].legend()
+        if panels[0].lines:
+            panels[0].legend()
 
     return Drawing(
         1, draw, Table("Steps by tuning budget", ["k", "batch size", "steps"], rows), f"{w.name}, {w.target}."
