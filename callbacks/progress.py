@@ -25,7 +25,7 @@ def distance(target: Target, value: float) -> str:
 
 
 class Progress(Callback):
-    """Steps, examples, loss, distance to each target, and time left to the budget.
+    """Steps, examples, loss, distance to each target, and training time left to the budget (evaluations not counted).
 
     Args:
         every: seconds between two refreshes on a terminal; elsewhere a plain line every 20 times as long.
@@ -60,7 +60,7 @@ class Progress(Callback):
         if self._end < 10**9:
             done = step - self._first[0]
             left = (task.seconds - self._first[1]) / max(done, 1) * (self._end - step)
-            parts.append(f"{step / self._end:.0%} of the budget, {clock(left)} left")
+            parts.append(f"{step / self._end:.0%} of the budget, {clock(left)} of training left")
         return " | ".join(parts)
 
     def _print(self, line: str, end: str) -> None:

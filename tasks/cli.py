@@ -72,7 +72,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         fit = f"python -m tasks {Cli.verb}"
-        hint = f"; `{fit} --help` lists the options, `--model.help` and `--data.help` there those of the chosen classes"
+        hint = f"; `{fit} --help` lists the options, `--model.help CLASS` and `--data.help CLASS` those of a class"
         unknown = ("not accepted" in message or "unrecognized" in message) and hint not in message
         raise UserError(sentence(message) + (hint if unknown else "")) from ex
 
