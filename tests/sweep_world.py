@@ -77,8 +77,9 @@ class Facts:
         self.task, self.size, self.seed = task, data["batch_size"], config["seed_everything"]
         self.data, self.study, self.plan = config["data"]["class_path"], config["run"]["study"], config["run"]["plan"]
         self.recipe = config["run"].get("recipe")
-        self.noise, self.fraction = variant.get("label_noise", 0.0), variant.get("fraction", 1.0)
-        self.kept = variant.get("examples") or data.get("train") or round(self.fraction * EXAMPLES[self.data])
+        self.noise, kept = variant.get("label_noise", 0.0), variant.get("examples")
+        self.fraction = kept / EXAMPLES[self.data] if kept else variant.get("fraction", 1.0)  # as the data module does
+        self.kept = kept or data.get("train") or round(self.fraction * EXAMPLES[self.data])
         self.optimizer = model["optimizer"]["class_path"].split(".")[-1]
         self.options = model["optimizer"]["init_args"]
         self.rate, self.rule = self.options["lr"], model.get("lr_scaling", "none")

@@ -230,7 +230,7 @@ def test_golmant_11(expected, critical, fraction):
     check("golmant-11", expected, study(hyperbola(500), seeds=8), part)
 
 
-def horizons(speedup: float, gain: float, lengths=(1000, 2000, 4000)):
+def horizons(speedup: float, gain: float, lengths=(1000, 2000, 4000), **changes):
     def test(points, seed):
         return {"test": {"test/accuracy": (88 + points + 0.1 * math.sin(3 * seed)) / 100}}
 
@@ -240,6 +240,7 @@ def horizons(speedup: float, gain: float, lengths=(1000, 2000, 4000)):
             each=lambda size, seed: test(points, seed),
             lr__schedule="cosine",
             budget={"max_steps": length},
+            **changes,
         )
 
     runs = [decaying(1000, hyperbola(500), SIZES[:-1], 0)]
@@ -263,6 +264,14 @@ def horizons(speedup: float, gain: float, lengths=(1000, 2000, 4000)):
 )
 def test_golmant_12(expected, runs):
     check("golmant-12", expected, *runs)
+
+
+def test_golmant_12_counts_the_confirmed_runs_also_of_a_study_on_a_part_of_the_data():
+    part = {"data__fraction": 0.2, "lr__schedule": "cosine"}
+    runs = horizons(1.0, 0.1, data__fraction=0.2, plan={"hash": "h", "stage": "confirm"})
+    lucky = {"plan": {"hash": "h", "stage": "tune"}, "lr__base": 9.0, "lr__effective": 9.0}
+    fast = study(lambda b: hyperbola(500)(b) / 3, SIZES[-1:], seeds=2, budget={"max_steps": 4000}, **part, **lucky)
+    check("golmant-12", S, *runs, fast)
 
 
 def heuristics(last: float, names=("LARS", "LAMB", "Adam", "AdamW", "RMSprop")):

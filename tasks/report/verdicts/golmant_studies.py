@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from tasks.report.curves import COUNTED, Curve, Observation, Workload, choose, group
+from tasks.report.curves import Curve, Observation, Workload, group, tuned_point
 from tasks.report.fit_data import View, half
 from tasks.report.intervals import NOTHING, Interval, difference_interval, median_interval
-from tasks.report.settings import horizon, setting
+from tasks.report.settings import horizon
 from tasks.report.verdicts import studies as s
 from tasks.report.verdicts.decide import Evidence, Missing, Part
 
@@ -166,12 +166,11 @@ def claim_11(workloads: list[Workload], view: View) -> Found:
 
 
 def best_by_horizon(curve: Curve) -> dict[int, list[Observation]]:
-    """Give the runs at the largest size by the length of their schedule, each with its best settings."""
-    every = [o for o in curve.points[-1].every or curve.points[-1].observations if o.status in COUNTED]
-    lengths = group(every, lambda o: horizon(o.run.record))
+    """Give the runs that count at the largest size by the length of their schedule, each tuned for itself."""
+    point = curve.points[-1]
+    lengths = group(point.every or point.observations, lambda o: horizon(o.run.record))
     lengths.pop(None, None)
-    best = {length: choose(runs) for length, runs in lengths.items()}
-    return {k: [o for o in runs if setting(o.run.record) == best[k]] for k, runs in lengths.items()}
+    return {length: tuned_point(point.batch_size, runs).counted for length, runs in lengths.items()}
 
 
 def claim_12(workloads: list[Workload], view: View) -> Found:

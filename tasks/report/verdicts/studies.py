@@ -47,11 +47,16 @@ def ready(curve: Curve) -> bool:
 
 
 def tuned_curves(workloads: Iterable[Workload], task: str = CLASSIFICATION) -> list[tuple[Workload, Curve]]:
-    """List the tuned curves of a task that may decide a claim, on all its data, clean; with most batch sizes first."""
+    """List the tuned curves of a task that may decide a claim, clean, on all data of their study; most sizes first."""
+    whole: dict[tuple, float] = {}  # the largest share of the data that a study was run on
+    for w in (workloads := list(workloads)):
+        study = (w.study, w.data["name"])
+        whole[study] = max(whole.get(study, 0.0), w.data.get("fraction", 1.0))
     found = [
         (w, c)
         for w in workloads
-        if w.task == task and w.data.get("fraction", 1.0) == 1.0 and not w.data.get("label_noise")
+        if w.task == task and not w.data.get("label_noise")
+        if w.data.get("fraction", 1.0) == whole[w.study, w.data["name"]]
         for c in w.curves
         if c.tuned and ready(c)
     ]

@@ -6,11 +6,11 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from tasks.report.curves import Curve, Observation, Workload, choose
+from tasks.report.curves import Curve, Observation, Workload, tuned_point
 from tasks.report.distance import DISTANCE, GAIN, Growth, growth
 from tasks.report.fit_data import View, half
 from tasks.report.intervals import NOTHING, Interval, difference_interval, proportion
-from tasks.report.settings import constant_rate, setting, warmup_steps
+from tasks.report.settings import constant_rate, warmup_steps
 from tasks.report.verdicts import studies as s
 from tasks.report.verdicts.decide import Evidence, Missing, Part
 from tasks.report.verdicts.golmant import SHARE, deficit_share
@@ -172,8 +172,7 @@ def arms_at_sizes(workload: Workload, view: View) -> dict[int, dict[str, list[Ob
             found.setdefault(o.run.batch_size, {}).setdefault(kind, []).append(o)
     for arms in found.values():
         for kind, runs in arms.items():
-            best = choose(runs)
-            arms[kind] = [o for o in runs if setting(o.run.record) == best]
+            arms[kind] = tuned_point(runs[0].run.batch_size, runs).observations
     return found
 
 
