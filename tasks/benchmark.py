@@ -63,8 +63,9 @@ class Clock(Callback):
             Clock.steps, Clock.calls = [], defaultdict(list)
             for callback in trainer.callbacks:
                 if type(callback).__name__ == Clock.watched:
-                    for name in {*vars(Callback), "facts"} & {*vars(type(callback))}:
-                        if not name.startswith("_"):
+                    for name in (*vars(Callback), "facts"):
+                        own = getattr(type(callback), name, None) is not getattr(Callback, name, None)
+                        if own and not name.startswith("_"):
                             setattr(callback, name, self.timed(getattr(callback, name)))
 
     @staticmethod
