@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
@@ -16,6 +17,8 @@ def _rank(rank: int, port: int, function: Callable, args: tuple, folder: Path) -
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     (folder / str(rank)).write_bytes(pickle.dumps(function(*args)))
+    if dist.is_initialized():  # Lightning does so at exit, which a spawned process skips: gloo's threads may abort it
+        dist.destroy_process_group()
 
 
 def on_ranks(ranks: int, function: Callable, *args: Any) -> list[Any]:
