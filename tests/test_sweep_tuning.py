@@ -3,17 +3,23 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
+from callbacks.record import TargetResult
 from tasks.sweep.files import read_sweep
 from tasks.sweep.ledger import State
 from tasks.sweep.plan import Staged, read_plan, rounded_up, source, word
 from tasks.sweep.tuning import Score, Search, equal_trials
 from tests.hostile import write_sweep
+from tests.made_up import hit as made_up_hit
+from tests.made_up import run
+
+MISS = TargetResult("val/accuracy", "max", 0.8, "budget")
 
 LR = "model.optimizer.init_args.lr"
 
@@ -128,10 +134,9 @@ def outcome(cell):
     size = values["data.batch_size"]
     taken = steps(values[LR], true_rate(size), floor=true_steps(size))
     hit = math.isfinite(taken)
-    target = {"metric": "val/accuracy", "direction": "max", "value": 0.8, "status": "reached" if hit else "budget"}
-    target["bracket"] = {"steps": [taken / 1.05, taken * 1.05]} if hit else None
-    record = {"status": target["status"], "targets": [target], "final": {"val/accuracy": 0.5}}
-    return State(record["status"], {}, record)
+    made = run([made_up_hit(taken, size) if hit else MISS], size, 1, final={"val/accuracy": 0.5})
+    record = replace(made.record, status=made.hits[0].status, targets=tuple(made.hits))
+    return State(record.status, {}, record)
 
 
 def drive(source_, ended):
@@ -189,8 +194,7 @@ def test_the_same_answer_in_another_order_and_from_the_start(sweep):
 
 
 def test_a_pilot_that_reaches_nothing_is_said(sweep):
-    miss = {"metric": "val/accuracy", "direction": "max", "value": 0.8, "status": "budget", "bracket": None}
-    lost = State("budget", {}, {"status": "budget", "targets": [miss], "final": {}})
+    lost = State("budget", {}, replace(run([], 16, 1).record, status="budget", targets=(MISS,)))
     with pytest.raises(ValueError, match="no pilot run reached"):
         source(sweep).cells(lambda cell: lost)
 
