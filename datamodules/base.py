@@ -129,7 +129,7 @@ class Batch:
 
 
 class GlobalBatches:
-    """The training loader: global batches from number `k` on; `k` is all its state (lightning.md, resume)."""
+    """The training loader: global batches from number `k` on; `k` is all its state (docs/design.md, resuming)."""
 
     def __init__(self, order: Order, steps: int, make: Callable[[Tensor, int, Tensor | None], Batch]) -> None:
         self.order, self.steps, self.make, self.k = order, steps, make, 0
