@@ -2,24 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from callbacks.hit import crossing, diverged, plateau
+from callbacks.hit import POSITIONS, crossing_at, crossing_so_far, diverged, hits, plateau
+from callbacks.record import Plateau, Status, TargetResult
 
-Row = dict[str, float]  # one evaluation, by contract 4's names
-POSITIONS = {"steps": "step", "examples": "examples", "epochs": "epoch", "seconds": "seconds"}
-
-
-@dataclass(frozen=True)
-class Plateau:
-    """Convergence without a goal: the best of the last `window` examples is less than `improvement` (relative)
-    better than the best before them."""
-
-    window: int
-    improvement: float = 0.01
+Row = dict[str, float]  # one evaluation, by the metric names of docs/design.md, contract 4
+FORM = "give metric, direction (max or min), and value or plateau: {window: examples}"
 
 
 @dataclass(frozen=True)
@@ -43,96 +35,106 @@ class Target:
             raise ValueError(f"target {self.metric}: its direction is max or min, not {self.direction}")
         if (self.value is None) == (self.plateau is None):
             raise ValueError(f"target {self.metric}: give either value or plateau")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"target {self.metric}: its value is {self.value}: give a finite number")
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> "Target":
-        """A target from its fields as YAML has them. Raises ValueError."""
+        """Return the target of these fields, as YAML has them.
+
+        Raises:
+            ValueError: if they make no target.
+        """
         try:
             plateau, value = fields.get("plateau"), fields.get("value")
-            if isinstance(value, str):
+            if isinstance(value, str | bool):
                 raise TypeError
             return cls(**fields | {"plateau": None if plateau is None else Plateau(**plateau)})
         except TypeError:
-            raise ValueError(
-                f"convergence.targets: {fields} is not a target: give metric, direction (max or min), and value or "
-                "plateau: {window: examples}"
-            ) from None
+            raise ValueError(f"convergence.targets: {fields} is not a target: {FORM}") from None
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How a run is judged: a budget runs out when both `steps` and `examples` are spent (protocol rule 6)."""
+    """When a run gives up: its budget is spent when both `steps` and `examples` are, unless it is outrun before."""
 
     steps: int | None = None
     examples: int | None = None
-    consecutive: int = 3
-    extra_evaluations: int = 3
+    outrun_steps: int | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the evaluations so far say: per target its record, whether to stop, and why."""
+    """What the evaluations so far say: each target's result, and what stops the run, if anything does."""
 
-    targets: list[dict[str, Any]]
-    stopped_by: Literal["targets", "budget", "diverged"] | None
+    targets: tuple[TargetResult, ...]
+    stopped_by: Literal["targets", "budget", "outrun", "diverged"] | None
 
-    def status(self, ended: bool) -> str:
-        """`reached`, `diverged`, `budget` or, while not `ended`, `running`."""
-        statuses = [t["status"] for t in self.targets]
-        if statuses and all(s == "reached" for s in statuses):
+    def status(self, ended: bool) -> Status:
+        """Return `reached`, `diverged`, `outrun`, `budget` or, while not `ended`, `running`."""
+        if self.stopped_by in ("diverged", "outrun"):
+            return "reached" if self._all_reached() else self.stopped_by
+        if self._all_reached() or self.stopped_by == "targets":
             return "reached"
-        if self.stopped_by == "diverged":
-            return "diverged"
         return "budget" if ended else "running"
 
+    def _all_reached(self) -> bool:
+        return bool(self.targets) and all(t.status == "reached" for t in self.targets)
 
-def bracket(rows: Sequence[Row], i: int | None) -> dict[str, list[float]] | None:
-    """Where the hit at evaluation i lies: (the evaluation before, this one] in every unit."""
-    if i is None:
-        return None
-    before = rows[i - 1] if i else dict.fromkeys(POSITIONS.values(), 0)
-    return {unit: [before[name], rows[i][name]] for unit, name in POSITIONS.items()}
+    def closed(self, status: Status) -> tuple[TargetResult, ...]:
+        """Return the targets of a run that ended with `status`: those not reached end as it did, censored at least."""
+        undecided: Status = "budget" if status == "reached" else status
+        return tuple(replace(t, status=undecided) if t.status == "running" else t for t in self.targets)
 
 
-def judge_target(rows: Sequence[Row], target: Target, consecutive: int) -> tuple[int | None, dict[str, Any]]:
-    """The evaluation that hit, by the primary rule, and the record of all rules."""
-    values = [row.get(target.metric, math.nan) for row in rows]
+def judge_target(rows: Sequence[Row], target: Target) -> TargetResult:
+    """Return the target's result: `reached` or `running`."""
+    steps, values = [row["step"] for row in rows], [row.get(target.metric, math.nan) for row in rows]
+    columns = {name: [row[name] for row in rows] for name in POSITIONS.values()}
+    asked = (target.metric, target.direction, target.value)
     if target.plateau is not None:
         examples = [row["examples"] for row in rows]
-        hit = plateau(examples, values, target.direction, target.plateau.window, target.plateau.improvement)
-        return hit, {"bracket": bracket(rows, hit), "first": None, "consecutive": None}
-    goal = (values, target.direction, target.value)
-    hit = crossing(*goal)
-    first, row = crossing(*goal, rule="first"), crossing(*goal, rule="consecutive", k=consecutive)
-    return hit, {
-        "bracket": bracket(rows, hit),
-        "first": bracket(rows, first),
-        "consecutive": bracket(rows, row),
-    }
+        at = plateau(examples, values, target.direction, target.plateau.window, target.plateau.improvement)
+        found = None if at is None else crossing_at(columns, steps[at])
+        return TargetResult(*asked, "running" if found is None else "reached", target.plateau, found)
+    found = hits(steps, values, target.direction, target.value)
+    if found is None:
+        return TargetResult(*asked, "running")
+    hit, line, first = (crossing_at(columns, step) for step in found)
+    return TargetResult(*asked, "reached", hit=hit, line=line, first=first)
 
 
 def judge(rows: Sequence[Row], targets: Sequence[Target], rules: Rules) -> Verdict:
-    """Decide, from all evaluations so far and nothing else, what was reached and whether to stop."""
-    records, waiting = [], False
-    for target in targets:
-        hit, record = judge_target(rows, target, rules.consecutive)
-        extra = 0 if target.plateau else rules.extra_evaluations
-        waiting |= hit is None or len(rows) - 1 - hit < extra
-        fields = {"metric": target.metric, "direction": target.direction, "value": target.value}
-        fields["plateau"] = vars(target.plateau) if target.plateau else None
-        records.append(fields | {"status": "running" if hit is None else "reached"} | record)
+    """Return what all evaluations so far, and nothing else, say of the targets and of stopping.
+
+    A race is about the first target: a run with `outrun_steps` stops as soon as that one is decided.
+    """
+    results = tuple(judge_target(rows, target) for target in targets)
+    asked = results if rules.outrun_steps is None else results[:1]
     stopped_by = None
     if rows and _has_diverged(rows):
         stopped_by = "diverged"
-    elif targets and not waiting:
+    elif asked and all(r.status == "reached" for r in asked):
         stopped_by = "targets"
+    elif rows and targets and _is_outrun(rows, targets[0], rules):
+        stopped_by = "outrun"
     elif rows and rules.steps is not None and rules.examples is not None:
         spent = rows[-1]["step"] >= rules.steps and rows[-1]["examples"] >= rules.examples
         stopped_by = "budget" if spent else None
-    if stopped_by in ("diverged", "budget"):
-        for record in records:
-            record["status"] = stopped_by if record["status"] == "running" else record["status"]
-    return Verdict(records, stopped_by)
+    verdict = Verdict(results, stopped_by)
+    return verdict if stopped_by in (None, "targets") else replace(verdict, targets=verdict.closed(stopped_by))
+
+
+def _is_outrun(rows: Sequence[Row], target: Target, rules: Rules) -> bool:
+    if rules.outrun_steps is None or rows[-1]["step"] < rules.outrun_steps:
+        return False
+    return target.plateau is not None or next_crossing(rows, target) is None
+
+
+def next_crossing(rows: Sequence[Row], target: Target) -> float | None:
+    """Return the step of the crossing that the run has to follow up, None where there is none so far."""
+    values = [row.get(target.metric, math.nan) for row in rows]
+    return crossing_so_far([row["step"] for row in rows], values, target.direction, target.value)
 
 
 def _has_diverged(rows: Sequence[Row]) -> bool:
@@ -142,15 +144,15 @@ def _has_diverged(rows: Sequence[Row]) -> bool:
 
 
 class ConvergenceDetector(Callback):
-    """Judges the run at every evaluation and stops it when all is decided (protocol rules 1, 6, 7).
+    """Judges the run at every evaluation and stops it when all is decided (docs/protocol.md, rules 1, 6 and 7).
 
     Args:
         targets: what to reach, as {metric: val/accuracy, direction: max, value: 0.8}, or plateau: {window: examples}
-            for value; a hit is the first crossing by the centred median of 3 evaluations.
+            for value; a hit is the crossing of the isotonic regression on log step, followed up to 1.5 times its step.
         budget_steps: give up unreached once these steps and `budget_examples` are both spent.
         budget_examples: see `budget_steps`; give both or neither.
-        consecutive: the length of the run of crossings recorded beside the primary hit.
-        extra_evaluations: evaluations after the last hit before the run stops.
+        outrun_steps: of a run that races others for the first target: give up, as outrun, once these steps are done
+            and that target is not crossed.
         stop: false runs on to the end of training when all targets are decided; divergence always stops.
     """
 
@@ -159,27 +161,34 @@ class ConvergenceDetector(Callback):
         targets: list[dict[str, Any]] | None = None,  # of Target, jsonargparse would fill gaps from an earlier config
         budget_steps: int | None = None,
         budget_examples: int | None = None,
-        consecutive: int = 3,
-        extra_evaluations: int = 3,
+        outrun_steps: int | None = None,
         stop: bool = True,
     ) -> None:
         if (budget_steps is None) != (budget_examples is None):
             raise ValueError("convergence: give both budget_steps and budget_examples, or neither")
-        if extra_evaluations < 1 or consecutive < 1:
-            raise ValueError("convergence: consecutive and extra_evaluations are at least 1")
-        if budget_steps is not None and max(budget_steps, budget_examples) < 1:
-            raise ValueError("convergence: budget_steps or budget_examples is at least 1")
+        limits = {"budget_steps": budget_steps, "budget_examples": budget_examples, "outrun_steps": outrun_steps}
+        for name, value in limits.items():
+            if value is not None and value < 1:
+                raise ValueError(f"convergence.{name} is {value}: give at least 1, or null for no such limit")
         self.targets = [t if isinstance(t, Target) else Target.parse(t) for t in targets or []]
+        if outrun_steps is not None and not self.targets:
+            raise ValueError("convergence.outrun_steps needs a target to race for: give convergence.targets")
         self.stop = stop
-        self.rules = Rules(budget_steps, budget_examples, consecutive, extra_evaluations)
+        self.rules = Rules(budget_steps, budget_examples, outrun_steps)
         self.rows: list[Row] = []
         self.verdict = judge(self.rows, self.targets, self.rules)
 
-    def budget_end(self, batch_size: int) -> float:
-        """The step at which the budget is spent at this batch size."""
-        if self.rules.steps is None or not self.stop:
+    def last_step(self, batch_size: int) -> float:
+        """Return the step at which the run gives up at this batch size, infinity where nothing makes it."""
+        if not self.stop or self.rules.steps is None:
             return math.inf
         return max(self.rules.steps, math.ceil(self.rules.examples / batch_size))
+
+    def open_targets(self) -> list[Target]:
+        """Return the targets with a value that the run is still after."""
+        asked = self.targets if self.rules.outrun_steps is None else self.targets[:1]
+        both = zip(asked, self.verdict.targets, strict=False)
+        return [target for target, result in both if target.plateau is None and result.status == "running"]
 
     def setup(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
         if stage != "fit":

@@ -1,52 +1,94 @@
-"""Evaluations at geometric steps, so that every batch size is measured with the same relative resolution."""
+"""Evaluations at steps that grow by a ratio, close together where a target is near."""
 
 import math
 import random
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from callbacks.convergence_detector import ConvergenceDetector
+from callbacks.convergence_detector import ConvergenceDetector, Row, Target, next_crossing
+from callbacks.hit import FOLLOW, as_losses
+
+NEAR = 1.7  # a target is near once the curve points to a crossing within so many times the steps done
+LEAST = 10  # steps before the first evaluation but that of step 0: below 20 steps no target counts
+LOOK_BACK = 4  # evaluations whose line says where the curve is going
 
 
-def next_step(step: int, ratio: float, phase: float) -> int:
-    """The first of floor(phase), floor(phase * ratio), floor(phase * ratio^2), ... that is beyond `step`."""
-    power = max(0, math.floor(math.log(max(step, 1) / phase) / math.log(ratio)) - 1)
-    while (candidate := math.floor(phase * ratio**power)) <= step:
-        power += 1
-    return candidate
+def is_near(rows: Sequence[Row], target: Target) -> bool:
+    """Return whether the last evaluations point to a crossing within NEAR times the steps done, or were beyond it."""
+    if next_crossing(rows, target) is not None:
+        return True
+    recent = [row for row in rows if row["step"] > 0][-LOOK_BACK:]
+    goal = target.value if target.direction == "min" else -target.value
+    logs = np.log([row["step"] for row in recent])
+    losses = as_losses([row.get(target.metric, math.nan) for row in recent], target.direction)
+    if len(recent) < 3 or not np.isfinite(losses).all():
+        return False
+    slope, level = np.polyfit(logs - logs[-1], losses, 1)
+    return bool(level <= goal or (slope < 0 and (goal - level) / slope <= math.log(NEAR)))
+
+
+def next_step(step: int, ratio: float) -> int:
+    """Return the step to evaluate after `step`."""
+    return max(step + 1, round(step * ratio))
+
+
+def step_after(rows: Sequence[Row], targets: Sequence[Target], ratio: float, wide: float) -> int:
+    """Return the step to evaluate after the last of `rows`: it depends on the run's own curve alone.
+
+    Args:
+        rows: the evaluations so far, more than one.
+        targets: the goals that are not yet reached.
+        ratio: of two evaluated steps where a target is near, and where there is none.
+        wide: of two evaluated steps elsewhere.
+    """
+    step = int(rows[-1]["step"])
+    near = not targets or any(is_near(rows, target) for target in targets)
+    following = next_step(step, ratio if near else wide)
+    crossings = [next_crossing(rows, target) for target in targets]
+    if targets and None not in crossings:  # all that is left is to follow them up
+        following = min(following, max(math.ceil(FOLLOW * max(crossings)), step + 1))
+    return following
 
 
 class EvaluationSchedule(Callback):
-    """Evaluates before training, then at steps that grow by `ratio`, and at the last step (contract 2).
+    """Evaluates before training, then at steps that grow by a ratio, and at the last step (contract 2).
 
     Args:
-        ratio: of one evaluated step to the one before; the phase of the grid is random, by the run's seed.
+        ratio: of one evaluated step to the one before where a target is near, or where there is no target.
+        wide_ratio: the same as long as every target is far.
     """
 
-    def __init__(self, ratio: float = 1.1) -> None:
+    def __init__(self, ratio: float = 1.1, wide_ratio: float = 1.2) -> None:
         if ratio <= 1:
             raise ValueError(f"evaluation.ratio is {ratio}: give more than 1 (1.1 evaluates 24 times a decade)")
-        self.ratio = ratio
+        if wide_ratio < ratio:
+            raise ValueError(f"evaluation.wide_ratio is {wide_ratio}: give at least evaluation.ratio, {ratio}")
+        self.ratio, self.wide_ratio = ratio, wide_ratio
 
     def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
-        self._phase = self.ratio ** random.Random(trainer.datamodule.seed).random()
+        self._detector = next((c for c in trainer.callbacks if isinstance(c, ConvergenceDetector)), None)
         ends = [trainer.num_training_batches]
         ends += [trainer.max_steps] if trainer.max_steps > 0 else []
-        detectors = [c for c in trainer.callbacks if isinstance(c, ConvergenceDetector)]
-        ends += [d.budget_end(trainer.datamodule.batch_size) for d in detectors]
-        self._last = min(ends)
-        self._next = self._after(trainer.global_step)
+        ends += [self._detector.last_step(trainer.datamodule.batch_size)] if self._detector else []
+        race = self._detector.rules.outrun_steps if self._detector else None
+        self._wanted = [min(ends), *([race] if race else [])]  # evaluated whatever the curve
+        self._first = round(LEAST * self.wide_ratio ** random.Random(trainer.datamodule.seed).random())
+        self._since = -1
 
-    def _after(self, step: int) -> int:
-        following = next_step(step, self.ratio, self._phase)
-        return min(following, self._last) if step < self._last else following
+    def _after(self, trainer: Trainer) -> int:
+        rows = self._detector.rows if self._detector else []
+        step = trainer.global_step
+        if self._detector is None or len(rows) < 2:
+            following = self._first if step < self._first else next_step(step, self.ratio)
+        else:
+            following = step_after(rows, self._detector.open_targets(), self.ratio, self.wide_ratio)
+        return min([following, *(wanted for wanted in self._wanted if wanted > step)])
 
     def on_train_batch_start(self, trainer: Trainer, task: LightningModule, batch: Any, batch_idx: int) -> None:
-        trainer.val_check_batch = self._next
-
-    def on_train_batch_end(
-        self, trainer: Trainer, task: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step >= self._next:
-            self._next = self._after(trainer.global_step)
+        rows = self._detector.rows if self._detector else ()
+        if len(rows) != self._since:  # after an evaluation, or at the start
+            self._since = len(rows)
+            trainer.val_check_batch = self._after(trainer)

@@ -41,7 +41,7 @@ class Progress(Callback):
         self._next = time.monotonic() + self.every
         self._first = (trainer.global_step, task.seconds)
         self._detector = next(c for c in trainer.callbacks if isinstance(c, ConvergenceDetector))
-        ends = [trainer.num_training_batches, self._detector.budget_end(trainer.datamodule.batch_size)]
+        ends = [trainer.num_training_batches, self._detector.last_step(trainer.datamodule.batch_size)]
         self._end = min(ends + ([trainer.max_steps] if trainer.max_steps > 0 else []))
 
     def on_train_batch_end(

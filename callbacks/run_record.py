@@ -4,45 +4,49 @@ import contextlib
 import csv
 import ctypes
 import io
-import json
-import math
-import os
 import platform
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from callbacks.convergence_detector import ConvergenceDetector, Row
+from callbacks.record import (
+    VERSION,
+    Batch,
+    Budget,
+    Cost,
+    Data,
+    Optimizer,
+    Rate,
+    Record,
+    Regularization,
+    read_plan_fields,
+    read_record,
+    to_json,
+    write_atomically,
+)
 
-VERSION = 1
 POSITION = ["step", "examples", "epoch", "seconds", "lr", "train/loss"]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`, so that a reader sees the old file or the new one."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text)
-    os.replace(part, path)
+@runtime_checkable
+class Measures(Protocol):
+    """A callback that has something to say in the record."""
 
-
-def plain(value: Any) -> Any:
-    """`value` with every number that JSON cannot hold as the string nan, inf or -inf."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """Return its numbers by the record's part: cost, final, or a part of its own among the instruments."""
 
 
 def curve_csv(rows: list[Row]) -> str:
-    """The evaluations as CSV, positions first; a missing value is empty."""
+    """Return the evaluations as CSV, positions first; a missing value is empty."""
     names = dict.fromkeys(POSITION) | dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(names), lineterminator="\n")
@@ -100,11 +104,14 @@ class RunRecord(Callback):
         plan: dict[str, Any] | None = None,
         recipe: list[str] | None = None,
     ) -> None:
-        self.study, self.name, self.plan, self.recipe = study, name, plan, recipe
-        self.record: dict[str, Any] = {}
+        self.study, self.name = study, name
+        self.plan = None if plan is None else read_plan_fields(plan)
+        self.recipe = tuple(recipe) if recipe else None
+        self.settings: dict[str, Any] = {}  # the run's whole configuration: set by the command line
+        self.record: Record | None = None
 
     def directory(self, trainer: Trainer) -> Path:
-        """The run's directory."""
+        """Return the run's directory."""
         return Path(trainer.default_root_dir) / self.study / str(self.name)
 
     def _detector(self, trainer: Trainer) -> ConvergenceDetector:
@@ -115,51 +122,42 @@ class RunRecord(Callback):
             reset_peak_memory()
 
     def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
-        facts, rules = task.facts(), self._detector(trainer).rules
-        data = trainer.datamodule
-        facts["batch"] |= {"epoch_end": data.epoch_end, "sampling": "without replacement"}
-        facts["optimizer"] = plain(facts["optimizer"])
-        before = self._read(trainer)
-        self.record = {
-            "version": VERSION,
-            "status": "running",
-            "stopped_by": None,
-            "study": self.study,
-            "run": self.name,
-            **({"recipe": self.recipe} if self.recipe else {}),
-            **facts,
-            "seed": data.seed,
-            "data": data.facts(),
-            "world_size": trainer.world_size,
-            "precision": str(trainer.precision),
-            "accelerator": task.device.type,
-            "budget": {
-                "steps": rules.steps,
-                "examples": rules.examples,
-                "max_steps": trainer.max_steps if trainer.max_steps > 0 else None,
-                "max_epochs": data.epochs,
-            },
-            "targets": [],
-            "final": {},
-            "test": None,
-            "cost": {"peak_memory_bytes": before.get("cost", {}).get("peak_memory_bytes"), "energy_joules": None},
-            "plan": self.plan,
-            "versions": versions(),
-            "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
-            "ended": None,
-            "resumes": before["resumes"] + 1 if before else 0,
-        }
+        before = read_record(self.directory(trainer) / "record.json")
+        self.record = self._begun(trainer, task, before if isinstance(before, Record) else None)
         for logger in trainer.loggers:
-            logger.log_hyperparams(flat(self.record))
+            logger.log_hyperparams(mirrored(self.record))
             for row in self._detector(trainer).rows:
                 logger.log_metrics(named(row), step=int(row["step"]))
         self._write(trainer, task)
 
-    def _read(self, trainer: Trainer) -> dict[str, Any]:
-        try:
-            return json.loads((self.directory(trainer) / "record.json").read_text())
-        except (OSError, ValueError):
-            return {}
+    def _begun(self, trainer: Trainer, task: LightningModule, before: Record | None) -> Record:
+        data, rules, facts = trainer.datamodule, self._detector(trainer).rules, task.facts()
+        parts = {"optimizer": Optimizer, "rate": Rate, "regularization": Regularization}
+        max_steps = trainer.max_steps if trainer.max_steps > 0 else None
+        return Record(
+            version=VERSION,
+            status="running",
+            study=self.study,
+            run=str(self.name),
+            **{name: facts[name] for name in ("task", "network", "parameters")},
+            **{name: part(**facts[name]) for name, part in parts.items()},
+            batch=Batch(**facts["batch"], epoch_end=data.epoch_end),
+            seed=data.seed,
+            data=Data(**data.facts()),
+            targets=(),
+            final={},
+            budget=Budget(rules.steps, rules.examples, max_steps, data.epochs, rules.outrun_steps),
+            cost=Cost(peak_memory_bytes=before.cost.peak_memory_bytes if before else None),
+            plan=self.plan,
+            recipe=self.recipe,
+            world_size=trainer.world_size,
+            precision=str(trainer.precision),
+            accelerator=task.device.type,
+            versions=versions(),
+            settings=self.settings,
+            started=(before and before.started) or datetime.now(UTC).isoformat(timespec="seconds"),
+            resumes=before.resumes + 1 if before else 0,
+        )
 
     def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
         if trainer.state.fn == "fit" and self.record:
@@ -176,59 +174,66 @@ class RunRecord(Callback):
         self._write(trainer, task, ended=datetime.now(UTC).isoformat(timespec="seconds"))
 
     def on_exception(self, trainer: Trainer, task: LightningModule, error: BaseException) -> None:
-        if not self.record or self.record["ended"]:
+        if not self.record or self.record.ended:
             return
         if isinstance(error, KeyboardInterrupt | SIGTERMException):
             self._write(trainer, task, stopped_by="interrupt")
         else:
-            self.record["error"] = f"{type(error).__name__}: {error}"
-            self._write(trainer, task, status="failed", stopped_by="error")
+            self._write(trainer, task, status="failed", stopped_by="error", error=f"{type(error).__name__}: {error}")
 
     def on_test_end(self, trainer: Trainer, task: LightningModule) -> None:
         if self.record:  # the test that ends a fit
-            self.record["test"] = plain(task.evaluation)
             for logger in trainer.loggers:
-                logger.log_metrics(task.evaluation, step=int(self.record["final"]["step"]))
-            self._write(trainer, task)
+                logger.log_metrics(task.evaluation, step=int(self.record.final["step"]))
+            self._write(trainer, task, test=dict(task.evaluation))
 
     def _write(self, trainer: Trainer, task: LightningModule, **changes: Any) -> None:
-        detector = self._detector(trainer)
-        self.record |= changes
-        ending = self.record["status"] not in ("running", "failed")
-        undecided = self.record["status"] if ending or self.record["status"] == "failed" else "running"
-        for target in detector.verdict.targets:
-            if target["status"] == "running":
-                target["status"] = "budget" if undecided == "reached" else undecided
-        self.record["targets"] = plain(detector.verdict.targets)
-        self.record["final"] = plain(detector.rows[-1]) if detector.rows else {}
-        peaks = self.record["cost"]["peak_memory_bytes"], peak_memory(task.device)  # before a resumption, and since
-        self.record["cost"]["peak_memory_bytes"] = max(filter(None, peaks), default=None)
+        detector, status = self._detector(trainer), changes.get("status", self.record.status)
+        final = {name: float(value) for name, value in detector.rows[-1].items()} if detector.rows else {}
+        record = replace(
+            self.record, **changes, targets=detector.verdict.closed(status), final=final, cost=self._peak(task)
+        )
         for callback in trainer.callbacks:
-            for part, facts in callback.facts().items() if hasattr(callback, "facts") else ():
-                self.record[part] = self.record.get(part, {}) | plain(facts)
+            for part, facts in callback.facts().items() if isinstance(callback, Measures) else ():
+                record = with_facts(record, part, facts)
+        self.record = record
         if trainer.is_global_zero:
             directory = self.directory(trainer)
             directory.mkdir(parents=True, exist_ok=True)
             write_atomically(directory / "curve.csv", curve_csv(detector.rows))
-            write_atomically(directory / "record.json", json.dumps(self.record, indent=1, allow_nan=False) + "\n")
+            write_atomically(directory / "record.json", to_json(record))
+
+    def _peak(self, task: LightningModule) -> Cost:
+        peaks = self.record.cost.peak_memory_bytes, peak_memory(task.device)  # before a resumption, and since
+        return replace(self.record.cost, peak_memory_bytes=max(filter(None, peaks), default=None))
+
+
+def with_facts(record: Record, part: str, facts: dict[str, Any]) -> Record:
+    """Return the record with what a callback measured."""
+    if part == "cost":
+        return replace(record, cost=replace(record.cost, **facts))
+    if part == "final":
+        return replace(record, final=record.final | facts)
+    return replace(record, instruments=record.instruments | {part: facts})
 
 
 def named(row: Row) -> Row:
-    """An evaluation for a logger, which has the step as its axis already."""
+    """Return an evaluation for a logger, which has the step as its axis already."""
     return {name: value for name, value in row.items() if name != "step"}
 
 
-def flat(record: dict[str, Any]) -> dict[str, Any]:
-    """The record's settings by the names that one filters by in W&B."""
+def mirrored(record: Record) -> dict[str, Any]:
+    """Return the record's settings by the names that one filters by in W&B."""
     return {
-        "batch_size": record["batch"]["global"],
-        "micro_batch_size": record["batch"]["micro"],
-        "ghost_batch_size": record["batch"]["ghost"],
-        "learning_rate": record["lr"]["effective"],
-        "base_learning_rate": record["lr"]["base"],
-        "lr_scaling": record["lr"]["scaling_rule"],
-        "optimizer": record["optimizer"]["name"],
-        **{k: record[k] for k in ("study", "run", "task", "network", "parameters", "seed", "world_size", "precision")},
-        "data": record["data"]["name"],
-        "data_hash": record["data"]["hash"],
+        "batch_size": record.batch.size,
+        "micro_batch_size": record.batch.micro,
+        "ghost_batch_size": record.batch.ghost,
+        "learning_rate": record.rate.effective,
+        "base_learning_rate": record.rate.base,
+        "lr_scaling": record.rate.scaling_rule,
+        "optimizer": record.optimizer.name,
+        **{k: getattr(record, k) for k in ("study", "run", "task", "network", "parameters", "seed", "world_size")},
+        "precision": record.precision,
+        "data": record.data.name,
+        "data_hash": record.data.hash,
     }

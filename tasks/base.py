@@ -224,7 +224,7 @@ class ExactBatchTask(EvaluatedTask):
     # what others read and what a checkpoint keeps ------------------------------------------------------
 
     def facts(self) -> dict[str, Any]:
-        """What the run's record says of the task."""
+        """Return what the run's record says of the task, by the names of its fields."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         group = optimizer.param_groups[0]
         plain = {k: v for k, v in group.items() if isinstance(v, bool | int | float | str | list | tuple)}
@@ -233,8 +233,11 @@ class ExactBatchTask(EvaluatedTask):
             "task": type(self).__name__,
             "network": self.network_name,
             "parameters": sum(p.numel() for p in self.network.parameters()),
-            "optimizer": {"name": type(optimizer).__name__, **settings, "clip_norm": self.clip_norm},
-            "lr": {
+            "optimizer": {
+                "name": type(optimizer).__name__,
+                "settings": settings | {"clip_norm": self.clip_norm},
+            },
+            "rate": {
                 "base": group["base_lr"],
                 "effective": group["initial_lr"],
                 "scaling_rule": self.lr_scaling,
@@ -247,9 +250,12 @@ class ExactBatchTask(EvaluatedTask):
                 "beta2_scaling": self.beta2_scaling,
                 "baseline_steps": self.baseline_steps,
             },
-            "regularization": {"label_smoothing": self.label_smoothing, "decay_norm_bias": self.decay_norm_bias},
+            "regularization": {
+                "label_smoothing": self.label_smoothing,
+                "decay_norm_bias": self.decay_norm_bias,
+            },
             "batch": {
-                "global": self.trainer.datamodule.batch_size,
+                "size": self.trainer.datamodule.batch_size,
                 "micro": self.micro,
                 "ghost": self.ghost_batch_size if ghost_layers(self.network) else None,
             },

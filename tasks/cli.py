@@ -52,8 +52,9 @@ from callbacks.convergence_detector import ConvergenceDetector, Target
 from callbacks.evaluation_schedule import EvaluationSchedule
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.progress import Progress
+from callbacks.record import Unusable, read_record, write_atomically
 from callbacks.rolling_checkpoint import FINAL, AtomicCheckpointIO, RollingCheckpoint, newest_whole
-from callbacks.run_record import RunRecord, write_atomically
+from callbacks.run_record import RunRecord
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
 from tasks.errors import REFUSED, USER_ERRORS, FinishedError, UserError, difference, sentence
@@ -123,6 +124,7 @@ class Cli(LightningCLI):
             digest = hashlib.sha256(json.dumps(dump, sort_keys=True).encode()).hexdigest()[:8]
             config.run.name = f"b{dump['data']['init_args']['batch_size']}-s{dump['seed_everything']}-{digest}"
             dump["run"]["name"] = config.run.name
+        self.settings = dump
         self.identity = hashlib.sha256(json.dumps(dump, sort_keys=True).encode()).hexdigest()
         self.directory = Path(config.trainer.default_root_dir) / config.run.study / config.run.name
         self.placed(self)
@@ -155,25 +157,30 @@ class Cli(LightningCLI):
     def _look_for_a_run(self, dump: dict[str, Any]) -> None:
         """Resume the run that the directory holds, or refuse another's."""
         self.resume_from = None
-        try:
-            record = json.loads((self.directory / "record.json").read_text())
-            saved = self._essence(yaml.safe_load((self.directory / "config.yaml").read_text()))
-        except FileNotFoundError:
+        if not (self.directory / "record.json").exists() or not (self.directory / "config.yaml").exists():
             return
+        record = read_record(self.directory / "record.json")
+        if isinstance(record, Unusable):
+            raise UserError(
+                f"{self.directory} holds a damaged record.json ({record.reason}): delete that directory, or give "
+                "another --run.name"
+            )
+        try:
+            saved = self._essence(yaml.safe_load((self.directory / "config.yaml").read_text()))
         except (ValueError, yaml.YAMLError) as error:
             raise UserError(
-                f"{self.directory} holds a damaged record.json or config.yaml: delete that directory, or give another "
-                "--run.name"
+                f"{self.directory} holds a damaged config.yaml: delete that directory, or give another --run.name"
             ) from error
         if saved != dump:
             raise UserError(
                 f"{self.directory} already holds another run, which differs in {difference(saved, dump)}: "
                 "give another --run.name, or delete that directory"
             )
-        if record["ended"]:
+        if record.ended:
+            step = record.final.get("step", 0)
             raise FinishedError(
-                f"{self.directory} holds this run, finished: {record['status']} at step {record['final'].get('step')}; "
-                "give another --run.name to run it again"
+                f"{self.directory} holds this run, finished: {record.status} at step {step:.0f}; give another "
+                "--run.name to run it again"
             )
         self.resume_from = self._whole_checkpoint()
 
@@ -199,6 +206,8 @@ class Cli(LightningCLI):
                 callback.directory = self.directory
             if isinstance(callback, RollingCheckpoint):
                 callback.identity = self.identity
+            if isinstance(callback, RunRecord):
+                callback.settings = self.settings
 
     # running --------------------------------------------------------------------------------------------
 
@@ -240,19 +249,18 @@ class Cli(LightningCLI):
 
     def after_fit(self) -> None:
         """Read the test split, once, at the stop (protocol rule 4), and say how the run ended."""
-        record = next(c for c in self.trainer.callbacks if isinstance(c, RunRecord))
-        if record.record["status"] != "diverged" and "test" in self.datamodule.splits:
+        writer = next(c for c in self.trainer.callbacks if isinstance(c, RunRecord))
+        if writer.record.status not in ("diverged", "outrun") and "test" in self.datamodule.splits:
             self.trainer.test(self.model, self.datamodule, verbose=False)
-        record.close(self.trainer, self.model)
+        writer.close(self.trainer, self.model)
         for logger in self.trainer.loggers:
             if isinstance(logger, RunWandbLogger):
                 logger.close()
         if self.trainer.is_global_zero:
             self.trainer.checkpoint_callback.discard()
-            final = record.record["final"]
-            test = record.record["test"] or {}
-            scores = "".join(f", {name} {value:.4g}" for name, value in test.items())
-            print(f"{record.record['status']} at step {final['step']:,}{scores}: {self.directory}", file=sys.stderr)
+            record = writer.record
+            scores = "".join(f", {name} {value:.4g}" for name, value in (record.test or {}).items())
+            print(f"{record.status} at step {record.final['step']:,.0f}{scores}: {self.directory}", file=sys.stderr)
 
 
 def config_first(args: Sequence[str]) -> list[str]:

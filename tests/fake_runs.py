@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from callbacks.hit import crossing
+from callbacks.hit import crossing_at, hits
 
 GOAL, CEILING, FLOOR = 0.8, 0.9, 0.1
 
@@ -27,7 +27,7 @@ def evaluation_steps(last: int, phase: float, ratio: float = 1.1) -> list[int]:
 
 
 def curve_rows(steps_to_goal: float, batch_size: int, budget: int, phase: float) -> list[dict]:
-    """Make evaluations until 3 past the hit, or to the budget."""
+    """Make evaluations until the hit is followed up, or to the budget."""
     rows = []
     for step in evaluation_steps(budget, phase):
         value = accuracy(step, steps_to_goal)
@@ -39,18 +39,17 @@ def curve_rows(steps_to_goal: float, batch_size: int, budget: int, phase: float)
                 **{"val/accuracy": value, "val/loss": 1 - value},
             }
         )
-        hit = crossing([r["val/accuracy"] for r in rows], "max", GOAL)
-        if hit is not None and len(rows) > hit + 3:
+        if found_in(rows):
             break
     return rows
 
 
-def bracket(rows: list[dict], i: int | None) -> dict | None:
-    """Give the bracket that ends at row i, in every unit."""
-    if i is None:
-        return None
-    names = {"steps": "step", "examples": "examples", "epochs": "epoch", "seconds": "seconds"}
-    return {unit: [rows[max(i - 1, 0)][name], rows[i][name]] for unit, name in names.items()}
+def found_in(rows: list[dict]) -> dict[str, dict]:
+    """Give the goal's crossings by rule, as a record has them; empty where it is not reached."""
+    found = hits([r["step"] for r in rows], [r["val/accuracy"] for r in rows], "max", GOAL)
+    columns = {name: [r[name] for r in rows] for name in ("step", "examples", "epoch", "seconds")}
+    rules = zip(("hit", "line", "first"), found or (), strict=False)
+    return {rule: vars(at) for rule, step in rules if (at := crossing_at(columns, step))}
 
 
 def merged(record: dict, changes: dict) -> dict:
@@ -69,28 +68,26 @@ def make_run(folder: Path, steps_to_goal: float, batch_size: int, seed: int, bud
     finite = math.isfinite(steps_to_goal)
     phase = np.random.default_rng([seed, batch_size]).random()
     rows = curve_rows(steps_to_goal if finite else 1e12, batch_size, budget if finite else 40, phase)
-    values = [r["val/accuracy"] for r in rows]
-    rules = ("median", "first", "consecutive")
-    found = {rule: bracket(rows, crossing(values, "max", GOAL, rule)) for rule in rules}
-    status = "diverged" if not finite else "reached" if found["median"] else "budget"
+    found = found_in(rows)
+    status = "diverged" if not finite else "reached" if found else "budget"
     if not finite:
         rows[-1]["trainset/loss"] = math.nan
     last = rows[-1]
     final = {k: v for k, v in last.items() if isinstance(v, (int, float)) and math.isfinite(v)}
     record = {
-        **{"version": 1, "status": status, "stopped_by": "targets" if status == "reached" else status},
+        **{"version": 2, "status": status, "stopped_by": "targets" if status == "reached" else status},
         **{"study": "study", "run": folder.name, "task": "ImageClassification", "seed": seed},
         "data": {
             **{"name": "FashionMNIST", "hash": "abc", "train_examples": 10_000, "val_examples": 2000},
             **{"test_examples": 10_000, "elements_per_example": 1.0, "fraction": 1.0, "label_noise": 0.0},
         },
-        **{"network": "SmallCNN", "parameters": 12_345, "optimizer": {"name": "SGD", "momentum": 0.9}},
-        "lr": {
+        **{"network": "SmallCNN", "parameters": 12_345, "optimizer": {"name": "SGD", "settings": {"momentum": 0.9}}},
+        "rate": {
             **{"base": 0.1, "effective": 0.1, "scaling_rule": "none", "base_batch_size": None},
             **{"schedule": "constant", "warmup": "0"},
         },
         "batch": {
-            **{"global": batch_size, "micro": 256, "ghost": None, "epoch_end": "wrap"},
+            **{"size": batch_size, "micro": 256, "ghost": None, "epoch_end": "wrap"},
             "sampling": "without replacement",
         },
         **{"world_size": 1, "precision": "32-true", "accelerator": "cpu"},
@@ -98,8 +95,7 @@ def make_run(folder: Path, steps_to_goal: float, batch_size: int, seed: int, bud
         "targets": [
             {
                 **{"metric": "val/accuracy", "direction": "max", "value": GOAL, "plateau": None},
-                **{"status": status, "bracket": found["median"]},
-                **{"first": found["first"], "consecutive": found["consecutive"]},
+                **{"status": status, **found},
             }
         ],
         **{"final": final, "test": {"test/loss": 0.5, "test/accuracy": 0.8}},

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from callbacks.record import Crossing, Record, from_fields
 from tasks.report.curves import Workload, workloads
 from tasks.report.read import Run
 from tasks.report.record import Hit
@@ -28,28 +29,28 @@ def power(slope: float, first: float = 20_000.0) -> Steps:
 def hit(steps: float, size: int, metric: str = "val/accuracy") -> Hit:
     """Make a target reached after so many steps, or not (inf: diverged)."""
     status = "reached" if math.isfinite(steps) else "diverged"
-    low, high = steps / 1.01, steps * 1.01
-    rules = ("median", "first", "consecutive") if math.isfinite(steps) else ()
-    bracket = {"steps": (low, high), "examples": (low * size, high * size), "seconds": (low, high)}
-    return Hit(metric, "max", 0.8, status, dict.fromkeys(rules, bracket))
+    at = Crossing(steps, steps * size, seconds=steps) if math.isfinite(steps) else None
+    return Hit(metric, "max", 0.8, status, hit=at, line=at, first=at)
 
 
 def run(hits: list[Hit], size: int, seed: int, curve: dict | None = None, **changes) -> Run:
     """Make one run; `changes` set record fields, dotted by `__`."""
     status = "diverged" if any(h.status == "diverged" for h in hits) else "reached"
     record = {
-        **{"status": status, "study": "study", "run": f"b{size}-s{seed}", "seed": seed},
+        **{"version": 2, "targets": [], "status": status, "study": "study", "run": f"b{size}-s{seed}", "seed": seed},
         **{"task": "ImageClassification", "network": "CNN", "stopped_by": "targets"},
         "data": {"name": "Pictures", "hash": "abc", "train_examples": EXAMPLES, "elements_per_example": 1.0},
-        **{"optimizer": {"name": "SGD"}, "batch": {"global": size}, "budget": {"max_steps": None}},
-        "lr": {
+        **{"optimizer": {"name": "SGD"}, "batch": {"size": size}, "budget": {"max_steps": None}},
+        "rate": {
             **{"base": 0.1, "effective": 0.1, "scaling_rule": "none", "base_batch_size": None},
             **{"schedule": "constant", "warmup": "none"},
         },
         **{"final": {"step": 10, "examples": 10 * size}, "test": None, "plan": {"hash": "h"}},
     }
     record = merged(record, {name.replace("__", "."): value for name, value in changes.items()})
-    return Run(f"{record['study']}/{np.random.default_rng().random()}", record, hits, curve_given=curve or {})
+    record = from_fields(record)
+    assert isinstance(record, Record), record
+    return Run(f"{record.study}/{np.random.default_rng().random()}", record, hits, curve_given=curve or {})
 
 
 def study(
@@ -65,7 +66,7 @@ def study(
         for seed in range(seeds):
             factor = math.exp(scatter * random.standard_normal())
             hits = [hit(f(size) * factor, size, m) for f, m in zip(functions, metrics, strict=True)]
-            rate = {"lr__base": 0.01 * size**0.5, "lr__effective": 0.01 * size**0.5} if tuned else {}
+            rate = {"rate__base": 0.01 * size**0.5, "rate__effective": 0.01 * size**0.5} if tuned else {}
             runs.append(run(hits, size, seed, **(rate | changes | (each(size, seed) if each else {}))))
     return runs
 

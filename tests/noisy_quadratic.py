@@ -33,7 +33,7 @@ def placed(losses: np.ndarray, rate: float, size: int, seed: int, random) -> Run
     steps = evaluation_steps(len(losses) - 1, random.random())
     hit = MODEL.hit_of(losses[steps].tolist(), steps, size)
     stage = "confirm" if seed >= 100 else "tune"
-    changes = {"lr__base": rate, "lr__effective": rate, "plan": {"hash": "h", "stage": stage}}
+    changes = {"rate__base": rate, "rate__effective": rate, "plan": {"hash": "h", "stage": stage}}
     changes |= {"study": "quadratic", "data__train_examples": 10**6, "final": {"step": len(losses) - 1}}
     return run([hit], size, seed, **changes)
 
@@ -59,5 +59,5 @@ def study(seed: int, sizes=SIZES, tuning: int = 3, fresh: int = 5) -> list[Run]:
 def lost(rate: float, size: int, seed: int) -> Run:
     """Make a run at a rate beyond stability, which diverges."""
     hit = Hit("trainset/loss", "min", MODEL.goal, "diverged", {})
-    changes = {"lr__base": rate, "lr__effective": rate, "plan": {"hash": "h", "stage": "tune"}}
+    changes = {"rate__base": rate, "rate__effective": rate, "plan": {"hash": "h", "stage": "tune"}}
     return run([hit], size, seed, study="quadratic", data__train_examples=10**6, **changes)

@@ -8,12 +8,12 @@ from functools import cache
 
 import numpy as np
 
-from callbacks.hit import crossing
+from callbacks.hit import crossing_at, hits
 from tasks.report.fits import size_at
 from tasks.report.read import Run
 from tasks.report.record import Hit
 from tasks.sweep.tuning import Score, Search
-from tests.fake_runs import bracket, evaluation_steps
+from tests.fake_runs import evaluation_steps
 from tests.made_up import run
 
 STABLE = 2.0  # the largest curvature is 1
@@ -54,10 +54,10 @@ class Quadratic:
 
     def hit_of(self, losses: list[float], steps: list[int], size: int) -> Hit:
         """Judge the losses at the evaluated steps as training would."""
-        rows = [{"step": s, "examples": s * size, "epoch": s * size / 1e6, "seconds": 1.0 * s} for s in steps]
-        rules = {rule: crossing(losses, "min", self.goal, rule) for rule in ("median", "first", "consecutive")}
-        brackets = {rule: {u: tuple(p) for u, p in bracket(rows, i).items()} for rule, i in rules.items() if i}
-        return Hit("trainset/loss", "min", self.goal, "reached" if "median" in brackets else "budget", brackets)
+        found = hits(steps, losses, "min", self.goal)
+        columns = {"step": steps, "examples": [s * size for s in steps], "seconds": steps}
+        crossings = [crossing_at(columns, step) for step in found or (None, None, None)]
+        return Hit("trainset/loss", "min", self.goal, "reached" if found else "budget", None, *crossings)
 
 
 # many coordinates keep the scatter of one run's steps near 5 %; the largest batch still needs more than 20 steps
@@ -93,12 +93,12 @@ def losses_of(rate: float, size: int, last: int, random) -> np.ndarray:
 
 def trained(rate: float, size: int, seed: int, draw: int) -> Run:
     """Train and judge one run of a study; those of one seed share evaluated steps and, at one size, their noise."""
-    hit, changes = Hit("trainset/loss", "min", GOAL, "diverged", {}), {"final": {"step": 0}}
+    hit, changes = Hit("trainset/loss", "min", GOAL, "diverged"), {"final": {"step": 0}}
     if rate < STABLE:
         losses = losses_of(rate, size, int(4 * tuned(size)[0]), np.random.default_rng([draw, seed, size]))
         steps = evaluation_steps(len(losses) - 1, np.random.default_rng([draw, seed]).random())
         hit, changes = hit_of(losses[steps].tolist(), steps, size), {"final": {"step": len(losses) - 1}}
-    changes |= {"study": "quadratic", "data__train_examples": 10**6, "lr__base": rate, "lr__effective": rate}
+    changes |= {"study": "quadratic", "data__train_examples": 10**6, "rate__base": rate, "rate__effective": rate}
     return run([hit], size, seed, plan={"hash": "h", "stage": "confirm" if seed in FRESH else "tune"}, **changes)
 
 
@@ -126,5 +126,4 @@ def arm(size: int, rates: list[float], draw: int) -> list[Run]:
 
 def middle(r: Run) -> float:
     """Give a run's steps to the goal."""
-    found = r.hits[0].brackets.get("median")
-    return math.sqrt(found["steps"][0] * found["steps"][1]) if found else math.inf
+    return r.hits[0].at("steps")

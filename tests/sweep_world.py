@@ -6,6 +6,7 @@ In this world every claim that can hold holds, or all but one.
 import copy
 import json
 import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -112,9 +113,12 @@ class Facts:
                 **{"name": self.data, "hash": str(given), "train_examples": self.kept, "fraction": self.fraction},
                 **{"label_noise": self.noise, "elements_per_example": elements},
             },
-            "optimizer": {"name": self.optimizer} | {k: v for k, v in self.options.items() if k != "lr"},
-            "batch": {"global": self.size},
-            "lr": {
+            "optimizer": {
+                "name": self.optimizer,
+                "settings": {k: v for k, v in self.options.items() if k != "lr"},
+            },
+            "batch": {"size": self.size},
+            "rate": {
                 **{"base": self.rate, "effective": self.rate * self.factor, "scaling_rule": self.rule},
                 **{"base_batch_size": self.base, "schedule": self.schedule, "horizon_steps": self.end},
                 **{"warmup": str(self.warmup), "warmup_steps": self.warmup_steps},
@@ -237,16 +241,17 @@ class World:
             return {"distance/total": path, "val/accuracy": [0.4 + 0.2 * reach + noise for _ in path]}
         return {"distance/total": path, "val/accuracy": [0.2 + 0.05 * d + noise for d in path]}
 
-    def outcome(self, f: Facts) -> tuple[Run, dict]:
-        """The run of these settings, and what the sweep reads of its record."""
+    def outcome(self, f: Facts) -> Run:
+        """The run of these settings."""
         hits: list[Hit] = []
         for target in f.targets:
             never = target["value"] in NEVER
             taken = self.steps(f, target["metric"])
             found = hit(taken, f.size, target["metric"])
             status = "budget" if never and found.status == "reached" else found.status
-            brackets = {} if status != "reached" else found.brackets
-            hits.append(Hit(target["metric"], target["direction"], target["value"], status, brackets))
+            at = found.hit if status == "reached" else None
+            goal = (target["metric"], target["direction"], target["value"])
+            hits.append(Hit(*goal, status, hit=at, line=at, first=at))
         lost = any(h.status == "diverged" for h in hits)
         never = any(h.status == "budget" for h in hits)
         reached = max(
@@ -267,9 +272,8 @@ class World:
             "test": None if lost else {"test/accuracy": test / 100},
         }
         made = run(hits, f.size, f.seed, {} if lost else self.curve(f, last), **changes)
-        bracket = {h.metric: h.brackets.get("median") for h in hits}
-        told = [{**t, "status": h.status, "bracket": bracket[h.metric]} for t, h in zip(f.targets, hits, strict=True)]
-        return made, {"status": "diverged" if lost else hits[0].status, "targets": told, "final": final}
+        status = "diverged" if lost else hits[0].status
+        return replace(made, record=replace(made.record, status=status, targets=tuple(hits)))
 
 
 def runs_of(path: Path, claim: str, holds: bool = True) -> list[Run]:
@@ -279,10 +283,9 @@ def runs_of(path: Path, claim: str, holds: bool = True) -> list[Run]:
     rates = getattr(cells, "rates", [math.nan])
     world = World(claim, holds, rates[len(rates) // 2])
     runs, states = [], {}
-    left = State("left", {}, {})
+    left = State("left", {}, None)
     while new := [c for c in cells.cells(lambda c: states.get(c, left)) if c not in states]:
         for cell in new:
-            made, record = world.outcome(Facts(cell))
-            runs.append(made)
-            states[cell] = State(record["status"], {}, record)
+            runs.append(made := world.outcome(Facts(cell)))
+            states[cell] = State(made.record.status, {}, made.record)
     return runs

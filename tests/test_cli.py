@@ -42,7 +42,7 @@ def test_a_run_leaves_a_whole_record(tmp_path, config, metric):
     record = json.loads(only(tmp_path, "record.json").read_text())
     assert record["version"] == 1
     assert (record["status"], record["stopped_by"], record["seed"]) == ("budget", "end", 3)
-    assert record["batch"]["global"] == 4
+    assert record["batch"]["size"] == 4
     assert record["targets"][0]["status"] == "budget"
     assert record["final"]["step"] == 5
     assert record["final"]["examples"] == 20

@@ -127,7 +127,7 @@ def test_the_whole_ladder_takes_two_steps(data, tmp_path):
     rungs = [word for rung in ["0_baseline", *RUNGS] for word in ("--config", f"configs/recipe/{rung}.yaml")]
     record = two_steps(cifar, data, tmp_path, *rungs)
     assert (record["study"], record["optimizer"]["name"], record["batch"]["ghost"]) == ("recipe", "LARS", 32)
-    assert record["lr"]["effective"] == pytest.approx(0.1 * 4 / 128)
+    assert record["rate"]["effective"] == pytest.approx(0.1 * 4 / 128)
 
 
 def test_the_ladder_serves_a_network_without_batch_normalization(data, tmp_path):

@@ -19,13 +19,13 @@ def runs(tmp_path_factory):
     """A study of two rules, of which one gets late at 256 and diverges at 1024, with bad neighbours."""
     folder = tmp_path_factory.mktemp("runs")
     make_study(folder / "a", lambda b: 100 * (1 + 300 / b), SIZES, range(3), budget=4000)
-    linear = {"lr__scaling_rule": "linear", "lr__base_batch_size": 16}
+    linear = {"rate__scaling_rule": "linear", "rate__base_batch_size": 16}
     make_study(folder / "a", lambda b: math.inf if b > 500 else 90 * (1 + 300 / b), SIZES, range(3), **linear)
     make_run(folder / "a" / "late", 10_000, 256, seed=8, budget=300)
     make_run(folder / "a" / "broken", 100, 256, seed=9, status="failed")
     bad = folder / "bad"
     make_run(bad / "old", 100, 16, seed=0, version=0)
-    make_run(bad / "no-batch", 100, 16, seed=0, batch__global=None)
+    make_run(bad / "no-batch", 100, 16, seed=0, batch__size=None)
     for name, text in (("cut", '{"version": 1, "sta'), ("foreign", '{"a": 1}'), ("list", "[1]")):
         (bad / name).mkdir()
         (bad / name / "record.json").write_text(text)

@@ -141,7 +141,7 @@ def only_curve(folder):
 def tuned_study(folder, steps, sizes, n=5, **changes):
     """Three rates at each size, of which the middle one is the best."""
     for rate, penalty in ((0.05, 1.3), (0.1, 1.0), (0.2, 1.2)):
-        scale = {"lr__base": rate, "lr__effective": rate, **changes}
+        scale = {"rate__base": rate, "rate__effective": rate, **changes}
         make_study(folder / str(rate), lambda b, p=penalty: p * steps(b), sizes, range(n), **scale)
     return only_curve(folder)
 
@@ -176,7 +176,7 @@ def test_what_keeps_a_critical_batch_size_from_being_identified_is_said(tmp_path
 
 def test_an_edge_of_the_grid_is_untuned(tmp_path):
     for rate, speed in ((0.05, 1.3), (0.1, 1.0)):
-        changes = {"lr__base": rate, "lr__effective": rate}
+        changes = {"rate__base": rate, "rate__effective": rate}
         make_study(tmp_path / str(rate), lambda b, s=speed: s * 5000 / b, [16, 64], range(2), **changes)
     assert all(p.untuned for p in only_curve(tmp_path).points)
 

@@ -18,12 +18,12 @@ def curves_of(runs):
 
 def staged(rate, steps, seeds, stage, **changes):
     plan = {"hash": "h", "stage": stage}
-    rates = {"lr__base": rate, "lr__effective": rate, "plan": plan}
+    rates = {"rate__base": rate, "rate__effective": rate, "plan": plan}
     return [run([hit(steps, 64)], 64, seed, **(rates | changes)) for seed in seeds]
 
 
 def test_rules_are_curves_of_their_own_and_tuned_rates_are_one():
-    fixed = [study(hyperbola(500), sizes=[16, 64], tuned=False, lr__scaling_rule=r) for r in ("none", "linear", "sqrt")]
+    fixed = [study(hyperbola(500), sizes=[16, 64], tuned=False, rate__scaling_rule=r) for r in ("none", "linear", "sqrt")]
     tuned = study(hyperbola(500), sizes=[16, 64], study="b")
     assert set(curves_of([r for runs in fixed for r in runs])) == {
         "SGD, same rate",
@@ -59,13 +59,13 @@ def test_of_two_confirmed_settings_the_tuning_runs_decide():
 
 def test_the_plan_says_whether_the_search_ended_inside_its_grid():
     plan = {"hash": "h", "stage": "confirm", "tuned": False}
-    runs = [run([hit(100, size)], size, 11, lr__effective=float(size), plan=plan) for size in (16, 64)]
+    runs = [run([hit(100, size)], size, 11, rate__effective=float(size), plan=plan) for size in (16, 64)]
     assert all(p.untuned for p in curves_of(runs)["SGD, tuned at each size"].points)
 
 
 def missed(end, rate, seed):
     target = Hit("val/accuracy", "max", 0.9, "budget", {})
-    changes = {"status": "budget", "lr__effective": rate, "final": {"step": 9, "val/accuracy": end}}
+    changes = {"status": "budget", "rate__effective": rate, "final": {"step": 9, "val/accuracy": end}}
     return run([target], 64, seed, **changes)
 
 
@@ -91,9 +91,9 @@ def test_ingredients_are_named_from_what_the_record_says():
     full = run(
         *([], 16, 0),
         optimizer={"name": "LARS"},
-        lr__warmup="8 epochs from zero",
-        lr__warmup_steps=40,
-        lr__schedule="Polynomial(power=2)",
+        rate__warmup="8 epochs from zero",
+        rate__warmup_steps=40,
+        rate__schedule="Polynomial(power=2)",
         regularization={"label_smoothing": 0.1, "decay_norm_bias": False},
     ).record
     assert ingredients(full) == {
@@ -114,7 +114,7 @@ def test_records_from_before_a_choice_lie_on_the_curve_of_its_default():
     older = study(hyperbola(500), sizes=[16, 64])
     newer = study(
         *(hyperbola(500), [256, 1024]),
-        lr__beta2_scaling="none",
+        rate__beta2_scaling="none",
         regularization={"label_smoothing": 0.0, "decay_norm_bias": True},
     )
     (curve,) = curves_of(older + newer).values()

@@ -32,8 +32,8 @@ def with_test(size, seed):
 
 
 def rules():
-    same = {"tuned": False, "each": with_test, "lr__base_batch_size": 16}
-    return [study(power(s), lr__scaling_rule=r, **same) for r, s in (("none", 0.5), ("linear", 0.9))]
+    same = {"tuned": False, "each": with_test, "rate__base_batch_size": 16}
+    return [study(power(s), rate__scaling_rule=r, **same) for r, s in (("none", 0.5), ("linear", 0.9))]
 
 
 def noisy():
@@ -45,7 +45,7 @@ def noisy():
         steps = [200 * (1 + c / size) for c in scales]
         curve = {"step": steps, predicted.NOISE: [float(c) for c in scales]}
         final = {"step": 9, predicted.CURVATURE: 700.0 + seed}
-        return run(hits, size, seed, curve, lr__effective=size**0.5, final=final)
+        return run(hits, size, seed, curve, rate__effective=size**0.5, final=final)
 
     return [runs(size, seed) for size in SIZES for seed in range(3)]
 
@@ -78,7 +78,7 @@ WORK = {
     "time-and-cost": [study(hyperbola(500), each=measured)],
     "noise-scale": [noisy()],
     **{name: [study(hyperbola(500), seeds=3, each=instrumented)] for name in ("noise-along", "curvature", "cost")},
-    "tuning-budget": [study(hyperbola(500), lr__effective=r, tuned=False) for r in (0.1, 0.2, 0.4)],
+    "tuning-budget": [study(hyperbola(500), rate__effective=r, tuned=False) for r in (0.1, 0.2, 0.4)],
 }
 
 

@@ -96,14 +96,14 @@ def test_golmant_4(expected, others):
 def rules(slope: float, m0s=(16, 64), top=math.inf):
     sizes, runs = SIZES[:9], []
     for m0 in m0s:
-        same = {"sizes": sizes, "seeds": 6, "tuned": False, "lr__base_batch_size": m0, "lr__base": m0 / 1000}
+        same = {"sizes": sizes, "seeds": 6, "tuned": False, "rate__base_batch_size": m0, "rate__base": m0 / 1000}
         runs.append(study(hyperbola(64, 3000), **same))
         for rule in ("linear", "sqrt"):
 
             def steps(b):
                 return top if b >= sizes[-2] else power(slope, 15_000)(b)
 
-            runs.append(study(steps, lr__scaling_rule=rule, **same))
+            runs.append(study(steps, rate__scaling_rule=rule, **same))
     return runs
 
 
@@ -184,7 +184,7 @@ def failing(error_at: float, fails_at: int, **changes):
         error = size / error_at * math.exp(0.1 * math.sin(seed))
         return {"final": {"step": 9, "linear_error/absolute": error}}
 
-    same = {"tuned": False, "lr__scaling_rule": "linear", "lr__base_batch_size": 16}
+    same = {"tuned": False, "rate__scaling_rule": "linear", "rate__base_batch_size": 16}
     return study(lambda b: math.inf if b >= fails_at else power(0.9)(b), each=each, **(same | changes))
 
 
@@ -238,7 +238,7 @@ def horizons(speedup: float, gain: float, lengths=(1000, 2000, 4000), **changes)
         return study(
             *(steps, sizes),
             each=lambda size, seed: test(points, seed),
-            lr__schedule="cosine",
+            rate__schedule="cosine",
             budget={"max_steps": length},
             **changes,
         )
@@ -267,9 +267,9 @@ def test_golmant_12(expected, runs):
 
 
 def test_golmant_12_counts_the_confirmed_runs_also_of_a_study_on_a_part_of_the_data():
-    part = {"data__fraction": 0.2, "lr__schedule": "cosine"}
+    part = {"data__fraction": 0.2, "rate__schedule": "cosine"}
     runs = horizons(1.0, 0.1, data__fraction=0.2, plan={"hash": "h", "stage": "confirm"})
-    lucky = {"plan": {"hash": "h", "stage": "tune"}, "lr__base": 9.0, "lr__effective": 9.0}
+    lucky = {"plan": {"hash": "h", "stage": "tune"}, "rate__base": 9.0, "rate__effective": 9.0}
     fast = study(lambda b: hyperbola(500)(b) / 3, SIZES[-1:], seeds=2, budget={"max_steps": 4000}, **part, **lucky)
     check("golmant-12", S, *runs, fast)
 

@@ -198,9 +198,9 @@ def test_relative_targets_are_worked_out_per_workload(runs):
 
 def test_golmants_target_comes_from_other_seeds_than_its_steps(runs):
     found = chosen_again(runs, [parse("trainset/loss:golmant")])
-    scored = {r.record["seed"] for r in found if r.batch_size == 256 and r.hits}
+    scored = {r.record.seed for r in found if r.batch_size == 256 and r.hits}
     assert scored == {2, 3}
-    source = [r for r in runs if r.batch_size == 256 and r.record["seed"] in (0, 1)]
+    source = [r for r in runs if r.batch_size == 256 and r.record.seed in (0, 1)]
     values = [quartile(r, parse("trainset/loss:golmant")) for r in source]
     (goal,) = {h.value for r in found for h in r.hits}
     assert goal == pytest.approx(np.median(values))

@@ -130,7 +130,7 @@ def test_steps_to_every_redrawn_target_are_those_of_the_hit_rule(golmants):
             continue
         found = log_steps(Observation(r, r.hits[0]))
         for goal, used, value in list(zip(r.hits[0].redraw.goals, r.hits[0].redraw.used, found, strict=True))[:40]:
-            if r.batch_size == LARGEST and r.record["seed"] in used:
+            if r.batch_size == LARGEST and r.record.seed in used:
                 assert math.isnan(value)
             else:
                 assert value == pytest.approx(math.log(Observation(r, hit_of(r, GOLMANT, goal)).value("steps")))

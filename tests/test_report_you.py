@@ -272,11 +272,11 @@ def layerwise(linear_fails: int, warm_fails: int, control: bool = True):
 
         arrived = study(power(0.8), sizes=SIZES[-3:], seeds=6 - fails, tuned=False, **changes)
         lost = study(lambda b: math.inf, sizes=SIZES[-3:], seeds=6, tuned=False, **changes)
-        return arrived + [r for r in lost if r.record["seed"] >= 6 - fails]
+        return arrived + [r for r in lost if r.record.seed >= 6 - fails]
 
-    arms = [arm(linear_fails, lr__scaling_rule="linear", lr__base_batch_size=16)]
-    arms.append(arm(warm_fails, optimizer={"name": "LARS"}, lr__warmup="100 steps"))
-    return arms + ([arm(6, optimizer={"name": "LARS"}, lr__warmup="none")] if control else [])
+    arms = [arm(linear_fails, rate__scaling_rule="linear", rate__base_batch_size=16)]
+    arms.append(arm(warm_fails, optimizer={"name": "LARS"}, rate__warmup="100 steps"))
+    return arms + ([arm(6, optimizer={"name": "LARS"}, rate__warmup="none")] if control else [])
 
 
 @pytest.mark.parametrize(

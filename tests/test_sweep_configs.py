@@ -40,12 +40,12 @@ def test_the_head_s_number_of_runs_is_the_grid_s_and_first_and_last_cell_parse(p
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: "/".join(path.parts[-2:]))
 def test_the_plan_fits(path):
-    assert source(read_sweep(path)).cells(lambda cell: State("left", {}, {}))
+    assert source(read_sweep(path)).cells(lambda cell: State("left", {}, None))
 
 
 def test_a_planned_cell_parses():
     path = next(path for path in FILES if path.with_name(path.stem + ENDING).exists())
-    cli.place(source(read_sweep(path)).cells(lambda cell: State("left", {}, {}))[0].args)
+    cli.place(source(read_sweep(path)).cells(lambda cell: State("left", {}, None))[0].args)
 
 
 def test_a_cell_is_the_same_run_under_an_agent_and_on_this_machine(tmp_path):

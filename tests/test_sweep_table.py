@@ -29,7 +29,7 @@ def test_a_cell_costs_what_the_ended_one_of_its_sweep_with_the_nearest_batch_siz
 
 
 def test_of_a_sweep_without_an_ended_cell_nothing_is_known():
-    states = {cell("a", 8, 0): State("left", {}, {}), cell("a", 8, 1): State("running", {}, {})}
+    states = {cell("a", 8, 0): State("left", {}, None), cell("a", 8, 1): State("running", {}, None)}
     assert costs(states)(cell("a", 8, 0)) is None
     assert time_left(states, 1) is None
     assert time_left({}, 1) == 0

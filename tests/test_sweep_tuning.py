@@ -137,7 +137,7 @@ def outcome(cell):
 def drive(source_, ended):
     """Run what is wanted, a batch of cells at a time, until nothing new is."""
     while True:
-        new = [c for c in source_.cells(lambda c: ended.get(c, State("left", {}, {}))) if c not in ended]
+        new = [c for c in source_.cells(lambda c: ended.get(c, State("left", {}, None))) if c not in ended]
         if not new:
             return
         for cell in new[:7]:
@@ -185,7 +185,7 @@ def test_the_same_answer_in_another_order_and_from_the_start(sweep):
     one, two = {}, {}
     drive(source(sweep), one)
     drive(source(sweep), two | dict(reversed(one.items())))
-    assert set(Staged(sweep, read_plan(sweep)).cells(lambda c: one.get(c, State("left", {}, {})))) == set(one)
+    assert set(Staged(sweep, read_plan(sweep)).cells(lambda c: one.get(c, State("left", {}, None)))) == set(one)
 
 
 def test_a_pilot_that_reaches_nothing_is_said(sweep):
@@ -227,7 +227,7 @@ def test_a_grid_coarser_than_a_factor_2_is_refused(tmp_path):
 def test_a_plan_without_tuning_puts_its_hash_into_every_cell(tmp_path):
     path = write_sweep(tmp_path, data__batch_size=[4, 8], seed_everything=[0, 1])
     path.with_name("tiny.plan.yaml").write_text(yaml.safe_dump({"margins": {"delta": 0.1}}))
-    cells = source(read_sweep(path)).cells(lambda cell: State("left", {}, {}))
+    cells = source(read_sweep(path)).cells(lambda cell: State("left", {}, None))
     assert len(cells) == 4
     assert stages(cells) == [{"hash": read_plan(read_sweep(path)).hash, "stage": "confirm"}] * 4
 

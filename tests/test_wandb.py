@@ -218,7 +218,7 @@ def test_the_real_agents_run_a_whole_grid_and_a_killed_cell_comes_back(tmp_path,
     assert len({agent for run in server.runs.values() for agent in run["agents"]}) == 2
     records = {path.parent.name: json.loads(path.read_text()) for path in runs.glob("*/*/record.json")}
     assert {record["status"] for record in records.values()} == {"budget"}
-    found = {(record["batch"]["global"], record["seed"]) for record in records.values()}
+    found = {(record["batch"]["size"], record["seed"]) for record in records.values()}
     assert found == {(4, 0), (4, 1), (8, 0), (8, 1)}
     [again] = [run for run in server.runs.values() if run["starts"] == 2]
     assert again["args"]["seed_everything"]["value"] == 1

@@ -5,7 +5,6 @@ import math
 from tasks.report.critical import Critical
 from tasks.report.curves import Curve, Point, Workload
 from tasks.report.intervals import NOTHING, Interval, proportion
-from tasks.report.record import look_up
 from tasks.report.tables import Table, number
 from tasks.report.verdicts.claims import CLAIMS
 from tasks.report.verdicts.decide import Verdict
@@ -23,7 +22,7 @@ COUNTS = {
 def money(point: Point) -> Interval:
     """Give what the training seconds to the target cost at the recorded price of a device-hour, if it is one."""
     records = [o.run.record for o in point.counted]
-    rates = {(look_up(r, "cost.device_hour"), r.get("world_size") or 1) for r in records}
+    rates = {(r.cost.device_hour, r.world_size) for r in records}
     price, devices = rates.pop() if len(rates) == 1 else (None, 1)
     if not isinstance(price, int | float):
         return NOTHING

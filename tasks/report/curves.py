@@ -6,9 +6,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
 
-from tasks.report.intervals import Interval, median_interval
+import numpy as np
+
+from callbacks.record import Data
+from tasks.report.intervals import Interval, log_median, middle_interval
 from tasks.report.read import Run
-from tasks.report.record import Hit, look_up
+from tasks.report.record import Hit
 from tasks.report.settings import WORDS, arm, fixed_settings, setting, told_untuned
 
 COUNTED = ("reached", "budget", "diverged")  # the ends that are results; failed and running are not
@@ -24,23 +27,16 @@ class Observation:
     @property
     def seed(self) -> int:
         """Give the run's seed."""
-        return self.run.record["seed"]
+        return self.run.record.seed
 
     @property
     def status(self) -> str:
         """Give how the target ended in this run."""
         return self.hit.status
 
-    def bracket(self, unit: str, rule: str = "median") -> tuple[float, float]:
-        """Give (last below, first at or above] the target; both infinite if it was not reached."""
-        if self.status != "reached":
-            return (math.inf, math.inf)
-        return self.hit.brackets.get(rule, {}).get(unit, (math.nan, math.nan))
-
-    def value(self, unit: str, rule: str = "median") -> float:
-        """Give the middle of the bracket on the log scale; infinite for a budget spent and for divergence."""
-        low, high = self.bracket(unit, rule)
-        return math.sqrt(low * high) if low > 0 else high
+    def value(self, unit: str, rule: str = "hit") -> float:
+        """Return the cost of reaching the target; infinite for a budget spent and for divergence."""
+        return self.hit.at(unit, rule)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +63,15 @@ class Point:
         """Count the runs with a result."""
         return len(self.counted)
 
-    def values(self, unit: str, rule: str = "median") -> list[float]:
+    def values(self, unit: str, rule: str = "hit") -> list[float]:
         """Give each counted run's cost in this unit, infinite where the target was not reached."""
         return [o.value(unit, rule) for o in self.counted]
 
     @cache  # noqa: B019  points live as long as the report does
     def interval(self, unit: str) -> Interval:
-        """Give the median over seeds with its 95 % interval."""
-        return median_interval([o.bracket(unit) for o in self.counted])
+        """Return the mean of the logs over seeds with its 95 % interval, or the median where some did not arrive."""
+        resolution = max((o.hit.resolution for o in self.counted), default=1.0)
+        return middle_interval([o.value(unit) for o in self.counted], resolution)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +90,7 @@ class Workload:
 
     study: str
     task: str
-    data: dict
+    data: Data
     network: str
     parameters: int | None
     hit: Hit
@@ -107,18 +104,18 @@ class Workload:
     @property
     def name(self) -> str:
         """Name the workload in one line."""
-        parts = [self.data["name"]]
-        if self.data.get("fraction", 1.0) != 1.0:
-            parts.append(f"{100 * self.data['fraction']:g} % of the data")
-        if self.data.get("label_noise"):
-            parts.append(f"{100 * self.data['label_noise']:g} % label noise")
+        parts = [self.data.name]
+        if self.data.fraction != 1.0:
+            parts.append(f"{100 * self.data.fraction:g} % of the data")
+        if self.data.label_noise:
+            parts.append(f"{100 * self.data.label_noise:g} % label noise")
         return f"{self.study}: {self.task}, {', '.join(parts)}, {self.network}"
 
 
 def is_tuned(observations: list[Observation]) -> bool:
     """Tell a curve tuned at each size from fixed ones: no rule carries the rate, and several were tried."""
     records = [o.run.record for o in observations]
-    return records[0]["lr"]["scaling_rule"] == "none" and len({setting(record)[:-1] for record in records}) > 1
+    return records[0].rate.scaling_rule == "none" and len({setting(record)[:-1] for record in records}) > 1
 
 
 def group(items, key) -> dict:
@@ -133,9 +130,9 @@ def without_repeats(observations: list[Observation]) -> list[Observation]:
     """Keep one run per seed and setting: a finished before a running before a failed one, then the last."""
 
     def preference(o: Observation):
-        return (o.status in COUNTED, o.status == "running", o.run.record.get("started") or "")
+        return (o.status in COUNTED, o.status == "running", o.run.record.started or "")
 
-    same = group(observations, lambda o: (o.seed, setting(o.run.record), look_up(o.run.record, "plan.stage")))
+    same = group(observations, lambda o: (o.seed, setting(o.run.record), o.run.record.stage))
     return [max(repeats, key=preference) for repeats in same.values()]
 
 
@@ -153,10 +150,10 @@ def choose(observations: list[Observation]) -> tuple:
     """Choose the setting with the fewest median steps, misses as infinite; of misses, that which ends nearest."""
 
     def score(item):
-        values = [o.value("steps") for o in item[1] if o.status in COUNTED]
+        values = [o.value("steps") for o in item[1] if o.status in (*COUNTED, "outrun")]  # outrun: beaten
         finite = [math.log(v) for v in values if math.isfinite(v) and v > 0]
         mean = sum(finite) / len(finite) if finite else math.inf
-        median = median_interval([(v, v) for v in values]).value
+        median = log_median(np.array(values)) if values else math.inf
         return (median, statistics.median(map(distance_to_target, item[1])), -len(finite), mean, item[0][0])
 
     return min(group(observations, lambda o: setting(o.run.record)).items(), key=score)[0]
@@ -164,12 +161,12 @@ def choose(observations: list[Observation]) -> tuple:
 
 def tuned_point(batch_size: int, observations: list[Observation]) -> Point:
     """Choose on the tuning runs, estimate on the confirming ones where the plan has them."""
-    stages = group(observations, lambda o: look_up(o.run.record, "plan.stage"))
+    stages = group(observations, lambda o: o.run.record.stage)
     confirm = stages.pop("confirm", [])
     trials = [o for stage in stages.values() for o in stage] or confirm
     confirmed = {setting(o.run.record) for o in confirm}
     chosen = choose([o for o in trials if setting(o.run.record) in confirmed] or confirm or trials)
-    rates = sorted({o.run.record["lr"]["effective"] for o in trials})
+    rates = sorted({o.run.record.rate.effective for o in trials})
     kept = [o for o in confirm or trials if setting(o.run.record) == chosen]
     at_edge = len(rates) > 1 and chosen[0] in (rates[0], rates[-1])
     told = told_untuned([o.run.record for o in kept])
@@ -197,12 +194,12 @@ def split_arms(observations: list[Observation]) -> list[tuple[dict, bool, list[O
 
 def curve_names(arms: list[tuple[dict, bool, list[Observation]]]) -> list[str]:
     """Name each curve by optimizer and rule, and by whatever else differs between them."""
-    base = ("optimizer.name", "lr.scaling_rule")
+    base = ("optimizer.name", "rate.scaling_rule")
     every = dict.fromkeys(name for facts, _, _ in arms for name in facts)
     differing = [n for n in every if len({str(facts.get(n)) for facts, _, _ in arms}) > 1 and n not in base]
     names = []
     for facts, tuned, _ in arms:
-        rule = facts["lr.scaling_rule"]
+        rule = facts["rate.scaling_rule"]
         words = [facts["optimizer.name"], "tuned at each size" if tuned else f"{rule} scaling"]
         if rule == "none" and not tuned:
             words[1] = "same rate"
@@ -214,17 +211,17 @@ def curve_names(arms: list[tuple[dict, bool, list[Observation]]]) -> list[str]:
 def workload_key(observation: Observation) -> tuple:
     """Give what all runs of one figure share."""
     record, hit = observation.run.record, observation.hit
-    data = record["data"]
+    data = record.data
     return (
-        *(record["study"], record["task"], record["network"], record.get("parameters")),
-        *(data["name"], data.get("hash"), data.get("fraction", 1.0), data.get("label_noise", 0.0)),
+        *(record.study, record.task, record.network, record.parameters),
+        *(data.name, data.hash, data.fraction, data.label_noise),
         *(hit.metric, hit.direction, hit.value, str(hit.plateau)),
     )
 
 
 def workloads(runs: list[Run]) -> list[Workload]:
     """Group runs into workloads and curves; pilots are left out, since they only set budgets."""
-    seen = [Observation(r, h) for r in runs if look_up(r.record, "plan.stage") != "pilot" for h in r.hits]
+    seen = [Observation(r, h) for r in runs if r.record.stage != "pilot" for h in r.hits]
     found = []
     for members in group(seen, workload_key).values():
         arms = split_arms(members)
@@ -235,8 +232,8 @@ def workloads(runs: list[Run]) -> list[Workload]:
         record = members[0].run.record
         found.append(
             Workload(
-                *(record["study"], record["task"], record["data"], record["network"]),
-                *(record.get("parameters"), members[0].hit, curves),
+                *(record.study, record.task, record.data, record.network),
+                *(record.parameters, members[0].hit, curves),
             )
         )
     return found

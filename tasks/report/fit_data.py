@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tasks.report.curves import Curve, Observation, Point
-from tasks.report.intervals import log_median
+from tasks.report.intervals import middle_log
 
 ARRIVAL = 0.8  # a point with fewer arrivals leaves the fit and bounds the useful range
 SHARE_OF_DATA = 4  # batches above a quarter of the data have visibly less gradient noise
@@ -16,7 +16,7 @@ SHARE_OF_DATA = 4  # batches above a quarter of the data have visibly less gradi
 class View:
     """One way of looking at the same runs: the primary one, or a row of the robustness table (rule 21)."""
 
-    rule: str = "median"
+    rule: str = "hit"
     family: str = "softened"
     drop: int | None = None  # a batch size to leave out
     seeds: str = "all"  # or "first", "last" half
@@ -65,8 +65,8 @@ def effective_size(point: Point, view: View) -> float:
     """Give the batch size that gradient noise sees: the mean of a ragged epoch's, or without replacement."""
     size = float(point.batch_size)
     record = point.observations[0].run.record
-    n = record["data"].get("train_examples")
-    if n and record["batch"].get("epoch_end") == "keep":
+    n = record.data.train_examples
+    if n and record.batch.epoch_end == "keep":
         size = n / math.ceil(n / size)
     if n and view.without_replacement and size < n:
         size = 1 / ((1 / size - 1 / n) * n / (n - 1))
@@ -75,7 +75,7 @@ def effective_size(point: Point, view: View) -> float:
 
 def reason_to_leave_out(point: Point, values: list[float]) -> str | None:
     """Say why a point cannot be fitted, if so."""
-    n = point.observations[0].run.record["data"].get("train_examples")
+    n = point.observations[0].run.record.data.train_examples
     arrived = sum(math.isfinite(v) for v in values)
     if not values or any(math.isnan(v) or v <= 0 for v in values):
         return "no run with a result"
@@ -87,15 +87,18 @@ def reason_to_leave_out(point: Point, values: list[float]) -> str | None:
 
 
 def quantization(runs: list[Observation], rule: str) -> float:
-    """Give the squares of log S that equal steps hide: of a uniform over each bracket; 0 where none are equal."""
-    brackets = [b for b in (o.bracket("steps", rule) for o in runs) if b[0] > 0 and b[1] < math.inf]
-    if len(set(brackets)) == len(brackets):
+    """Return the squares of log S that equal steps hide: of a uniform as wide as the source could tell them apart.
+
+    0 where none are equal.
+    """
+    values = [(v, o.hit.resolution) for o in runs if 0 < (v := o.value("steps", rule)) < math.inf]
+    if len({v for v, _ in values}) == len(values):
         return 0.0
-    return sum(math.log(high / low) ** 2 / 12 for low, high in brackets)
+    return sum(math.log(resolution) ** 2 / 12 for _, resolution in values)
 
 
 def fit_data(curve: Curve, view: View = PRIMARY) -> FitData:
-    """Reduce a curve to one log median per batch size."""
+    """Return a curve as one value of log S per batch size: the mean, or the median where runs did not arrive."""
     sizes, log_steps, shares, squares, dof, runs, left_out = [], [], [], 0.0, 0, 0, {}
     for point in curve.points:
         seen = half(point, view.seeds)
@@ -109,7 +112,8 @@ def fit_data(curve: Curve, view: View = PRIMARY) -> FitData:
         dof += len(finite) - 1
         runs += len(values)
         sizes.append(effective_size(point, view))
-        log_steps.append(math.log(log_median(np.array(values))))
-        shares.append((math.pi / 2 if len(values) > 2 else 1) / len(values))  # of a median's variance
+        log_steps.append(middle_log(np.array(values)))
+        lost = len(finite) < len(values)  # then it is a median, whose variance is so much larger
+        shares.append((math.pi / 2 if lost and len(values) > 2 else 1) / len(values))
     within = squares / dof * float(np.mean(shares)) if dof else 0.0
     return FitData(np.array(sizes), np.array(log_steps), within, runs, left_out)

@@ -83,6 +83,25 @@ def order_statistics(low: np.ndarray, high: np.ndarray) -> tuple[float, float] |
     return tuple(float(np.exp(end)) for end in ends)
 
 
+def middle_log(values: np.ndarray) -> float:
+    """Return the mean of the logs of positive values; the log of their median where some are infinite."""
+    return float(np.log(values).mean()) if np.isfinite(values).all() else math.log(log_median(values))
+
+
+def middle_interval(values: Sequence[float], resolution: float = 1.0) -> Interval:
+    """Return what positive values cost in the middle, with its 95 % interval.
+
+    The mean of their logs with Student's t; where some are infinite, which are runs that never arrived, the median by
+    ranks. Equal values reach over their resolution, the ratio of two that could just be told apart.
+    """
+    found = mean_interval([math.log(v) for v in values]) if all(0 < v < math.inf for v in values) else NOTHING
+    if math.isnan(found.value):
+        half = math.sqrt(resolution)
+        return median_interval([(v / half, v * half) for v in values])
+    reach = math.log(resolution) / 2 if len(set(values)) < len(values) else 0.0
+    return Interval(math.exp(found.value), math.exp(found.low - reach), math.exp(found.high + reach), found.dof)
+
+
 # By how much the median of so few normal values is less certain than their mean (standard errors, 2e6 draws).
 MEDIAN_OVER_MEAN = {2: 1.0, 3: 1.159, 4: 1.093, 5: 1.197}
 

@@ -36,7 +36,7 @@ def file_names(found: list[Workload]) -> list[str]:
     """Give each workload its own short file name."""
     names, taken = [], Counter()
     for w in found:
-        name = slug(f"{w.study} {w.task} {w.data['name']} {w.hit.metric} {w.hit.value or ''}")
+        name = slug(f"{w.study} {w.task} {w.data.name} {w.hit.metric} {w.hit.value or ''}")
         taken[name] += 1
         names.append(name if taken[name] == 1 else f"{name}-{taken[name]}")
     return names
@@ -49,7 +49,7 @@ def both_kinds(out: Path, name: str) -> list[Path]:
 
 def facts_of(runs: list[Run], found: list[Workload], left_out: LeftOut) -> str:
     """Say in a sentence what the report stands on."""
-    counts = Counter(run.record["status"] for run in runs)
+    counts = Counter(run.record.status for run in runs)
     names = {"budget": "budget spent"}
     kinds = ", ".join(f"{n:,} {names.get(status, status)}" for status, n in counts.most_common())
     more = f"; {len(left_out)} left out (see the end)" if left_out else ""

@@ -93,7 +93,7 @@ def step_seconds(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
         times = [
             o.run.stopped_at("seconds") / o.run.stopped_at("steps")
             for o in p.counted
-            if o.run.record.get("world_size", 1) == 1 and o.run.stopped_at("steps") > 0
+            if o.run.record.world_size == 1 and o.run.stopped_at("steps") > 0
         ]
         times = [t for t in times if math.isfinite(t) and t > 0]
         if times:

@@ -1,7 +1,6 @@
 """Run directories as the report sees them: runs, and what had to be left out and why."""
 
 import csv
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -9,15 +8,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from tasks.report.record import Hit, UnusableError, check_record
+from callbacks.record import Record, from_json
+from tasks.report.record import Hit, UnusableError, hits_of, usable
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run, wherever it came from; `record` has the fields of contract 3."""
+    """One run, wherever it came from."""
 
     source: str
-    record: dict
+    record: Record
     hits: list[Hit]
     curve_file: Path | None = None
     curve_given: dict[str, list[float]] = field(default_factory=dict)
@@ -25,12 +25,12 @@ class Run:
     @property
     def batch_size(self) -> int:
         """Give the global batch size."""
-        return self.record["batch"]["global"]
+        return self.record.batch.size
 
     @property
     def final(self) -> dict[str, float]:
         """Give the last evaluation's numbers: step, examples, epoch, seconds, metrics."""
-        return self.record["final"]
+        return self.record.final
 
     def stopped_at(self, unit: str) -> float:
         """Say how far the run went, NaN if it does not tell."""
@@ -68,16 +68,16 @@ def read_curve(path: Path) -> dict[str, list[float]]:
 def read_record(path: Path) -> Run:
     """Read and check one record.json. Raises UnusableError with the reason."""
     try:
-        record, hits = check_record(json.loads(path.read_text()))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UnusableError(f"not readable as JSON ({error})") from None
-    return Run(str(path.parent), record, hits, path.parent / "curve.csv")
+        record = usable(from_json(path.read_bytes()))
+    except OSError as error:
+        raise UnusableError(f"not readable ({error.strerror})") from None
+    return Run(str(path.parent), record, hits_of(record), path.parent / "curve.csv")
 
 
 def check_curve(run: Run) -> None:
     """Raise UnusableError where the curve is broken, or ends before the record of a run that has ended."""
     steps = run.curve.get("step", [])
-    if run.curve_file.exists() and run.record.get("ended") and not (steps and steps[-1] >= run.stopped_at("steps")):
+    if run.curve_file.exists() and run.record.ended and not (steps and steps[-1] >= run.stopped_at("steps")):
         raise UnusableError("curve.csv ends before the run did")
 
 

@@ -17,7 +17,6 @@ from tasks.report import fits
 from tasks.report.curves import COUNTED, Curve, Observation, Point, group
 from tasks.report.fit_data import fit_data
 from tasks.report.intervals import NOTHING, Interval
-from tasks.report.record import look_up
 from tasks.report.settings import setting
 from tasks.report.targets import DRAWS, log_steps_to
 
@@ -107,7 +106,7 @@ def runs_of(point: Point, tuned: bool) -> tuple[np.ndarray, np.ndarray | None, i
         return matrix(point.counted), None, 0
     usual = setting(point.observations[0].run.record)
     trials = [o for o in point.trials if o.status in COUNTED] or point.counted
-    stages = group((o for o in point.every if o.status in COUNTED), lambda o: look_up(o.run.record, "plan.stage"))
+    stages = group((o for o in point.every if o.status in COUNTED), lambda o: o.run.record.stage)
     settings = list(dict.fromkeys([usual, *(setting(o.run.record) for o in trials)]))
     confirmed = [o for o in stages.get("confirm", []) if setting(o.run.record) in settings]
     fresh = None if not confirmed or confirmed == trials else matrix(confirmed, settings)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from callbacks.record import VERSION, Batch, Crossing, Data, Optimizer, Rate, Record
 from tasks.report import wandb_export
 from tasks.report.read import Run, read_runs
-from tasks.report.record import Hit, UnusableError, look_up
+from tasks.report.record import Hit, UnusableError
 
 EXAMPLES_IN_AN_EPOCH = {"resnet": 1_281_167}  # where MLPerf counts epochs: ImageNet's training images
 GROWING = "its batch grows in training (data.growth), so it has no one place over the batch size"
@@ -24,7 +25,7 @@ def read_sources(sources: list[Path]) -> Found:
         if not source.exists():
             raise ValueError(f"{source} does not exist; give a folder that holds runs, such as `runs/`.")
         found, problems = read_source(source)
-        growing = [run.source for run in found if look_up(run.record, "data.growth")]
+        growing = [run.source for run in found if run.record.data.growth]
         runs |= {run.source: run for run in found if run.source not in growing}
         left_out += [*problems, *((name, GROWING) for name in growing)]
     if not runs:
@@ -90,22 +91,30 @@ def reference_runs(source: Path, name: str, point: dict) -> list[Run]:
     per_epoch = 1 if max(values) > LARGEST_EPOCHS else EXAMPLES_IN_AN_EPOCH.get(benchmark)
     if per_epoch is None:
         raise UnusableError(f"counts epochs, and the size of the data set of {benchmark!r} is not known")
-    hyper = point.get("Hyperparams", {})
+    rate = point.get("Hyperparams", {}).get("opt_base_learning_rate", math.nan)
     unit, runs = resolution(values), []
     for i, value in enumerate(values):
-        examples = ((value - unit) * per_epoch, value * per_epoch)
-        brackets = {"examples": examples, "steps": tuple(e / size for e in examples)}
-        hit = Hit("MLPerf quality target", "max", None, "reached", {"median": brackets})
-        record = {
-            **{"status": "reached", "study": "MLPerf", "run": f"{name}-{i}", "seed": i},
-            **{"task": "MLPerf reference", "network": benchmark, "creator": point.get("Creator")},
-            "data": {"name": f"{benchmark} data", "train_examples": None},
-            "optimizer": {"name": "as submitted"},
-            "lr": {
-                **{"base": hyper.get("opt_base_learning_rate", math.nan), "scaling_rule": "none"},
-                "effective": hyper.get("opt_base_learning_rate", math.nan),
-            },
-            **{"batch": {"global": size}, "final": {"step": examples[1] / size, "examples": examples[1]}},
-        }
+        low, high = (value - unit) * per_epoch, value * per_epoch
+        middle = math.sqrt(low * high)
+        hit = Hit(
+            *("MLPerf quality target", "max", None, "reached"),
+            hit=Crossing(middle / size, middle),
+            resolution=high / low,
+        )
+        record = Record(
+            VERSION,
+            "reached",
+            study="MLPerf",
+            run=f"{name}-{i}",
+            task="MLPerf reference",
+            network=benchmark,
+            seed=i,
+            data=Data(f"{benchmark} data"),
+            optimizer=Optimizer("as submitted"),
+            rate=Rate(rate, rate),
+            batch=Batch(size),
+            targets=(hit,),
+            final={"step": high / size, "examples": high},
+        )
         runs.append(Run(f"{source}: {name} #{i}", record, [hit]))
     return runs

@@ -17,7 +17,8 @@ def censoring(o: Observation, unit: str = "steps") -> tuple[float, float]:
     """
     if o.status == "budget":
         return (o.run.stopped_at(unit), math.inf)
-    return o.bracket(unit)
+    half, value = math.sqrt(o.hit.resolution), o.value(unit)
+    return (value / half, value * half)
 
 
 def turnbull(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

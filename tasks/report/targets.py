@@ -6,13 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from callbacks.hit import centred_medians, crossing
+from callbacks.hit import crossing_at, hits
 from tasks.report.curves import group
 from tasks.report.read import Run
 from tasks.report.record import Hit, Redraw
 
-POSITIONS = {"steps": "step", "examples": "examples", "epochs": "epoch", "seconds": "seconds"}
-RULES = ("median", "first", "consecutive")
 QUARTILE = 0.25
 DRAWS = 400  # of the seeds, where the report draws them again
 HELP = "give METRIC>=VALUE, METRIC<=VALUE, METRIC:golmant, METRIC:quantile=Q or METRIC:baseline=SHARE"
@@ -53,8 +51,8 @@ def better(metric: str) -> str:
 
 def same_workload(run: Run) -> tuple:
     """Give what all runs with a common target share."""
-    r, data = run.record, run.record["data"]
-    return (r["study"], r["task"], r["network"], data["name"], data.get("hash"), data.get("fraction"))
+    r, data = run.record, run.record.data
+    return (r.study, r.task, r.network, data.name, data.hash, data.fraction)
 
 
 def best(run: Run, wish: Wish) -> float:
@@ -87,7 +85,7 @@ def golmant_goal(runs: list[Run], wish: Wish) -> tuple[float, set[int], Redraw |
     is taken again from as many seeds drawn with replacement among all of them.
     """
     largest = max(run.batch_size for run in runs)
-    there = group((r for r in runs if r.batch_size == largest), lambda r: r.record["seed"])
+    there = group((r for r in runs if r.batch_size == largest), lambda r: r.record.seed)
     values = {seed: [v for v in (quartile(r, wish) for r in there[seed]) if math.isfinite(v)] for seed in sorted(there)}
     seeds = list(values)
     first = seeds[: max(1, len(seeds) // 2)]
@@ -119,46 +117,33 @@ def goal_of(runs: list[Run], wish: Wish) -> tuple[float, set[int], Redraw | None
     return (float(np.median(values)) * factor if values else math.nan), set(), None
 
 
-def bracket(run: Run, i: int | None) -> dict[str, tuple[float, float]]:
-    """Give where evaluation i lies, by unit: (the evaluation before, this one]."""
-    if i is None:
-        return {}
-    columns = {unit: run.curve[name] for unit, name in POSITIONS.items() if name in run.curve}
-    return {unit: (column[i - 1] if i else 0.0, column[i]) for unit, column in columns.items()}
-
-
 def hit_of(run: Run, wish: Wish, goal: float, redraw: Redraw | None = None) -> Hit:
-    """Look for a goal in a run's curve; a run that stopped before it is censored there."""
-    values = run.curve[wish.metric]
-    found = {rule: bracket(run, crossing(values, wish.direction, goal, rule)) for rule in RULES}
-    ended = run.record["status"]
-    status = "reached" if found["median"] and ended != "failed" else "budget" if ended == "reached" else ended
-    brackets = {rule: b for rule, b in found.items() if b}
-    return Hit(wish.metric, wish.direction, goal, status, brackets, redraw=redraw)
+    """Return a goal's result in a run's curve; a run that stopped before it is censored there."""
+    found = hits(run.curve["step"], run.curve[wish.metric], wish.direction, goal)
+    rules = dict(zip(("hit", "line", "first"), found or (), strict=False))
+    crossings = {rule: crossing_at(run.curve, step) for rule, step in rules.items()}
+    ended = run.record.status
+    status = "reached" if found and ended != "failed" else "budget" if ended == "reached" else ended
+    return Hit(wish.metric, wish.direction, goal, status, **crossings, redraw=redraw)
 
 
 def log_steps_to(run: Run, hit: Hit) -> np.ndarray:
-    """Give log steps to each of a hit's redrawn goals by the median rule, [draws]; infinite where not reached.
+    """Return log steps to each of a hit's redrawn goals, [draws]; infinite where not reached.
 
-    As `hit_of` for one goal after the other, at once: the first crossing is where the best so far first gets there.
     NaN where the draw took its goal from this run's seed.
     """
-    redraw, sign = hit.redraw, 1 if hit.direction == "min" else -1
-    smooth = np.array(centred_medians(run.curve[hit.metric], hit.direction))
-    best = np.minimum.accumulate(np.where(np.isnan(smooth), np.inf, smooth))
-    at = np.searchsorted(-best, -sign * np.array(redraw.goals))
-    step = np.append(run.curve["step"], np.inf)
-    before = np.where(at > 0, step[at - 1], 0)
-    with np.errstate(divide="ignore"):
-        found = np.log(np.where(before > 0, np.sqrt(before * step[at]), step[at]))
+    redraw, curve = hit.redraw, run.curve
+    goals, which = np.unique(redraw.goals, return_inverse=True)
+    reached = [hits(curve["step"], curve[hit.metric], hit.direction, goal) for goal in goals]
+    found = np.array([math.log(r.isotonic) if r else math.inf for r in reached])[which]
     if run.batch_size != redraw.batch_size:
         return found
-    return np.where([run.record["seed"] in used for used in redraw.used], np.nan, found)
+    return np.where([run.record.seed in used for used in redraw.used], np.nan, found)
 
 
 def chosen_again(runs: list[Run], wishes: list[Wish]) -> list[Run]:
     """Give the runs with these targets instead of their own. Raises ValueError if no run has a metric."""
-    hits: dict[int, list[Hit]] = {id(run): [] for run in runs}
+    chosen: dict[int, list[Hit]] = {id(run): [] for run in runs}
     for wish in wishes:
         able = [run for run in runs if wish.metric in run.curve]
         if not able:
@@ -168,5 +153,5 @@ def chosen_again(runs: list[Run], wishes: list[Wish]) -> list[Run]:
             goal, unscored, redraw = goal_of(same, wish)
             for run in same:
                 if math.isfinite(goal) and id(run) not in unscored:
-                    hits[id(run)].append(hit_of(run, wish, goal, redraw))
-    return [replace(run, hits=hits[id(run)], curve_file=None, curve_given=run.curve) for run in runs]
+                    chosen[id(run)].append(hit_of(run, wish, goal, redraw))
+    return [replace(run, hits=chosen[id(run)], curve_file=None, curve_given=run.curve) for run in runs]

@@ -10,14 +10,15 @@ import json
 import math
 from pathlib import Path
 
+from callbacks.record import VERSION, from_fields
 from tasks.report.read import Run
-from tasks.report.record import RECORD_VERSION, UnusableError, check_record
+from tasks.report.record import UnusableError, hits_of, usable
 
 Found = tuple[list[Run], list[tuple[str, str]]]
 
 MIRRORED = {
-    **{"batch_size": "batch.global", "micro_batch_size": "batch.micro", "ghost_batch_size": "batch.ghost"},
-    **{"learning_rate": "lr.effective", "base_learning_rate": "lr.base", "lr_scaling": "lr.scaling_rule"},
+    **{"batch_size": "batch.size", "micro_batch_size": "batch.micro", "ghost_batch_size": "batch.ghost"},
+    **{"learning_rate": "rate.effective", "base_learning_rate": "rate.base", "lr_scaling": "rate.scaling_rule"},
     **{"optimizer": "optimizer.name", "data": "data.name", "data_hash": "data.hash"},
     **{name: name for name in ("study", "run", "task", "network", "parameters", "seed", "precision")},
 }
@@ -53,7 +54,7 @@ def record_of(flat: dict, state: str | None, curve: dict[str, list[float]]) -> d
     last = {name: values[-1] for name, values in curve.items() if values}
     status = STATES.get(str(state).lower(), "failed")
     mirrored = nested({new: flat.get(old) for old, new in MIRRORED.items()})
-    return {"version": RECORD_VERSION, "status": status, "targets": [], "final": last, **mirrored}
+    return {"version": VERSION, "status": status, "targets": [], "final": last, **mirrored}
 
 
 def cell(text: str):
@@ -91,9 +92,9 @@ def checked(source: Path, found: list[tuple[dict, dict]]) -> Found:
     runs, left_out = [], []
     for i, (record, curve) in enumerate(found):
         try:
-            record, hits = check_record(record)
+            record = usable(from_fields(record))
         except UnusableError as reason:
             left_out.append((f"{source}: row {i + 1}", str(reason)))
         else:
-            runs.append(Run(f"{source}: {record['run']}", record, hits, curve_given=curve))
+            runs.append(Run(f"{source}: {record.run}", record, hits_of(record), curve_given=curve))
     return runs, left_out

@@ -103,7 +103,7 @@ class Runner:
             cell = max(waiting, key=urgency)
             waiting.remove(cell)
             worker.give("run", cell)
-            self.states[cell] = State("running", {}, {})
+            self.states[cell] = State("running", {}, None)
 
     def _refresh(self, cell: Cell, display: Display) -> None:
         before, self.states[cell] = self.states[cell], self.ledger.state(cell)

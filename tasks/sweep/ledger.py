@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from callbacks.record import Record, read_record
 from tasks.sweep.files import Cell
 
 ATTEMPTS = 3  # times that a cell's process may vanish before the cell counts as failed
-FINAL = ("reached", "budget", "diverged", "failed")
+FINAL = ("reached", "budget", "outrun", "diverged", "failed")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class State:
 
     status: str
     entry: dict[str, Any]
-    record: dict[str, Any]
+    record: Record | None
 
     @property
     def seconds(self) -> float:
@@ -83,11 +84,12 @@ class Ledger:
                         status = "failed" if entry["attempts"] >= ATTEMPTS else "left"
                         entry["reason"] = f"its process vanished {entry['attempts']} times"
         if status in ("running", "failed"):
-            return State(status, entry, {})
-        record = read_record(entry["directory"]) if "directory" in entry else {}
-        if status == "done" or record.get("ended"):  # a signal may come after the run's end and before the entry's
-            return State(record.get("status", "left"), entry, record)
-        return State("left", entry, {})
+            return State(status, entry, None)
+        record = read_record(Path(entry["directory"]) / "record.json") if "directory" in entry else None
+        record = record if isinstance(record, Record) else None
+        if record and (status == "done" or record.ended):  # a signal may come between the run's end and the entry's
+            return State(record.status, entry, record)
+        return State("left", entry, None)
 
     def end_vanished(self, cell: Cell, status: str, **facts: Any) -> None:
         """Say how a cell ended whose process could not."""
@@ -105,11 +107,3 @@ class Ledger:
         entry |= {"host": socket.gethostname(), "started": time.time(), **facts}
         self.write(cell, **entry)
         return entry
-
-
-def read_record(directory: str) -> dict[str, Any]:
-    """A run's record, empty where there is none."""
-    try:
-        return json.loads((Path(directory) / "record.json").read_text())
-    except (OSError, ValueError):
-        return {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from callbacks.record import Record
 from tasks.sweep.files import Cell, Sweep, read_yaml
 from tasks.sweep.ledger import State
 from tasks.sweep.tuning import Score, Search, equal_trials
@@ -235,17 +236,16 @@ class Staged:
         cell = self.sweep.cell(values, stage, (*flags, f"--run.plan={json.dumps(name)}"))
         self._wanted[cell] = None
         state = self._look(cell)
-        if state.status in ("reached", "budget"):
+        if state.status in ("reached", "budget", "outrun"):
             return score_of(state.record, self.plan.target)
         return NEVER if state.status == "diverged" else None
 
 
-def score_of(record: dict[str, Any], index: int) -> Score:
-    """Steps to the target (the middle of its bracket, infinite for a miss), then how far the end is from it."""
-    target = record["targets"][index]
-    if target["status"] == "reached":
-        low, high = target["bracket"]["steps"]
-        return Score(math.sqrt(max(low, 1) * high), 0.0)
-    end = float(record["final"].get(target["metric"], "nan"))
-    gap = (target["value"] - end) * (1 if target["direction"] == "max" else -1) if target["value"] is not None else 0.0
+def score_of(record: Record, index: int) -> Score:
+    """Return the steps to the target, infinite where it was not reached, then how far the end is from it."""
+    target = record.targets[index]
+    if target.status == "reached":
+        return Score(target.at("steps"), 0.0)
+    end = record.final.get(target.metric, math.nan)
+    gap = (target.value - end) * (1 if target.direction == "max" else -1) if target.value is not None else 0.0
     return Score(math.inf, gap if math.isfinite(gap) else math.inf)

@@ -14,7 +14,7 @@ from rich.table import Table
 from tasks.sweep.files import Cell
 from tasks.sweep.ledger import State
 
-COLUMNS = {"reached": "reached", "budget": "censored", "diverged": "diverged", "failed": "failed"}
+COLUMNS = {"reached": "reached", "budget": "censored", "outrun": "outrun", "diverged": "diverged", "failed": "failed"}
 PLAIN_EVERY = 10.0  # seconds between two plain lines when no cell ends
 States = Mapping[Cell, State]
 
@@ -59,9 +59,8 @@ def best(states: States) -> str:
     steps: dict[int, float] = {}
     for state in states.values():
         if state.status == "reached":
-            low, high = state.record["targets"][0]["bracket"]["steps"]
-            size = state.record["batch"]["global"]
-            steps[size] = min(steps.get(size, float("inf")), (max(low, 1) * high) ** 0.5)
+            size = state.record.batch.size
+            steps[size] = min(steps.get(size, float("inf")), state.record.targets[0].at("steps"))
     return ", ".join(f"{size}: {steps[size]:,.0f}" for size in sorted(steps))
 
 
@@ -109,9 +108,9 @@ class Display:
 
     def ended(self, cell: Cell, state: State, states: States) -> None:
         """A cell has come to an end: a line, where there is no table."""
-        final = state.record.get("final", {})
+        final = state.record.final if state.record else {}
         word = COLUMNS.get(state.status, state.status)
-        where = f" at step {final['step']:,}" if final else f": {state.entry.get('reason', '')}"
+        where = f" at step {final['step']:,.0f}" if final else f": {state.entry.get('reason', '')}"
         if not self.live or state.status == "failed":
             self.say(f"{self._counts(states)} | {cell.sweep} {cell}: {word}{where}, {state.seconds:.1f} s")
             self.next = time.monotonic() + PLAIN_EVERY

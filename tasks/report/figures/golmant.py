@@ -21,7 +21,7 @@ LOSS = "trainset/loss"
 
 def main_curve(w: Workload) -> Curve:
     """Choose the curve that stands for a workload: the tuned one, else the one with the same rate, else any."""
-    order = sorted(w.curves, key=lambda c: (not c.tuned, c.facts["lr.scaling_rule"] != "none", -points_of(c)))
+    order = sorted(w.curves, key=lambda c: (not c.tuned, c.facts["rate.scaling_rule"] != "none", -points_of(c)))
     return order[0]
 
 
@@ -88,7 +88,7 @@ def figure_1(workloads: list[Workload]) -> Drawing | str:
 def rule_curves(workloads: list[Workload]) -> tuple[Workload, list[Curve]] | None:
     """Find the study of learning-rate rules with the most runs."""
     found = [(w, [c for c in w.curves if not c.tuned]) for w in workloads]
-    found = [(w, cs) for w, cs in found if len({c.facts["lr.scaling_rule"] for c in cs}) > 1]
+    found = [(w, cs) for w, cs in found if len({c.facts["rate.scaling_rule"] for c in cs}) > 1]
     return max(found, key=lambda item: sum(points_of(c) for c in item[1]), default=None)
 
 
@@ -188,14 +188,14 @@ def figure_3(workloads: list[Workload]) -> Drawing | str:
     """Architectures on the same data; data sets (or label noise) with the same architecture."""
 
     def data(w: Workload) -> str:
-        noise = w.data.get("label_noise")
-        return w.data["name"] + (f", {100 * noise:g} % label noise" if noise else "")
+        noise = w.data.label_noise
+        return w.data.name + (f", {100 * noise:g} % label noise" if noise else "")
 
     def network(w: Workload) -> str:
         return f"{w.network}, {w.parameters:,} parameters" if w.parameters else w.network
 
-    same_data = largest_group(workloads, lambda w: (w.study, w.data.get("hash"), w.hit.metric), network)
-    same_network = largest_group(workloads, lambda w: (w.study, w.network, w.data.get("fraction"), w.hit.metric), data)
+    same_data = largest_group(workloads, lambda w: (w.study, w.data.hash, w.hit.metric), network)
+    same_network = largest_group(workloads, lambda w: (w.study, w.network, w.data.fraction, w.hit.metric), data)
     groups = [("Architecture", same_data, network), ("Complexity of the data", same_network, data)]
     return compared(groups, "no study with two or more networks, data sets or levels of label noise")
 
@@ -204,9 +204,9 @@ def figure_4(workloads: list[Workload]) -> Drawing | str:
     """The same data set at several sizes."""
 
     def fraction(w: Workload) -> str:
-        return f"{100 * w.data.get('fraction', 1.0):g} % of the data"
+        return f"{100 * w.data.fraction:g} % of the data"
 
-    key = lambda w: (w.study, w.data["name"], w.network, w.data.get("label_noise"), w.hit.metric)  # noqa: E731
+    key = lambda w: (w.study, w.data.name, w.network, w.data.label_noise, w.hit.metric)  # noqa: E731
     return compared(
         [("Size of the data", largest_group(workloads, key, fraction), fraction)],
         "no study with two or more data fractions",

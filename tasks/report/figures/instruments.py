@@ -63,7 +63,7 @@ def noise_columns(o: Observation) -> np.ndarray:
 
 def probes(o: Observation) -> list[dict]:
     """Give what the run's probe found: step, low, high (infinite: nothing fell behind)."""
-    return o.run.record.get("probe", {}).get("branches", [])
+    return o.run.record.instruments.get("probe", {}).get("branches", [])
 
 
 def along_table(runs: dict[int, list[Observation]]) -> Table:
@@ -193,14 +193,15 @@ COST = {  # column: how it follows from the record's cost
 
 def cost(workloads: list[Workload]) -> Drawing | str:
     """What the runs cost, by batch size."""
-    found = choose(workloads, lambda o: "examples_per_second" in o.run.record.get("cost", {}))
+    found = choose(workloads, lambda o: o.run.record.cost.examples_per_second is not None)
     if not found:
         return "no runs with the instrument Cost"
     w, runs = found
-    costs = {size: [o.run.record["cost"] for o in observations] for size, observations in runs.items()}
+    costs = {size: [vars(o.run.record.cost) for o in observations] for size, observations in runs.items()}
     rows = [[size, len(c), *(middle([of(one) for one in c]) for of in COST.values())] for size, c in costs.items()]
     columns = ["batch size", "n", *COST]
-    prices = {f"{c['currency']}, prices of {c['prices_of']}" for cs in costs.values() for c in cs if "money" in c}
+    priced = [c for cs in costs.values() for c in cs if c["money"] is not None]
+    prices = {f"{c['currency']}, prices of {c['prices_of']}" for c in priced}
 
     def draw(panels) -> None:
         for axes, name in zip(panels, ("examples a second", "GFLOP a second", "peak MiB"), strict=True):

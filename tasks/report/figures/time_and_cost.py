@@ -14,7 +14,7 @@ STOPS = "time stops falling at batch"
 
 def parameters_of(w: Workload) -> int | None:
     """Give the number of parameters of a workload's network."""
-    return main_curve(w).points[0].observations[0].run.record.get("parameters")
+    return main_curve(w).points[0].observations[0].run.record.parameters
 
 
 def stops_table(found: Projection) -> Table:

@@ -21,7 +21,7 @@ LINES = ("log", "power", "power of log")
 def trials_by_optimizer(w: Workload) -> dict[str, list[Observation]]:
     """Give the runs with a test accuracy at the largest batch size, by optimizer."""
     runs = [o for o in at_largest(w) if accuracy(o) is not None]
-    return group(runs, lambda o: o.run.record["optimizer"]["name"])
+    return group(runs, lambda o: o.run.record.optimizer.name)
 
 
 def best_of_all(runs: list[Observation]) -> list[float]:

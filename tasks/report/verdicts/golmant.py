@@ -64,7 +64,7 @@ def claim_3(workloads: list[Workload], view: View) -> Found:
         found = s.fitted(curve, view)
         if isinstance(found, Missing):
             return found
-        end = found.linear_end.mapped(lambda b, n=w.data["train_examples"]: b / n)
+        end = found.linear_end.mapped(lambda b, n=w.data.train_examples: b / n)
         return s.evidence([Part("end of linear scaling / size of the data", end, below=1 / 16)], (w, curve))
     return NO_TUNED
 
@@ -81,7 +81,7 @@ def claim_4(workloads: list[Workload], view: View) -> Found:
         ratio = s.b2_ratio(base_curve, curve, view)
         if ratio is None:
             return Missing("too few batch sizes under this view")
-        scale = base.data.get("elements_per_example", 1.0) / w.data.get("elements_per_example", 1.0)
+        scale = (base.data.elements_per_example or 1.0) / (w.data.elements_per_example or 1.0)
         parts += [
             Part(f"B2(classification)/B2({w.task}), examples", ratio, above=2.0),
             Part(
@@ -98,14 +98,14 @@ def rule_arms(workload: Workload) -> dict[int, dict[str, Curve]]:
     arms: dict[int, dict[str, Curve]] = {}
     fixed = [c for c in workload.curves if not c.tuned]
     for c in fixed:
-        m0 = c.facts.get("lr.base_batch_size")
-        if c.facts["lr.scaling_rule"] in ("linear", "sqrt") and m0:
-            arms.setdefault(m0, {})[c.facts["lr.scaling_rule"]] = c
+        m0 = c.facts.get("rate.base_batch_size")
+        if c.facts["rate.scaling_rule"] in ("linear", "sqrt") and m0:
+            arms.setdefault(m0, {})[c.facts["rate.scaling_rule"]] = c
     for m0, rules in arms.items():
-        rate = next(iter(rules.values())).facts["lr.base"]
+        rate = next(iter(rules.values())).facts["rate.base"]
         for c in fixed:
-            mine = c.facts.get("lr.base_batch_size") in (m0, None) and c.facts["lr.base"] == rate
-            if c.facts["lr.scaling_rule"] == "none" and mine:
+            mine = c.facts.get("rate.base_batch_size") in (m0, None) and c.facts["rate.base"] == rate
+            if c.facts["rate.scaling_rule"] == "none" and mine:
                 rules["none"] = c
     return {m0: rules for m0, rules in arms.items() if "none" in rules and len(rules) > 1}
 
@@ -135,7 +135,7 @@ def rule_parts(m0: int, rule: str, none: Curve, curve: Curve, view: View) -> lis
 
 def same_question(w: Workload) -> tuple:
     """Give what workloads of different studies share that ask the same of the same data and network."""
-    return (w.task, w.data.get("hash"), w.network, w.parameters, w.target)
+    return (w.task, w.data.hash, w.network, w.parameters, w.target)
 
 
 def claim_5(workloads: list[Workload], view: View) -> Found:

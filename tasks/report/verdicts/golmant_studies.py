@@ -6,7 +6,7 @@ import numpy as np
 
 from tasks.report.curves import Curve, Observation, Workload, group, tuned_point
 from tasks.report.fit_data import View, half
-from tasks.report.intervals import NOTHING, Interval, difference_interval, median_interval
+from tasks.report.intervals import NOTHING, Interval, difference_interval, middle_interval
 from tasks.report.settings import horizon
 from tasks.report.verdicts import studies as s
 from tasks.report.verdicts.decide import Evidence, Missing, Part
@@ -94,7 +94,7 @@ def claim_8(workloads: list[Workload], view: View) -> Found:
     """Linear scaling fails where the error of the linear approximation passes 1."""
     for w in workloads:
         for curve in w.curves:
-            if curve.facts["lr.scaling_rule"] != "linear" or s.seeds(curve.points) < s.LEAST_SEEDS:
+            if curve.facts["rate.scaling_rule"] != "linear" or s.seeds(curve.points) < s.LEAST_SEEDS:
                 continue
             passes, fails = where_error_passes(curve, 1.0, view), first_failure(curve)
             if passes is None or fails is None:
@@ -112,7 +112,7 @@ def claim_8(workloads: list[Workload], view: View) -> Found:
 
 def claim_9(workloads: list[Workload], view: View) -> Found:
     """The architecture changes where the plateau begins."""
-    key = lambda w: (w.study, w.task, w.data.get("hash"), w.hit.metric)  # noqa: E731
+    key = lambda w: (w.study, w.task, w.data.hash, w.hit.metric)  # noqa: E731
     for found in s.pairs_by(workloads, key):
         by_network = {(w.network, w.parameters): (w, c) for w, c in found}
         if len(by_network) < 2:
@@ -140,10 +140,9 @@ def claim_9(workloads: list[Workload], view: View) -> Found:
 
 def compare_b2(workloads: list[Workload], fact: str, values: tuple[float, float], part: dict, view: View) -> Found:
     """Compare B2 at two values of one fact of the data, all else the same."""
-    default = {"fraction": 1.0, "label_noise": 0.0}[fact]
-    key = lambda w: (w.study, w.task, w.data["name"], w.network, w.hit.metric)  # noqa: E731
+    key = lambda w: (w.study, w.task, w.data.name, w.network, w.hit.metric)  # noqa: E731
     for found in s.pairs_by(workloads, key):
-        by_value = {w.data.get(fact, default): (w, c) for w, c in found}
+        by_value = {getattr(w.data, fact): (w, c) for w, c in found}
         if not set(values) <= set(by_value):
             continue
         a, b = (by_value[v] for v in values)
@@ -182,7 +181,7 @@ def claim_12(workloads: list[Workload], view: View) -> Found:
             continue
         if min(len({o.seed for o in runs}) for runs in by_horizon.values()) < s.LEAST_SEEDS:
             continue
-        steps = {h: median_interval([o.bracket("steps", view.rule) for o in by_horizon[h]]) for h in horizons}
+        steps = {h: middle_interval([o.value("steps", view.rule) for o in by_horizon[h]]) for h in horizons}
         best = min(horizons, key=lambda h: steps[h].value)
         logs = [{o.seed: math.log(o.value("steps", view.rule)) for o in by_horizon[h]} for h in (horizons[0], best)]
         ratio = difference_interval(*logs).mapped(math.exp)

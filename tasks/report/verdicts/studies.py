@@ -10,14 +10,13 @@ from tasks.report.critical import LEAST_STEPS, Critical, critical
 from tasks.report.curves import COUNTED, Curve, Observation, Point, Workload, group
 from tasks.report.fit_data import PRIMARY, View, half
 from tasks.report.intervals import Interval, difference_interval, proportion, ratio_interval, shift_interval
-from tasks.report.record import look_up
 from tasks.report.verdicts.decide import Evidence, Missing, Part
 
 LEAST_SEEDS = 5
 LEAST_SIZES = 5
 CLASSIFICATION = "ImageClassification"
 TRAIN, VALIDATION = "trainset/", "val/"
-HIT_RULES = ("first", "consecutive")
+HIT_RULES = ("line",)
 HIT_SHIFT = 0.1  # in log S, between batch sizes (rule 1)
 
 critical_of = lru_cache(maxsize=4096)(critical)
@@ -25,7 +24,7 @@ critical_of = lru_cache(maxsize=4096)(critical)
 
 def trusted(workloads: Iterable[Workload]) -> list[Workload]:
     """Leave out smoke and demonstration studies, and numbers from outside: they decide nothing."""
-    own = [w for w in workloads if w.data.get("train_examples")]
+    own = [w for w in workloads if w.data.train_examples]
     return [w for w in own if not w.study.lower().startswith(("smoke", "demo"))]
 
 
@@ -50,13 +49,13 @@ def tuned_curves(workloads: Iterable[Workload], task: str = CLASSIFICATION) -> l
     """List the tuned curves of a task that may decide a claim, clean, on all data of their study; most sizes first."""
     whole: dict[tuple, float] = {}  # the largest share of the data that a study was run on
     for w in (workloads := list(workloads)):
-        study = (w.study, w.data["name"])
-        whole[study] = max(whole.get(study, 0.0), w.data.get("fraction", 1.0))
+        study = (w.study, w.data.name)
+        whole[study] = max(whole.get(study, 0.0), w.data.fraction)
     found = [
         (w, c)
         for w in workloads
-        if w.task == task and not w.data.get("label_noise")
-        if w.data.get("fraction", 1.0) == whole[w.study, w.data["name"]]
+        if w.task == task and not w.data.label_noise
+        if w.data.fraction == whole[w.study, w.data.name]
         for c in w.curves
         if c.tuned and ready(c)
     ]
@@ -65,7 +64,7 @@ def tuned_curves(workloads: Iterable[Workload], task: str = CLASSIFICATION) -> l
 
 def went_on(observations: Iterable[Observation]) -> bool:
     """Say whether runs went on to their budget or end; one that stops at its target shows no final accuracy."""
-    return all(o.run.record.get("stopped_by") in ("budget", "end") for o in observations)
+    return all(o.run.record.stopped_by in ("budget", "end") for o in observations)
 
 
 def runs_of(*curves: Curve) -> int:
@@ -82,14 +81,14 @@ def censored_share(*curves: Curve) -> float:
 def frozen(*curves: Curve) -> bool:
     """Say whether every run carries the hash of a frozen plan."""
     runs = (o.run.record for c in curves for p in c.points for o in p.observations)
-    return all(look_up(record, "plan.hash") for record in runs)
+    return all(record.plan for record in runs)
 
 
 def same_but_target(workload: Workload) -> tuple:
     """Give what two targets of the same runs share."""
     data = workload.data
     network = (workload.network, workload.parameters)
-    return (workload.study, workload.task, *network, data.get("hash"), data.get("fraction", 1.0))
+    return (workload.study, workload.task, *network, data.hash, data.fraction)
 
 
 def scale_of(*pairs: tuple[Workload, Curve]) -> str:
@@ -215,7 +214,7 @@ def by_seed(observations: Iterable[Observation], value: Callable[[Observation], 
 
 def test_accuracy(o: Observation) -> float | None:
     """Give a run's test accuracy in per cent."""
-    value = (o.run.record.get("test") or {}).get("test/accuracy")
+    value = (o.run.record.test or {}).get("test/accuracy")
     return None if value is None else 100 * value
 
 

@@ -10,7 +10,7 @@ from tasks.report.curves import Curve, Observation, Workload, tuned_point
 from tasks.report.distance import DISTANCE, GAIN, Growth, growth
 from tasks.report.fit_data import View, half
 from tasks.report.intervals import NOTHING, Interval, difference_interval, proportion
-from tasks.report.settings import constant_rate, warmup_steps
+from tasks.report.settings import constant_rate
 from tasks.report.verdicts import studies as s
 from tasks.report.verdicts.decide import Evidence, Missing, Part
 from tasks.report.verdicts.golmant import SHARE, deficit_share
@@ -60,7 +60,7 @@ def growth_of(o: Observation) -> Growth | str:
     curve = o.run.curve
     if DISTANCE not in curve or not constant_rate(o.run.record):
         return "no distances at constant rate"
-    return growth(curve["step"], curve[DISTANCE], warmup_steps(o.run.record))
+    return growth(curve["step"], curve[DISTANCE], o.run.record.rate.warmup_steps)
 
 
 def claim_4(workloads: list[Workload], view: View) -> Found:
@@ -162,8 +162,8 @@ def arms_at_sizes(workload: Workload, view: View) -> dict[int, dict[str, list[Ob
     """Give, by batch size, the best runs of linear scaling, and of LARS with and without warm-up."""
     found: dict[int, dict[str, list[Observation]]] = {}
     for o in s.every_run(workload):
-        name, rule = o.run.record["optimizer"]["name"], o.run.record["lr"]["scaling_rule"]
-        kind = "LARS, warm-up" if warmup_steps(o.run.record) > 0 else "LARS"
+        name, rule = o.run.record.optimizer.name, o.run.record.rate.scaling_rule
+        kind = "LARS, warm-up" if o.run.record.rate.warmup_steps > 0 else "LARS"
         if name == "SGD" and rule == "linear":
             kind = "linear"
         elif name != "LARS":

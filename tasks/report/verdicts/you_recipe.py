@@ -9,7 +9,6 @@ from scipy import stats
 from tasks.report.curves import Observation, Workload, choose, group
 from tasks.report.fit_data import View
 from tasks.report.intervals import NOTHING, Interval, difference_interval
-from tasks.report.record import look_up
 from tasks.report.settings import ingredients, setting
 from tasks.report.verdicts import studies as s
 from tasks.report.verdicts.decide import Evidence, Missing, Part
@@ -35,7 +34,7 @@ def at_largest(workload: Workload) -> list[Observation]:
 
 def confirmed(runs: list[Observation]) -> list[Observation]:
     """Keep the runs that count: of the best setting, on fresh seeds where a plan gave them."""
-    fresh = [o for o in runs if look_up(o.run.record, "plan.stage") == "confirm"] or runs
+    fresh = [o for o in runs if o.run.record.stage == "confirm"] or runs
     best = choose([o for o in runs if setting(o.run.record) in {setting(f.run.record) for f in fresh}])
     return [o for o in fresh if setting(o.run.record) == best]
 
@@ -87,7 +86,7 @@ def claim_1(workloads: list[Workload], view: View) -> Found:
     if None in baselines.values():
         return Missing(f"no runs of the {' or the '.join(k for k, v in baselines.items() if v is None)}")
     size = max(o.run.batch_size for o in s.every_run(w))
-    critical = [s.critical_of(c, view, False) for v, c in s.tuned_curves(workloads) if v.data["name"] == w.data["name"]]
+    critical = [s.critical_of(c, view, False) for v, c in s.tuned_curves(workloads) if v.data.name == w.data.name]
     critical = [c for c in critical if c is not None]
     if not critical:
         return Missing("no measured critical batch size to compare the recipe's batch with")
@@ -170,7 +169,7 @@ def optimizer_gap(a: list[Observation], b: list[Observation]) -> tuple[str, Inte
 
     Where a plan confirmed the best settings on fresh seeds, from those; else from the expected best of k trials.
     """
-    fresh = [[o for o in runs if look_up(o.run.record, "plan.stage") == "confirm"] for runs in (a, b)]
+    fresh = [[o for o in runs if o.run.record.stage == "confirm"] for runs in (a, b)]
     if all(len({o.seed for o in runs}) >= s.LEAST_SEEDS for runs in fresh):
         values = (s.by_seed(confirmed(runs), accuracy) for runs in (a, b))
         return "best settings on fresh seeds", difference_interval(*values)
@@ -182,9 +181,9 @@ def claim_10(workloads: list[Workload], view: View) -> Found:
     """At full batch LAMB beats LARS and LARS beats momentum, with equal tuning budgets."""
     for w in workloads:
         runs = [o for o in at_largest(w) if accuracy(o) is not None]
-        if not runs or runs[0].run.batch_size < w.data["train_examples"]:
+        if not runs or runs[0].run.batch_size < w.data.train_examples:
             continue
-        arms = group(runs, lambda o: o.run.record["optimizer"]["name"])
+        arms = group(runs, lambda o: o.run.record.optimizer.name)
         if not set(OPTIMIZERS) <= set(arms) or min(len({o.seed for o in arms[k]}) for k in OPTIMIZERS) < s.LEAST_SEEDS:
             continue
         parts = []
