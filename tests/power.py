@@ -4,6 +4,7 @@ Log steps are drawn with the noise that real runs showed and judged by the rules
 rows are truths: the one expected, one without the effect, one at the margin (where 5 % at most may be supported).
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from tasks.report.fit_data import FitData
 from tasks.report.critical import size_interval
 
 SCATTER = {4: 0.13, 16: 0.09, 64: 0.09, 256: 0.16, 2048: 0.18}  # of log S over seeds, 82 % on 8 seeds, isotonic hit
-BETWEEN = 0.05  # between tuned cells: the rate's choice (0.027) and what is left; assumed
+CHOICE, BETWEEN = (
+    0.04,
+    0.05,
+)  # between cells: what the choice of the rate leaves; with the curve's departures from its form
 PAIRED, PAIRED_BETWEEN = 0.07, 0.03  # of log S(validation)/S(train) of one run, and between sizes
 LOST = 0.01  # of the runs do not arrive
 CRITICAL, BEND = 93.0, 1.6
@@ -37,9 +41,11 @@ def scatter(size: float) -> float:
     return float(np.interp(math.log(size), [math.log(b) for b in SCATTER], list(SCATTER.values())))
 
 
-def cell(random: Random, size: int, seeds: int, critical: float = CRITICAL, shift: float = 0.0, noise=1.0) -> Seeds:
+def cell(
+    random: Random, size: int, seeds: int, critical: float = CRITICAL, shift: float = 0.0, noise=1.0, between=CHOICE
+) -> Seeds:
     """Return log steps by seed of one tuned cell."""
-    centre = log_steps(size, critical) + shift + BETWEEN * random.standard_normal()
+    centre = log_steps(size, critical) + shift + between * random.standard_normal()
     values = centre + noise * scatter(size) * random.standard_normal(seeds)
     return dict(enumerate(np.where(random.random(seeds) < LOST, math.inf, values).tolist()))
 
@@ -60,7 +66,7 @@ def curve(random: Random, seeds: int, sizes=SIZES, critical: float = CRITICAL, s
     """Return one mean a size of a whole tuned curve; a power law where a slope is given."""
     means, squares = [], []
     for b in sizes:
-        values = [v for v in cell(random, b, seeds, critical).values() if math.isfinite(v)]
+        values = [v for v in cell(random, b, seeds, critical, between=BETWEEN).values() if math.isfinite(v)]
         if slope is not None:
             values = [v - log_steps(b, critical) - slope * math.log(b) for v in values]
         means.append(float(np.mean(values)))
@@ -159,7 +165,9 @@ def golmant_9(ratio, seeds=12):
 
 def one_arm(claim, ratio=None, gain=1.0, seeds=12, noise=1.2):
     def parts(random):
-        other = bent(random, seeds, 1 / gain, noise=noise) if ratio is None else pair(random, seeds, 1 / ratio, noise=noise)
+        other = (
+            bent(random, seeds, 1 / gain, noise=noise) if ratio is None else pair(random, seeds, 1 / ratio, noise=noise)
+        )
         return [contrasts.exceeds(pair(random, seeds), other, "simpler over harder", MARGINS[claim]["ratio"])]
 
     return parts
@@ -188,9 +196,7 @@ def own_2(ratio, gain, seeds=12):
         base = pair(random, 20)
         part = rules.speed_up_difference(bent(random, 20, gain, noise=1.2), base)
         noisy = rules.speed_up_difference(pair(random, seeds, 1 / ratio, noise=1.2), base)
-        _, network = contrasts.most_different(
-            {"a": base, "b": pair(random, seeds), "c": pair(random, seeds, ratio)}
-        )
+        _, network = contrasts.most_different({"a": base, "b": pair(random, seeds), "c": pair(random, seeds, ratio)})
         least = contrasts.size_of(part)
         return [
             Part(name, rules.minus(contrasts.size_of(effect), least).mapped(math.exp), above=1.0)
@@ -205,7 +211,7 @@ def accuracies(gaps: list[float], seeds: int, sd: float, above=None, below=None)
 
     def parts(random):
         values = [dict(enumerate(g + sd * random.standard_normal(seeds))) for g in np.cumsum([0.0, *gaps])]
-        found = [rules.difference(b, a) for a, b in zip(values, values[1:], strict=False)]
+        found = [rules.difference(b, a) for a, b in itertools.pairwise(values)]
         return [Part("points", i, above=above, below=below) for i in found]
 
     return parts
@@ -217,21 +223,20 @@ def shares(*arms: tuple[float, int, bool]):
     def parts(random):
         drawn = [rules.share(int(random.binomial(n, p)), n) for p, n, _ in arms]
         return [
-            Part("share", i, **({"above": 0.5} if up else {"below": 0.5})) for i, (*_, up) in zip(drawn, arms, strict=True)
+            Part("share", i, **({"above": 0.5} if up else {"below": 0.5}))
+            for i, (*_, up) in zip(drawn, arms, strict=True)
         ]
 
     return parts
 
 
-def golmant_12(ratio, points, seeds=8, horizons=2):
+def golmant_12(ratio, seeds=12, horizons=2):
+    """Horizons at the full batch: how many steps the best of the longer ones saves."""
+
     def parts(random):
         base = cell(random, 2048, seeds)
         longer = [cell(random, 2048, seeds, shift=-math.log(ratio)) for _ in range(horizons)]
-        level = rules.bonferroni(0.95, horizons)
-        best = rules.largest_of([rules.widened(rules.difference(base, x, level), 2) for x in longer])
-        accuracy = [dict(enumerate(p + POINTS * random.standard_normal(seeds))) for p in (0, *[points] * horizons)]
-        gain = rules.largest_of([rules.difference(x, accuracy[0], level) for x in accuracy[1:]])
-        return [Part("steps", best.mapped(math.exp), below=1.25), Part("points", gain, below=0.5)]
+        return [contrasts.saves_no_steps(base, longer, MARGINS["golmant-12"]["ratio"])]
 
     return parts
 
@@ -266,8 +271,10 @@ TRUTHS = [
     Truth("golmant-11", "x 1.2", golmant_11(1.2)),
     Truth("golmant-11", "x 3", golmant_11(3.0), CONTRADICTED),
     Truth("golmant-11", AT, golmant_11(1.5), AT),
-    Truth("golmant-12", "no gain", golmant_12(1.0, 0.0)),
-    Truth("golmant-12", "1.5 points of gain", golmant_12(1.0, 1.5), CONTRADICTED),
+    Truth("golmant-12", "no gain", golmant_12(1.0)),
+    Truth("golmant-12", "x 0.95 (pilot)", golmant_12(0.95)),
+    Truth("golmant-12", "x 1.6", golmant_12(1.6), CONTRADICTED),
+    Truth("golmant-12", AT, golmant_12(1.25, horizons=1), AT),
     Truth("golmant-13", "none helps", golmant_13(1.0)),
     Truth("golmant-13", "one x 3", golmant_13(3.0), CONTRADICTED),
     Truth("golmant-13", AT, golmant_13(1.75), AT),
@@ -275,7 +282,7 @@ TRUTHS = [
     Truth("you-1", "10 points", accuracies([10.0], 20, 3.0, above=5.0)),
     Truth("you-7", "1 point better", accuracies([1.0], 10, POINTS, above=-0.5)),
     Truth("you-7", "as good", accuracies([0.0], 10, POINTS, above=-0.5)),
-    Truth("you-7", "2 points worse", accuracies([-2.0], 10, POINTS, above=-0.5), CONTRADICTED),
+    Truth("you-7", "2 points worse", accuracies([-2.0], 10, 2 * POINTS, above=-0.5), CONTRADICTED),
     Truth("you-10", "LARS 6 points below momentum (pilot)", accuracies([-6.0, 3.0], 30, 5.0, above=0.5), CONTRADICTED),
     Truth("you-10", "each 5 points above the last", accuracies([5.0, 5.0], 30, 5.0, above=0.5)),
     Truth("you-11", "0 and 98 % arrive", shares((0.02, 10, False), (0.98, 10, True))),

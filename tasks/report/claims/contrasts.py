@@ -92,12 +92,20 @@ def helps_somewhere(none: Mapping[int, Seeds], rule: Mapping[int, Seeds], ratio:
 
 
 def fails_at_the_top(none: Seeds, rule: Seeds, ratio: float, what: str) -> Part:
-    """Return golmant-5's second part: at the largest size the rule saves no steps, or most of its runs do not arrive."""
+    """Return golmant-5's second part: at the largest size the rule saves no steps, or most of its runs are lost."""
     lost = sum(math.isinf(v) for v in rule.values())
     if lost > len(rule) / 2:
         return Part(f"share of runs that do not arrive, {what}", rules.share(lost, len(rule)), above=0.5)
     found = rules.difference(none, rule)
     return Part(f"S(none)/S({what})", found.mapped(exponential), below=ratio)
+
+
+def saves_no_steps(base: Seeds, longer: Sequence[Seeds], ratio: float) -> Part:
+    """Return golmant-12's part: the best of the longer horizons saves less than a factor of the steps (Bonferroni)."""
+    level = rules.bonferroni(0.95, len(longer))
+    found = [rules.widened(rules.difference(base, x, level), 2, level=level) for x in longer]
+    what = "S(shortest horizon)/S(best of the longer ones)"
+    return Part(what, rules.largest_of(found).mapped(exponential), below=ratio)
 
 
 def exponential(x: float) -> float:

@@ -14,7 +14,7 @@ MARGINS: dict[str, dict[str, float]] = {
     "golmant-9": {"ratio": RATIO},
     "golmant-10": {"ratio": RATIO},
     "golmant-11": {"ratio": 1.5},
-    "golmant-12": {"ratio": RATIO, "points": 0.5},
+    "golmant-12": {"ratio": RATIO},
     "golmant-13": {"ratio": 1.75},
     "you-1": {"points": 5.0, "multiple": 5.0},
     "you-2": {"share": 0.25},

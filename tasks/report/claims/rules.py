@@ -17,7 +17,7 @@ SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusi
 NOT_TESTED, PREMISE_ABSENT = "not tested", "premise absent"
 DECIDED = (SUPPORTED, CONTRADICTED, PREMISE_ABSENT)
 POCOCK = {1: 1.960, 2: 2.178, 3: 2.289, 4: 2.361}  # two-sided 5 % in all, by the number of looks
-CELL = 0.05  # scatter of log S between tuned cells that seeds do not show: the rate's choice, and the rest
+CELL = 0.04  # scatter of log S between tuned cells that their seeds do not show: what the choice of the rate leaves
 ARRIVAL = 0.8  # of a cell's runs, below which its log S is not known
 
 Seeds = Mapping[int, float]
@@ -152,9 +152,7 @@ def mean(values: Sequence[float], level: float = 0.95) -> Interval:
         return NOTHING
     if np.ptp(values) == 0:
         return Interval(values[0], values[0], values[0], len(values) - 1)
-    return of_result(
-        np.mean(values), stats.ttest_1samp(values, 0.0).confidence_interval(level), len(values) - 1
-    )
+    return of_result(np.mean(values), stats.ttest_1samp(values, 0.0).confidence_interval(level), len(values) - 1)
 
 
 def paired(a: Seeds, b: Seeds, level: float = 0.95) -> Interval:
@@ -215,7 +213,7 @@ def share(hits: int, n: int, level: float = 0.95) -> Interval:
     return of_result(hits / n, stats.binomtest(hits, n).proportion_ci(level))
 
 
-def largest_of(intervals: Sequence[Interval], comparisons: int | None = None) -> Interval:
+def largest_of(intervals: Sequence[Interval]) -> Interval:
     """Return the interval of the largest of several quantities, each already at the level for all of them.
 
     Supported above a margin if any is above it, and below one only if all are.
