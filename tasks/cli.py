@@ -1,15 +1,10 @@
 """The command line: the only place that knows tasks, data, callbacks and run directories all together."""
 
 import contextlib
-import ctypes
 import gc
-import hashlib
-import json
-import logging
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -52,16 +47,14 @@ from callbacks.convergence_detector import ConvergenceDetector, Target
 from callbacks.evaluation_schedule import EvaluationSchedule
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.progress import Progress
-from callbacks.rolling_checkpoint import FINAL, AtomicCheckpointIO, RollingCheckpoint, newest_whole
+from callbacks.rolling_checkpoint import FINAL, AtomicCheckpointIO, RollingCheckpoint
 from callbacks.run_record import RunRecord, write_atomically
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
-from tasks.errors import REFUSED, USER_ERRORS, FinishedError, UserError, difference, sentence
+from tasks.errors import REFUSED, USER_ERRORS, FinishedError, UserError, sentence
+from tasks.process import config_first, keep_freed_memory, quiet
+from tasks.run_directory import default_name, essence, fingerprint, resume_from, whole_checkpoint
 from tasks.wandb_logger import RunWandbLogger
-
-# what a run is does not depend on these, so they may differ when it is resumed
-INCIDENTAL = {"trainer": ("logger", "default_root_dir", "devices", "num_nodes"), "progress": ("every", "show")}
-
 
 class PlacedError(Exception):
     """Not an error: ends the road of a run as soon as its directory is known."""
@@ -118,64 +111,24 @@ class Cli(LightningCLI):
             raise UserError(str(error)) from error
         if self.subcommand != "fit":  # a mirror of the run would begin anew
             config.trainer.logger = False
-        dump = self._essence(yaml.safe_load(self._dump(config)))
+        settings = essence(yaml.safe_load(self._dump(config)))
         if config.run.name is None:
-            digest = hashlib.sha256(json.dumps(dump, sort_keys=True).encode()).hexdigest()[:8]
-            config.run.name = f"b{dump['data']['init_args']['batch_size']}-s{dump['seed_everything']}-{digest}"
-            dump["run"]["name"] = config.run.name
-        self.identity = hashlib.sha256(json.dumps(dump, sort_keys=True).encode()).hexdigest()
+            config.run.name = settings["run"]["name"] = default_name(settings)
+        self.identity = fingerprint(settings)
         self.directory = Path(config.trainer.default_root_dir) / config.run.study / config.run.name
         self.placed(self)
         if self.subcommand == "fit":
-            self._look_for_a_run(dump)
+            self.resume_from = resume_from(self.directory, settings)
         elif config.ckpt_path is None:
             final = self.directory / "checkpoints" / FINAL
-            config.ckpt_path = str(final) if final.exists() else self._whole_checkpoint()
-            if config.ckpt_path is None:
+            found = final if final.exists() else whole_checkpoint(self.directory, self.identity)
+            if found is None:
                 raise UserError(f"{self.directory} holds no checkpoint: fit this run first, or give --ckpt_path")
+            config.ckpt_path = str(found)
 
     def _dump(self, config: Any) -> str:
         parser = self._parser(self.subcommand)  # parsing has validated: to do so again takes most of a dump
         return parser.dump(config, skip_unset=False, skip_link_targets=False, skip_validation=True)
-
-    @staticmethod
-    def _essence(dump: dict[str, Any]) -> dict[str, Any]:
-        for key in ("config", "ckpt_path", "checkpoint"):
-            dump.pop(key, None)
-        for part, names in INCIDENTAL.items():
-            dump[part] = {k: v for k, v in dump[part].items() if k not in names}
-        return dump
-
-    def _whole_checkpoint(self) -> str | None:
-        path, refused = newest_whole(self.directory, self.identity)
-        for sentence_ in refused:
-            print(sentence_, file=sys.stderr)
-        return str(path) if path else None
-
-    def _look_for_a_run(self, dump: dict[str, Any]) -> None:
-        """Resume the run that the directory holds, or refuse another's."""
-        self.resume_from = None
-        try:
-            record = json.loads((self.directory / "record.json").read_text())
-            saved = self._essence(yaml.safe_load((self.directory / "config.yaml").read_text()))
-        except FileNotFoundError:
-            return
-        except (ValueError, yaml.YAMLError) as error:
-            raise UserError(
-                f"{self.directory} holds a damaged record.json or config.yaml: delete that directory, or give another "
-                "--run.name"
-            ) from error
-        if saved != dump:
-            raise UserError(
-                f"{self.directory} already holds another run, which differs in {difference(saved, dump)}: "
-                "give another --run.name, or delete that directory"
-            )
-        if record["ended"]:
-            raise FinishedError(
-                f"{self.directory} holds this run, finished: {record['status']} at step {record['final'].get('step')}; "
-                "give another --run.name to run it again"
-            )
-        self.resume_from = self._whole_checkpoint()
 
     # building -------------------------------------------------------------------------------------------
 
@@ -213,7 +166,7 @@ class Cli(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         options = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand == "fit":
-            options["ckpt_path"] = self.resume_from
+            options["ckpt_path"] = str(self.resume_from) if self.resume_from else None
             if self.resume_from and self.trainer.is_global_zero:
                 print(f"resuming from {self.resume_from}", file=sys.stderr)
         if subcommand in ("validate", "test"):
@@ -253,37 +206,6 @@ class Cli(LightningCLI):
             test = record.record["test"] or {}
             scores = "".join(f", {name} {value:.4g}" for name, value in test.items())
             print(f"{record.record['status']} at step {final['step']:,}{scores}: {self.directory}", file=sys.stderr)
-
-
-def config_first(args: Sequence[str]) -> list[str]:
-    """Put --config options before all others: jsonargparse lets a later file override earlier flags silently."""
-    verb, rest, first, others = args[:1], list(args[1:]), [], []
-    while rest:
-        option = rest.pop(0)
-        if option in ("--config", "-c") and rest:
-            first += [option, rest.pop(0)]
-        else:
-            (first if option.startswith(("--config=", "-c=")) else others).append(option)
-    return [*verb, *first, *others]
-
-
-def quiet() -> None:
-    """Silence what the libraries say of every run and nobody can use."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next step: by default it gives large pieces back to the system.
-
-    Their page faults made the steps of Fashion-MNIST 1.2 to 1.6 times as long on a CPU, as of batch 256.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        for option, value in {-4: 0, -1: 2**31 - 1}.items():  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
-            libc.mallopt(option, value)
 
 
 def place(args: Sequence[str]) -> Path:

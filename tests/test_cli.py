@@ -10,7 +10,7 @@ import yaml
 
 from callbacks.run_record import peak_memory, reset_peak_memory
 from tasks.__main__ import main
-from tasks.cli import keep_freed_memory
+from tasks.process import keep_freed_memory
 
 FASHION = "configs/image_classification/fashion_mnist.yaml"
 SCENES = "configs/segmentation/scenes.yaml"
