@@ -28,8 +28,11 @@ POSITION = ["step", "examples", "epoch", "seconds", "lr", "train/loss"]
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text`, so that a reader sees the old file or the new one."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text)
-    os.replace(part, path)
+    try:
+        part.write_text(text)
+        os.replace(part, path)
+    finally:  # a full disk is not to be filled with parts
+        part.unlink(missing_ok=True)
 
 
 def plain(value: Any) -> Any:
@@ -169,6 +172,10 @@ class RunRecord(Callback):
 
     def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
         verdict = self._detector(trainer).verdict
+        if trainer.should_stop and verdict.stopped_by is None:  # cut short, which is no miss
+            self.record["error"] = "a callback stopped the run before its targets, its budget and its last step"
+            self._write(trainer, task, status="failed", stopped_by="error")
+            return
         self._write(trainer, task, status=verdict.status(ended=True), stopped_by=verdict.stopped_by or "end")
 
     def close(self, trainer: Trainer, task: LightningModule) -> None:

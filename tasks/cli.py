@@ -3,8 +3,10 @@
 import contextlib
 import gc
 import os
+import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +16,7 @@ import yaml
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loops.fit_loop import _FitLoop
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 # imported so that YAML can name these classes by their short names
@@ -47,24 +50,43 @@ from callbacks.convergence_detector import ConvergenceDetector, Target
 from callbacks.evaluation_schedule import EvaluationSchedule
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.progress import Progress
-from callbacks.rolling_checkpoint import FINAL, AtomicCheckpointIO, RollingCheckpoint
+from callbacks.rolling_checkpoint import AtomicCheckpointIO, RollingCheckpoint
 from callbacks.run_record import RunRecord, write_atomically
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
-from tasks.errors import REFUSED, USER_ERRORS, FinishedError, UserError, sentence
-from tasks.process import config_first, keep_freed_memory, quiet
-from tasks.run_directory import default_name, essence, fingerprint, resume_from, whole_checkpoint
+from tasks.errors import REFUSED, USER_ERRORS, FailedError, FinishedError, UserError, not_finite, sentence, short
+from tasks.process import check_arguments, config_first, is_first, keep_freed_memory, quiet
+from tasks.run_directory import claimed, default_name, essence, fingerprint, locate, measured_checkpoint, resume_from
 from tasks.wandb_logger import RunWandbLogger
 
+DEFAULTS = {  # of the trainer
+    "default_root_dir": "runs",
+    "max_epochs": 1,
+    "val_check_interval": 1,
+    "check_val_every_n_epoch": None,
+    "num_sanity_val_steps": -1,
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
+}
+
+
 class PlacedError(Exception):
-    """Not an error: ends the road of a run as soon as its directory is known."""
+    """Raised by those who want to know a run's directory alone: nothing is built."""
+
+
+class FitLoop(_FitLoop):
+    """Lightning's, which leaves out the start and the end of a fit whose last step was made before it was cut off."""
+
+    skip = False
 
 
 class Parser(LightningArgumentParser):
     """Says what is wrong in one sentence instead of printing the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        fit = f"python -m tasks {Cli.verb}"
+        fit = f"python -m tasks {sys.argv[1]}"
         hint = f"; `{fit} --help` lists the options, `--model.help CLASS` and `--data.help CLASS` those of a class"
         unknown = ("not accepted" in message or "unrecognized" in message) and hint not in message
         raise UserError(sentence(message) + (hint if unknown else "")) from ex
@@ -73,14 +95,27 @@ class Parser(LightningArgumentParser):
 class Cli(LightningCLI):
     """LightningCLI with this project's callbacks, run directories and error messages."""
 
-    verb = "fit"  # only its parser is built: that is most of the start-up
-    placed: Callable[["Cli"], None]  # called when `directory` is known, before anything is built
+    def __init__(self, verb: str, placed: Callable[["Cli"], None], held: contextlib.ExitStack) -> None:
+        self.verb = verb  # only its parser is built: that is most of the start-up
+        self.placed = placed  # called when `directory` is known, before anything is built
+        self.held = held  # what is given back at the end, whatever that is
+        super().__init__(
+            ExactBatchTask,
+            InMemoryDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            trainer_defaults=DEFAULTS | {"callbacks": [PredictionWriter()] if verb == "predict" else []},
+        )
 
-    @classmethod
-    def subcommands(cls) -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:
         skip = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "return_predictions"}
-        skip |= {"verbose", "weights_only"} | ({"ckpt_path"} if cls.verb == "fit" else set())
-        return {cls.verb: skip}
+        skip |= {"verbose", "weights_only"} | ({"ckpt_path"} if self.verb == "fit" else set())
+        return {self.verb: skip}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(EvaluationSchedule, "evaluation")
@@ -99,32 +134,23 @@ class Cli(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        for flag, (allowed, instead) in REFUSED.items():
-            if config.trainer.get(flag) not in allowed:
-                raise UserError(f"trainer.{flag}={config.trainer[flag]} contradicts exact batches: use {instead}")
-        if config.trainer.max_steps == 0 or config.trainer.max_steps < -1:
-            raise UserError(f"trainer.max_steps is {config.trainer.max_steps}: give at least 1, or -1 for no limit")
-        try:
-            for target in config.convergence.targets or []:
-                Target.parse(target)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        check(config)
         if self.subcommand != "fit":  # a mirror of the run would begin anew
             config.trainer.logger = False
         settings = essence(yaml.safe_load(self._dump(config)))
+        for number in not_finite(settings):
+            raise UserError(f"{number}: give a finite number")
         if config.run.name is None:
             config.run.name = settings["run"]["name"] = default_name(settings)
         self.identity = fingerprint(settings)
-        self.directory = Path(config.trainer.default_root_dir) / config.run.study / config.run.name
+        self.directory = locate(Path(config.trainer.default_root_dir), config.run.study, config.run.name)
         self.placed(self)
         if self.subcommand == "fit":
+            if is_first():
+                self.held.enter_context(claimed(self.directory))
             self.resume_from = resume_from(self.directory, settings)
-        elif config.ckpt_path is None:
-            final = self.directory / "checkpoints" / FINAL
-            found = final if final.exists() else whole_checkpoint(self.directory, self.identity)
-            if found is None:
-                raise UserError(f"{self.directory} holds no checkpoint: fit this run first, or give --ckpt_path")
-            config.ckpt_path = str(found)
+        else:
+            config.ckpt_path = str(measured_checkpoint(config.ckpt_path, self.directory, self.identity))
 
     def _dump(self, config: Any) -> str:
         parser = self._parser(self.subcommand)  # parsing has validated: to do so again takes most of a dump
@@ -141,6 +167,8 @@ class Cli(LightningCLI):
     def instantiate_trainer(self, **options: Any) -> Trainer:
         trainer = super().instantiate_trainer(**options)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        before, trainer.fit_loop = trainer.fit_loop, FitLoop(trainer, max_epochs=1)
+        trainer.fit_loop.epoch_loop = before.epoch_loop
         cluster = trainer._accelerator_connector.cluster_environment
         if isinstance(cluster, SLURMEnvironment):  # its checkpoints of its own would start other runs of the same root
             cluster.auto_requeue = False
@@ -165,6 +193,7 @@ class Cli(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         options = super()._prepare_subcommand_kwargs(subcommand)
+        options["weights_only"] = True  # a checkpoint is data: none may run code
         if subcommand == "fit":
             options["ckpt_path"] = str(self.resume_from) if self.resume_from else None
             if self.resume_from and self.trainer.is_global_zero:
@@ -180,8 +209,23 @@ class Cli(LightningCLI):
             super()._run_subcommand(subcommand)
         except USER_ERRORS as error:
             if self.trainer.global_step:
-                raise
+                raise FailedError(f"{sentence(error)}; the same command goes on in {self.directory}") from error
             raise UserError(sentence(error)) from error
+        except (FailedError, MemoryError):
+            raise
+        except Exception as error:  # what nobody foresaw
+            if out_of_memory(error):
+                raise
+            first = f"{type(error).__name__}: {error}".split("\n")[0]
+            raise FailedError(f"{first}{self._keep_traceback()}", 1 if self.trainer.global_step else 2) from error
+
+    def _keep_traceback(self) -> str:
+        """Write the traceback into the run's directory; return the words that say so."""
+        try:
+            write_atomically(self.directory / "traceback.txt", traceback.format_exc())
+        except OSError:
+            return ""
+        return f"; {self.directory / 'traceback.txt'} says where"
 
     def after_validate(self) -> None:
         """Print what was measured."""
@@ -194,6 +238,8 @@ class Cli(LightningCLI):
     def after_fit(self) -> None:
         """Read the test split, once, at the stop (protocol rule 4), and say how the run ended."""
         record = next(c for c in self.trainer.callbacks if isinstance(c, RunRecord))
+        if record.record["status"] == "failed":
+            raise FailedError(record.record["error"])
         if record.record["status"] != "diverged" and "test" in self.datamodule.splits:
             self.trainer.test(self.model, self.datamodule, verbose=False)
         record.close(self.trainer, self.model)
@@ -206,6 +252,33 @@ class Cli(LightningCLI):
             test = record.record["test"] or {}
             scores = "".join(f", {name} {value:.4g}" for name, value in test.items())
             print(f"{record.record['status']} at step {final['step']:,}{scores}: {self.directory}", file=sys.stderr)
+
+
+def check(config: Any) -> None:
+    """Raise UserError where settings contradict what every run here keeps to."""
+    for flag, (allowed, instead) in REFUSED.items():
+        if config.trainer.get(flag) not in allowed:
+            raise UserError(f"trainer.{flag}={config.trainer[flag]} is not supported here: use {instead}")
+    if config.trainer.max_steps == 0 or config.trainer.max_steps < -1:
+        raise UserError(f"trainer.max_steps is {config.trainer.max_steps}: give at least 1, or -1 for no limit")
+    check_devices(config.trainer.accelerator, config.trainer.devices)
+    try:
+        for target in config.convergence.targets or []:
+            Target.parse(target)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def check_devices(accelerator: Any, devices: Any) -> None:
+    """Raise UserError where a CPU is asked for far more processes than it has cores: they would start for hours."""
+    if not str(devices).isdecimal():
+        if isinstance(devices, str) and devices != "auto" and not re.fullmatch(r"-1|[0-9]+(, ?[0-9]+)*,?", devices):
+            raise UserError(f"trainer.devices is {short(devices)}: give a number, a list of numbers, or auto")
+        return
+    cores = os.cpu_count() or 1
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    if on_cpu and int(devices) > 8 * cores:
+        raise UserError(f"trainer.devices is {short(devices)}, and this machine has {cores} cores: give {cores}")
 
 
 def place(args: Sequence[str]) -> Path:
@@ -227,31 +300,12 @@ def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> 
     keep_freed_memory()
     # Lightning's launcher starts the other ranks by running sys.argv again
     argv, sys.argv = sys.argv, [sys.argv[0], *config_first(args)]
-    Cli.verb, Cli.placed = args[0], staticmethod(placed)
     try:
-        Cli(
-            ExactBatchTask,
-            InMemoryDataModule,
-            save_config_callback=None,
-            seed_everything_default=0,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            parser_class=Parser,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            trainer_defaults={
-                "default_root_dir": "runs",
-                "max_epochs": 1,
-                "val_check_interval": 1,
-                "check_val_every_n_epoch": None,
-                "num_sanity_val_steps": -1,
-                "logger": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "use_distributed_sampler": False,
-                "callbacks": [PredictionWriter()] if args[0] == "predict" else [],
-            },
-        )
+        with contextlib.ExitStack() as held:
+            check_arguments(sys.argv[1:])
+            Cli(args[0], placed, held)
+    except RecursionError as error:
+        raise UserError("a value is nested too deep: give fewer levels") from error
     finally:
         sys.argv = argv
         torch.use_deterministic_algorithms(False)
@@ -264,12 +318,31 @@ def main(args: Sequence[str]) -> int:
     try:
         run(args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return say(error, 2)
+    except FailedError as error:
+        return say(error, error.status)
     except FinishedError as note:
         print(note, file=sys.stderr)
     except SystemExit as exit_:  # Lightning's answer to Ctrl-C and SIGTERM, after the record is written
         if isinstance(exit_, SIGTERMException):
             return 128 + signal.SIGTERM
         return 130 if exit_.code == 1 else exit_.code
+    except (OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not out_of_memory(error):
+            raise
+        memory = "out of memory: give a smaller model.micro_batch_size, or more memory"
+        return say(memory if out_of_memory(error) else sentence(error), 1)
     return 0
+
+
+def say(error: object, status: int) -> int:
+    """Print an error as one sentence; return the exit status."""
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether the host or the GPU had no memory left."""
+    words = ("can't allocate memory", "not enough memory", "bad_alloc", "Cannot allocate memory")
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or any(word in str(error) for word in words)

@@ -1,14 +1,18 @@
 """Data that lets a run end badly, for the sweep's tests."""
 
+import io
+import json
 import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import torch
 import yaml
 from pytorch_lightning import Callback, Trainer
 
+from callbacks import rolling_checkpoint, run_record
 from datamodules.base import Examples
 from tests.tiny import Tiny
 
@@ -40,6 +44,72 @@ class Hostile(Tiny):
         if self.fate == "slow":
             time.sleep(2)
         return super().load()
+
+
+class KillAt(Callback):
+    """Sends this process's group a signal at one moment of a run, once.
+
+    The environment says when, so that the config is that of the undisturbed run: KILL_AT is `signal last marker phase`,
+    with `last` the run's last step and `marker` a file that is there once it was done.
+    """
+
+    def __init__(self) -> None:
+        number, last, self.marker, self.phase = os.environ.get("KILL_AT", "9 0 / never").split(maxsplit=3)
+        self.signal, self.last = int(number), int(last)
+        self._at("instantiation")
+
+    def _at(self, phase: str) -> None:
+        if phase == self.phase and os.environ.get("LOCAL_RANK", "0") == "0" and not Path(self.marker).exists():
+            Path(self.marker).touch()
+            os.killpg(0, self.signal)
+
+    def setup(self, trainer: Trainer, task: Any, stage: str) -> None:
+        if stage == "fit":
+            self._at("setup")
+            self.save, rolling_checkpoint.torch.save = torch.save, self._save
+            self.write, run_record.write_atomically = run_record.write_atomically, self._write
+
+    def teardown(self, trainer: Trainer, task: Any, stage: str) -> None:
+        if stage == "fit":
+            rolling_checkpoint.torch.save = self.save
+
+    def _save(self, checkpoint: Any, file: BinaryIO) -> None:
+        """Write half of a checkpoint, then the whole."""
+        final = "final.ckpt" in file.name
+        phase = "final checkpoint" if final else "checkpoint write" if checkpoint["global_step"] > 2 else ""
+        if phase == self.phase:
+            held = io.BytesIO()
+            self.save(checkpoint, held)
+            file.write(held.getvalue()[: held.tell() // 2])
+            file.flush()
+            self._at(phase)
+            file.seek(0)
+        self.save(checkpoint, file)
+
+    def _write(self, path: Path, text: str) -> None:
+        ending = path.name == "record.json" and json.loads(text)["ended"]
+        if ending:
+            self._at("record's end")
+        self.write(path, text)
+        if ending:
+            self._at("after the record's end")
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == 0:
+            self._at("first step")
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.last:
+            self._at("last step")
+
+    def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.state.fn == "fit" and trainer.global_step >= 2:
+            self._at("evaluation")
+            if trainer.global_step == self.last:
+                self._at("last evaluation")
+
+    def on_test_start(self, trainer: Trainer, *_: Any) -> None:
+        self._at("closing test")
 
 
 class KillOnce(Callback):

@@ -67,10 +67,12 @@ def test_peak_memory_is_this_runs_alone():
 
 
 def test_peak_memory_is_that_of_the_whole_run_though_resumed(tmp_path):
-    (tmp_path / "fashion_mnist" / "cut").mkdir(parents=True)
-    cut = {"started": "2026-01-01T00:00:00+00:00", "resumes": 1, "cost": {"peak_memory_bytes": 10**15}}
-    (tmp_path / "fashion_mnist" / "cut" / "record.json").write_text(json.dumps(cut))
-    assert fit(tmp_path, FASHION, "--trainer.max_steps", "1", "--run.name", "cut") == 0
+    flags = ["--trainer.max_steps", "1", "--run.name", "cut"]
+    assert fit(tmp_path, FASHION, *flags) == 0
+    record = json.loads(only(tmp_path, "record.json").read_text())
+    cut = record | {"ended": None, "resumes": 1, "cost": {"peak_memory_bytes": 10**15}}
+    only(tmp_path, "record.json").write_text(json.dumps(cut))
+    assert fit(tmp_path, FASHION, *flags) == 0
     record = json.loads(only(tmp_path, "record.json").read_text())
     assert (record["cost"]["peak_memory_bytes"], record["resumes"]) == (10**15, 2)
 
@@ -177,7 +179,7 @@ def test_a_broken_yaml_and_a_truncated_data_file_are_named(tmp_path, capsys):
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [")
     assert main(["fit", "--config", str(broken)]) == 2
-    assert "config" in capsys.readouterr().err
+    assert f"{broken} is not YAML" in capsys.readouterr().err
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (tmp_path / f"{name}-ubyte").write_bytes(b"\0\0\x08\x03\0\0")
     assert fit(tmp_path, FASHION, "--data.root", str(tmp_path)) == 2

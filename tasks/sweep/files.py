@@ -12,9 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tasks.sweep import parameters
+from tasks.yaml_file import read_yaml
 
 EXAMPLE = "command: ['${interpreter}', -m, tasks, fit, --config, configs/..., '${args}']"
 MACRO = re.compile(r"\$\{(\w+)(?::(\w+))?\}")
@@ -107,16 +106,6 @@ class Sweep:
 
 def _environment(match: re.Match[str]) -> str:
     return os.environ.get(match[2], match[2]) if match[1] == "envvar" else match[0]
-
-
-def read_yaml(path: Path) -> Any:
-    """A file's content; ValueError where it cannot be read or is not YAML."""
-    try:
-        return yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def read_sweep(path: Path) -> Sweep:

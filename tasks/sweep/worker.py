@@ -15,6 +15,7 @@ from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
 
+from tasks.streams import keep_standard_streams
 from tasks.sweep.files import Cell
 from tasks.sweep.ledger import FINAL, Ledger
 
@@ -39,6 +40,7 @@ def work(pipe: connection.Connection, place: Place, runs: Path) -> None:
 
     from tasks import cli
 
+    keep_standard_streams()  # `os.dup2` below changes what is behind them
     torch.set_num_threads(place.threads)
     cli.quiet()
     gc.collect()
@@ -138,6 +140,9 @@ def fit(cli: Any, args: list[str], tell: Callable[..., None]) -> dict[str, Any]:
         return end | fit_apart(args)
     except SystemExit:  # SIGTERM, after the record was written
         return end | {"status": "interrupted"}
+    except cli.FailedError as error:
+        traceback.print_exc()
+        return end | {"status": "failed", "reason": str(error)}
     except Exception as error:
         traceback.print_exc()
         return end | {"status": "failed", "reason": f"{type(error).__name__}: {error}".split("\n")[0]}
