@@ -21,6 +21,10 @@ class Plateau:
     window: int
     improvement: float = 0.01
 
+    def __post_init__(self) -> None:
+        if self.window < 1 or not 0 <= self.improvement < math.inf:
+            raise ValueError("plateau: window is at least 1 example and improvement a finite number, at least 0")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -43,6 +47,8 @@ class Target:
             raise ValueError(f"target {self.metric}: its direction is max or min, not {self.direction}")
         if (self.value is None) == (self.plateau is None):
             raise ValueError(f"target {self.metric}: give either value or plateau")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"target {self.metric}: its value is {self.value}: give a finite number")
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> "Target":
@@ -167,8 +173,8 @@ class ConvergenceDetector(Callback):
             raise ValueError("convergence: give both budget_steps and budget_examples, or neither")
         if extra_evaluations < 1 or consecutive < 1:
             raise ValueError("convergence: consecutive and extra_evaluations are at least 1")
-        if budget_steps is not None and max(budget_steps, budget_examples) < 1:
-            raise ValueError("convergence: budget_steps or budget_examples is at least 1")
+        if budget_steps is not None and min(budget_steps, budget_examples) < 1:
+            raise ValueError("convergence: budget_steps and budget_examples are at least 1")
         self.targets = [t if isinstance(t, Target) else Target.parse(t) for t in targets or []]
         self.stop = stop
         self.rules = Rules(budget_steps, budget_examples, consecutive, extra_evaluations)

@@ -1,5 +1,6 @@
 """Checkpoints by time, atomic, a fixed number of them: what a killed run goes on from."""
 
+import errno
 import os
 import re
 import signal
@@ -32,6 +33,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
+        except RuntimeError as error:  # torch's, whose words do not name the file
+            raise OSError(errno.EIO, "cannot be written (is the disk full?)", str(path)) from error
         finally:  # a full disk is not to be filled with parts
             part.unlink(missing_ok=True)
 
