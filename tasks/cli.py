@@ -154,7 +154,10 @@ class Cli(LightningCLI):
 
     def _dump(self, config: Any) -> str:
         parser = self._parser(self.subcommand)  # parsing has validated: to do so again takes most of a dump
-        return parser.dump(config, skip_unset=False, skip_link_targets=False, skip_validation=True)
+        try:
+            return parser.dump(config, skip_unset=False, skip_link_targets=False, skip_validation=True)
+        except yaml.YAMLError as error:
+            raise UserError(f"{error.args[-1]!r} cannot be written into config.yaml: give another class") from error
 
     # building -------------------------------------------------------------------------------------------
 

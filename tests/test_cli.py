@@ -126,55 +126,6 @@ def test_a_diverged_run_is_a_result(tmp_path):
     assert record["final"]["trainset/loss"] in ("nan", "inf")
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--data.batch_sizee", "3"], "data.batch_sizee"),
-        (["--nonsense", "3"], "--nonsense"),
-        (["--model.optimizer.lrr", "3"], "model.optimizer.lrr"),
-        (["--data.batch_size", "abc"], "data.batch_size: Expected a <class 'int'>"),
-        (["--data.batch_size", "0"], "data.batch_size is 0: give at least 1"),
-        (["--data.batch_size", "-4"], "data.batch_size is -4: give at least 1"),
-        (["--data.batch_size", "301"], "the training set has 300 examples"),
-        (["--model.micro_batch_size", "0"], "model.micro_batch_size is 0: give at least 1"),
-        (["--model.lr_scaling", "cubic"], "model.lr_scaling"),
-        (["--model.lr_scaling", "linear", "--model.base_batch_size", "null"], "needs model.base_batch_size"),
-        (["--model.schedule", "Cosine", "--trainer.max_steps", "-1"], "needs the run's length"),
-        (["--model.warmup", "a while"], "is no duration"),
-        (
-            ["--convergence.targets", "[{metric: val/miou, direction: max, value: 1}]"],
-            "choose among val/loss, val/accuracy, trainset/loss, trainset/accuracy",
-        ),
-        (["--convergence.targets", "[{metric: val/loss, value: 0.5}]"], "is not a target: give metric, direction"),
-        (["--convergence.targets", "[{metric: val/loss, direction: min}]"], "give either value or plateau"),
-        (["--convergence.targets", "[{metric: val/loss, direction: up, value: 1}]"], "is max or min, not up"),
-        (["--convergence.targets", "[{metric: val/loss, direction: min, value: low}]"], "is not a target"),
-        (["--trainer.max_steps", "0"], "trainer.max_steps is 0: give at least 1"),
-        (["--convergence.budget_steps", "0", "--convergence.budget_examples", "-5"], "is at least 1"),
-        (["--seed_everything", "-1"], "seed_everything: -1 is not in bounds"),
-        (["--model.clip_norm", "-1"], "model.clip_norm is -1.0: give more than 0"),
-        (["--model.label_smoothing", "2"], "model.label_smoothing is 2.0: give 0 to"),
-        (["--data.root", "/nope"], "/nope"),
-        (["--trainer.accelerator", "gpu"], "--trainer.accelerator=cpu"),
-        (["--trainer.accumulate_grad_batches", "2"], "use model.micro_batch_size"),
-        (["--trainer.gradient_clip_val", "1.0"], "use model.clip_norm"),
-        (["--trainer.max_epochs", "3"], "use data.epochs"),
-        (["--trainer.val_check_interval", "0.5"], "use evaluation.ratio"),
-        (["--trainer.precision", "16-mixed"], "use bf16-mixed"),
-        (["--config", "nofile.yaml"], "nofile.yaml"),
-        (["--model.network", "CifarResNet", "--model.network.norm", "batch"], "set model.ghost_batch_size"),
-    ],
-    ids=lambda v: " ".join(v)[:40] if isinstance(v, list) else "",
-)
-def test_a_mistake_ends_with_one_sentence(tmp_path, capsys, flags, said):
-    assert fit(tmp_path, FASHION, "--trainer.max_steps", "1", *flags) == 2
-    printed = capsys.readouterr()
-    lines = [line for line in (printed.out + printed.err).splitlines() if line]
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    assert said in lines[0]
-
-
 def test_a_broken_yaml_and_a_truncated_data_file_are_named(tmp_path, capsys):
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [")
