@@ -15,8 +15,8 @@ from tasks.report import fits, shapes
 from tasks.report.claims import contrasts, rules
 from tasks.report.claims.margins import MARGINS
 from tasks.report.claims.rules import CONTRADICTED, SUPPORTED, Evidence, Part, Seeds, conjunction
-from tasks.report.fit_data import FitData
 from tasks.report.critical import size_interval
+from tasks.report.fit_data import FitData
 
 SCATTER = {4: 0.13, 16: 0.09, 64: 0.09, 256: 0.16, 2048: 0.18}  # of log S over seeds, 82 % on 8 seeds, isotonic hit
 CHOICE, BETWEEN = (

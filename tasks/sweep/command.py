@@ -71,6 +71,10 @@ class Runner:
             self._feed(pool)
             for cell, kind, detail in pool.wait(1.0):
                 if kind == "died":
+                    self.ledger.note_vanished(cell, detail)
+                elif kind == "stopped":
+                    raise RuntimeError(detail)
+                elif kind == "hung":
                     self.ledger.end_vanished(cell, "failed", reason=detail)
                 self._refresh(cell, display)
             mine = pool.running()
@@ -169,9 +173,12 @@ def main(argv: list[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         return sweep(options)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:  # no worker starts, or none can write
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         return 130
