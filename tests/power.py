@@ -234,8 +234,9 @@ def golmant_12(ratio, seeds=12, horizons=2):
     """Horizons at the full batch: how many steps the best of the longer ones saves."""
 
     def parts(random):
-        base = cell(random, 2048, seeds)
-        longer = [cell(random, 2048, seeds, shift=-math.log(ratio)) for _ in range(horizons)]
+        start = scatter(2048) * random.standard_normal(seeds)  # of the initial weights, the same for all horizons
+        shifts = CHOICE * random.standard_normal(1 + horizons) - math.log(ratio) * np.array([0, *[1] * horizons])
+        base, *longer = (dict(enumerate(start + x + PAIRED * random.standard_normal(seeds))) for x in shifts)
         return [contrasts.saves_no_steps(base, longer, MARGINS["golmant-12"]["ratio"])]
 
     return parts

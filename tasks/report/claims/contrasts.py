@@ -101,9 +101,12 @@ def fails_at_the_top(none: Seeds, rule: Seeds, ratio: float, what: str) -> Part:
 
 
 def saves_no_steps(base: Seeds, longer: Sequence[Seeds], ratio: float) -> Part:
-    """Return golmant-12's part: the best of the longer horizons saves less than a factor of the steps (Bonferroni)."""
+    """Return golmant-12's part: the best of the longer horizons saves less than a factor of the steps (Bonferroni).
+
+    Paired by seed: at the full batch a seed is the initial weights and nothing else.
+    """
     level = rules.bonferroni(0.95, len(longer))
-    found = [rules.widened(rules.difference(base, x, level), 2, level=level) for x in longer]
+    found = [rules.widened(rules.paired(base, x, level), 2, level=level) for x in longer]
     what = "S(shortest horizon)/S(best of the longer ones)"
     return Part(what, rules.largest_of(found).mapped(exponential), below=ratio)
 
