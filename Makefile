@@ -42,7 +42,10 @@ test: $(STAMP)  ## the tests (5 minutes on 2 cores)
 test-slow: $(STAMP)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
 
+bench: $(STAMP)  ## what a step, a whole fit and a start cost over their peers (5 minutes; JSON in bench.json)
+	$(BIN)/python -m tasks.benchmark speed --json bench.json
+
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check .
 
-.PHONY: help install demo reproduce reproduce-long test test-slow lint
+.PHONY: help install demo reproduce reproduce-long test test-slow bench lint

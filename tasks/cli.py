@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -286,6 +287,12 @@ def check_devices(accelerator: Any, devices: Any) -> None:
         raise UserError(f"trainer.devices is {short(devices)}, and this machine has {cores} cores: give {cores}")
 
 
+@cache
+def spare_the_imports() -> None:
+    """Have garbage collections pass over what was imported, once: the one that ends a run took 0.2 s, a tenth of it."""
+    gc.freeze()
+
+
 def place(args: Sequence[str]) -> Path:
     """The directory of the run that `args` stand for; UserError where they cannot be parsed."""
 
@@ -303,6 +310,7 @@ def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> 
     """Run `fit`, `validate`, `test` or `predict` with `args`; may be called many times in one process."""
     os.environ.pop("PL_GLOBAL_SEED", None)
     keep_freed_memory()
+    spare_the_imports()
     # Lightning's launcher starts the other ranks by running sys.argv again
     argv, sys.argv = sys.argv, [sys.argv[0], *config_first(args)]
     try:
