@@ -9,6 +9,7 @@ import pytest
 from tasks.sweep.files import Cell
 from tasks.sweep.ledger import State
 from tasks.sweep.table import Display, costs, time_left
+from tests.made_up import run
 
 
 def cell(sweep, size, rate, seed):
@@ -21,7 +22,7 @@ def test_a_cell_costs_what_the_ended_ones_of_the_nearest_batch_size_and_rate_did
     states = {}
     for seed in range(200):
         ended = draw.random() < 0.3
-        entry, record = ({"seconds": 1 + draw.random()}, {"status": "reached"}) if ended else ({}, {})
+        entry, record = ({"seconds": 1 + draw.random()}, run([], 8, 1).record) if ended else ({}, None)
         if ended and draw.random() < 0.3:
             entry["taken"] = True  # from another study, at no cost
         one = cell(draw.choice("ab"), 2 ** draw.randrange(8), draw.choice([0.01, 0.02, 0.3]), seed)
@@ -42,7 +43,7 @@ def test_a_cell_costs_what_the_ended_ones_of_the_nearest_batch_size_and_rate_did
 
 def test_the_time_left_is_a_lower_bound_while_cells_may_follow():
     ended, left = cell("a", 8, 0.1, 0), cell("a", 8, 0.1, 1)
-    states = {ended: State("reached", {"seconds": 61.0}, {"status": "reached"}), left: State("left", {}, None)}
+    states = {ended: State("reached", {"seconds": 61.0}, run([], 8, 1).record), left: State("left", {}, None)}
     for more, words in ((True, "at least 1:01 left"), (False, ", 1:01 left")):
         out = io.StringIO()
         Display(1, lambda more=more: more, out).update(states)

@@ -156,7 +156,7 @@ def check_tuning(plan: Plan, rates: list[Any]) -> None:
         raise ValueError(f"learning_rate: the sweep needs at least 3 positive values of {plan.learning_rate}")
     ratios = [high / low for low, high in itertools.pairwise(rates)]
     if min(ratios) <= 1.0 or max(ratios) > 2.05:
-        raise ValueError("learning_rate: the coarse grid rises by factors of 2 or less (protocol rule 12)")
+        raise ValueError("learning_rate: give values that rise by factors of 2 or less, or the search misses the best")
     if plan.pilot:
         raise ValueError("pilot: is for rates that follow a rule: where they are tuned, budgets follow from tuning")
     for stage in ("tune", "confirm"):
