@@ -34,7 +34,7 @@ def test_bad_ends_do_not_take_the_sweep_down_and_ended_cells_stay_ended(tmp_path
     command = [str(path), "--runs", str(runs), "--workers", "2"]
     assert main(command) == 1
     out = capfd.readouterr().out
-    assert re.search(r"^ *tiny +3/3 +0 +0 +1 +0 +2 +0 *$", out, re.MULTILINE)
+    assert re.search(r"^ *tiny +3/3 +0 +0 +1 +0 +0 +2 +0 *$", out, re.MULTILINE)
     assert "RuntimeError: the disc is on fire" in out
     assert "signal 9" in out
     [record] = records(runs).values()
