@@ -239,7 +239,8 @@ class Staged:
                 return False
             rate, steps, before = found.rate, found.steps if math.isfinite(found.steps) else steps, size
             facts = {"tuned": found.bracketed, "trials": found.trials}
-            whole &= self._confirm(arm[size], size, rate, budget(BUDGET * steps, size), facts)
+            allowed = budget(FOLLOW * BUDGET * steps, size)  # a crossing within the budget is followed up
+            whole &= self._confirm(arm[size], size, rate, allowed, facts)
         return whole
 
     def _race(self, setting: dict[str, Any], size: int, rate: float, bound: float) -> Score | None:
