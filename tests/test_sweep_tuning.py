@@ -202,7 +202,7 @@ def test_each_size_has_a_budget_of_its_own_tuned_steps_and_a_crossing_is_followe
     for cell in drive(source(sweep), {}):
         size, asked = dict(cell.values)["data.batch_size"], flags(cell)
         if asked["plan"]["stage"] == "confirm":
-            assert 1.0 <= asked["budget_steps"] / (4 * true_steps(size)) < 1.2
+            assert 1.0 <= asked["budget_steps"] / (6 * true_steps(size)) < 1.2
             assert asked["budget_examples"] == asked["budget_steps"] * size
         elif "outrun_steps" in asked:
             assert asked["budget_steps"] >= 1.5 * asked["outrun_steps"] * 0.95
