@@ -40,7 +40,7 @@ def bracket(losses: Sequence[tuple[int, Sequence[float]]], tolerance: float) -> 
 class CriticalBatchProbe(Callback):
     """Adds `probe/critical_batch_low` and `_high` to the first evaluation at or after each step of `at`.
 
-    Branches the run there (after the issue's account of Merrill et al. 2025; the rule is this project's own): from the
+    Branches the run there (in the manner of Merrill et al. 2025, arXiv 2505.23971; the rule is our choice): from the
     same weights and optimizer state it trains on `examples` examples at its own batch size, at 2, 4, 8, ... times it,
     and so on until one surely falls behind; then everything is put back. A branch's loss is the mean over the later
     half of its examples, which are the same for every size, of the loss of the coming batch (by the trapezoidal rule:

@@ -12,7 +12,6 @@ from callbacks.convergence_detector import ConvergenceDetector, Row, Target, nex
 from callbacks.hit import FOLLOW, as_losses
 
 NEAR = 1.7  # a target is near once the curve points to a crossing within so many times the steps done
-LEAST = 10  # steps before the first evaluation but that of step 0: below 20 steps no target counts
 LOOK_BACK = 4  # evaluations whose line says where the curve is going
 
 
@@ -58,15 +57,16 @@ class EvaluationSchedule(Callback):
 
     Args:
         ratio: of one evaluated step to the one before where a target is near, or where there is no target.
-        wide_ratio: the same as long as every target is far.
+        wide_ratio: the same as long as every target is far; never less than `ratio`.
+        first: the earliest step evaluated after step 0; below 20 steps no target counts.
     """
 
-    def __init__(self, ratio: float = 1.1, wide_ratio: float = 1.2) -> None:
+    def __init__(self, ratio: float = 1.1, wide_ratio: float = 1.2, first: int = 10) -> None:
         if ratio <= 1:
             raise ValueError(f"evaluation.ratio is {ratio}: give more than 1 (1.1 evaluates 24 times a decade)")
-        if wide_ratio < ratio:
-            raise ValueError(f"evaluation.wide_ratio is {wide_ratio}: give at least evaluation.ratio, {ratio}")
-        self.ratio, self.wide_ratio = ratio, wide_ratio
+        if first < 1:
+            raise ValueError(f"evaluation.first is {first}: give at least step 1")
+        self.ratio, self.wide_ratio, self.first = ratio, max(ratio, wide_ratio), first
 
     def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
         self._detector = next((c for c in trainer.callbacks if isinstance(c, ConvergenceDetector)), None)
@@ -75,7 +75,7 @@ class EvaluationSchedule(Callback):
         ends += [self._detector.last_step(trainer.datamodule.batch_size)] if self._detector else []
         race = self._detector.rules.outrun_steps if self._detector else None
         self._wanted = [min(ends), *([race] if race else [])]  # evaluated whatever the curve
-        self._first = round(LEAST * self.wide_ratio ** random.Random(trainer.datamodule.seed).random())
+        self._first = round(self.first * self.wide_ratio ** random.Random(trainer.datamodule.seed).random())
         self._since = -1
 
     def _after(self, trainer: Trainer) -> int:

@@ -9,7 +9,9 @@ from scipy.optimize import isotonic_regression
 
 from callbacks.record import Crossing
 
-FOLLOW = 1.5  # a hit counts once the run has gone on to this many times its step (docs/protocol.md, rule 1)
+# A hit counts once the run has gone on to so many times its step, by so many evaluations (docs/protocol.md, rule 1).
+FOLLOW = 1.5
+FOLLOW_EVALUATIONS = 3
 
 POSITIONS = {"steps": "step", "examples": "examples", "epochs": "epoch", "seconds": "seconds"}  # unit: its column
 
@@ -66,6 +68,8 @@ def crossing(log_steps: np.ndarray, losses: np.ndarray, goal: float) -> float | 
         return None
     stairs = isotonic_regression(np.where(finite, losses, losses[finite].max()), increasing=False)
     first, width = stairs.blocks[:-1], np.diff(stairs.blocks)
+    if stairs.x[0] <= goal:
+        return float(log_steps[0])
     return first_below(np.add.reduceat(log_steps, first) / width, stairs.x[first], goal)
 
 
@@ -88,9 +92,9 @@ def line_crossing(log_steps: np.ndarray, losses: np.ndarray, goal: float, near: 
 def hits(steps: Sequence[float], values: Sequence[float], direction: str, goal: float) -> Hits | None:
     """Return when the goal was reached, None where it was not, or the run ended before the hit was followed up.
 
-    The evaluations are read one after the other up to the first that lies FOLLOW times beyond the crossing so far;
-    what comes later changes nothing, so a run that went on and one that stopped there give the same. Steps below 1
-    count as 1.
+    The evaluations are read one after the other up to the first that lies FOLLOW times beyond the crossing so far,
+    and is the third beyond it; what comes later changes nothing, so a run that went on and one that stopped there
+    give the same. Steps below 1 count as 1.
     """
     losses = as_losses(values, direction)
     target = goal if direction == "min" else -goal
@@ -98,7 +102,8 @@ def hits(steps: Sequence[float], values: Sequence[float], direction: str, goal: 
     met = np.flatnonzero(losses <= target)
     for n in range(met[0] + 1 if len(met) else len(logs), len(logs) + 1):
         at = crossing(logs[:n], losses[:n], target)
-        if at is not None and logs[n - 1] >= at + math.log(FOLLOW) - 1e-9:
+        beyond = 0 if at is None else int((logs[:n] >= at).sum())
+        if beyond >= FOLLOW_EVALUATIONS and logs[n - 1] >= at + math.log(FOLLOW) - 1e-9:
             line = line_crossing(logs[:n], losses[:n], target, at)
             first = first_below(logs[:n], losses[:n], target)
             return Hits(*(None if x is None else math.exp(x) for x in (at, line, first)))

@@ -18,11 +18,16 @@ Rule = Literal["hit", "line", "first"]
 Status = Literal["reached", "budget", "outrun", "diverged", "failed", "running"]
 
 
-def _number(value: Any) -> Any:
+def _numbers(value: Any) -> Any:
+    """Return `value` with the texts nan, inf and -inf, at any depth, as the numbers that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
     return float(value) if isinstance(value, str) and value in ("nan", "inf", "-inf") else value
 
 
-Number = Annotated[float, BeforeValidator(_number)]  # may be nan or infinite, which JSON holds as text
+Number = Annotated[float, BeforeValidator(_numbers)]  # may be nan or infinite, which JSON holds as text
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0, lt=10**15)]
@@ -218,7 +223,7 @@ class Record:
     world_size: Count = 1
     precision: str = "32-true"
     accelerator: str = "cpu"
-    instruments: dict[str, Any] = field(default_factory=dict)
+    instruments: Annotated[dict[str, Any], BeforeValidator(_numbers)] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     started: str | None = None

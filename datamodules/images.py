@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Literal
 from urllib.error import URLError
@@ -16,10 +17,15 @@ from datamodules.variant import Variant
 
 
 def standardize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Bytes [n, C, H, W] to floats of mean 0 and deviation 1, given each channel's in [0, 1]."""
-    scale = images.new_tensor([255 * s for s in std], dtype=torch.float32).view(-1, 1, 1)
-    shift = images.new_tensor([255 * m for m in mean], dtype=torch.float32).view(-1, 1, 1)
-    return (images.float() - shift) / scale
+    """Return bytes [n, C, H, W] as floats of mean 0 and deviation 1, given each channel's in [0, 1]."""
+    floats = images.to(torch.float32, copy=True)
+    return floats.sub_(of_bytes(mean, images.device)).div_(of_bytes(std, images.device))
+
+
+@cache
+def of_bytes(shares: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return shares of the largest byte as floats [C, 1, 1], made once."""
+    return torch.tensor([255 * share for share in shares], device=device).view(-1, 1, 1)
 
 
 def hold_out(splits: dict[str, Examples], n: int) -> dict[str, Examples]:

@@ -61,6 +61,6 @@ class Order:
         rest = epoch * self.n - first_example(self.stages, shared)
         if rest == 0:
             return order
-        free = ~torch.isin(order, previous[self.n - rest :])
+        free = torch.ones(self.n, dtype=torch.bool).index_fill(0, previous[self.n - rest :], False)[order]
         first = free & (free.cumsum(0) <= stage_at(self.stages, shared).batch_size - rest)
         return torch.cat([order[first], order[~first]])

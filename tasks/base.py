@@ -16,6 +16,7 @@ from tasks.optim.groups import parameter_groups
 from tasks.optim.rate import Rate
 from tasks.optim.scaling import AverageRule, Duration, LRRule, scaled_average
 from tasks.optim.schedules import Constant, Schedule
+from tasks.overhead import trim
 from tasks.sharding import ShardedGradient, shard
 from tasks.spans import Span, cut, share
 
@@ -109,6 +110,7 @@ class ExactBatchTask(EvaluatedTask):
                 )
             network = with_ghost_batches(network, self.ghost_batch_size)
         number_dropouts(network)
+        self.has_ghosts = bool(ghost_layers(network))
         self.network, self.network_name = network, getattr(network, "name", type(network).__name__)
         if self.device_mesh is not None:  # Lightning's ModelParallelStrategy
             shard(network, self.device_mesh["data_parallel"])
@@ -151,6 +153,7 @@ class ExactBatchTask(EvaluatedTask):
     # a step --------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
+        trim(self.trainer)
         if self.micro is None:
             self.micro = -(-self.trainer.datamodule.batch_size // self.trainer.world_size)
         self.gradient = ShardedGradient(self) if self.sharded else FlatGradient(self)
@@ -190,14 +193,14 @@ class ExactBatchTask(EvaluatedTask):
 
     def _kept_on_the_host(self) -> AbstractContextManager:
         """Where batch normalization sees the global batch, which cannot be cut up, activations wait on the host."""
-        if self.ghost_batch_size == "global" and ghost_layers(self.network):
+        if self.ghost_batch_size == "global" and self.has_ghosts:
             return torch.autograd.graph.save_on_cpu(pin_memory=self.device.type == "cuda")
         return nullcontext()
 
     def micro_batches(self, n: int, rank: int | None = None) -> list[Span]:
         """A rank's share of n examples (its own by default), cut into micro-batches at the borders of ghost batches."""
         rank = self.global_rank if rank is None else rank
-        ghost = self.ghost_batch_size if ghost_layers(self.network) else None
+        ghost = self.ghost_batch_size if self.has_ghosts else None
         if ghost == "global":
             return [share(n, rank, self.trainer.world_size)]
         unit = ghost or 1
@@ -257,7 +260,7 @@ class ExactBatchTask(EvaluatedTask):
             "batch": {
                 "size": self.trainer.datamodule.batch_size,
                 "micro": self.micro,
-                "ghost": self.ghost_batch_size if ghost_layers(self.network) else None,
+                "ghost": self.ghost_batch_size if self.has_ghosts else None,
             },
         }
 

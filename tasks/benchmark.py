@@ -1,10 +1,11 @@
-"""`python -m tasks.benchmark memory|instruments`: peak memory against the batch, and what each instrument costs.
+"""`python -m tasks.benchmark memory|instruments|speed`: what runs cost in memory, with instruments, and over peers.
 
 memory: at the micro-batch against the whole data set as one batch; each run is a process of its own, since a peak
 belongs to a process. instruments: CPU time of steps with and without the noise scale in turn, since it changes the
-step; of all others the time spent in their own methods.
+step; of all others the time spent in their own methods. speed: tasks/speed.py.
 """
 
+import argparse
 import contextlib
 import io
 import json
@@ -22,6 +23,8 @@ import torch
 import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 from scipy.stats import binom
+
+from tasks.speed import speed
 
 MICRO = 256
 CONFIG = "configs/image_classification/fashion_mnist.yaml"
@@ -145,7 +148,14 @@ def instruments() -> None:
 
 def main() -> None:
     """Choose the benchmark."""
-    {"memory": memory, "instruments": instruments}[sys.argv[1] if len(sys.argv) > 1 else "memory"]()
+    parser = argparse.ArgumentParser(prog="python -m tasks.benchmark", description=__doc__)
+    parser.add_argument("which", nargs="?", choices=("memory", "instruments", "speed"), default="memory")
+    parser.add_argument("--json", help="where to write the table of speed, too")
+    args = parser.parse_args()
+    if args.which == "speed":
+        speed(args.json)
+    else:
+        {"memory": memory, "instruments": instruments}[args.which]()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from tasks.networks.ghost import collect, ghost_layers
+from tasks.networks.ghost import collect
 from tasks.spans import Span, cut, share
 
 BATCH = 256  # examples of one forward pass, which no result depends on
@@ -27,6 +27,7 @@ class EvaluatedTask(LightningModule):
     micro_batch_size: int | None
     ghost_batch_size: int | str | None
     sharded: bool  # whether each rank holds a part of the parameters
+    has_ghosts: bool  # whether any layer is a GhostBatchNorm
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,6 +57,20 @@ class EvaluatedTask(LightningModule):
     def cast(self, inputs: Tensor) -> Tensor:
         return inputs.to(self.dtype) if inputs.is_floating_point() else inputs
 
+    # Lightning's road of a batch to the device, which a Batch takes by itself, part by part -------------
+
+    def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        return batch
+
+    def _apply_batch_transfer_handler(self, batch: Any, device: Any = None, dataloader_idx: int = 0) -> Any:
+        return batch
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # Lightning notes its hooks here 20 times a step: skip nn.Module's checks
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     # an evaluation -------------------------------------------------------------------------------------
 
     @property
@@ -75,7 +90,7 @@ class EvaluatedTask(LightningModule):
         else:
             self._was_training = False
         self._totals: dict[str, tuple[Tensor, int | None]] = {}
-        if self.network is not None and ghost_layers(self.network):
+        if self.network is not None and self.has_ghosts:
             self._collect_statistics()
 
     def on_validation_end(self) -> None:

@@ -66,7 +66,7 @@ class ShardedGradient:
         nn.utils.clip_grad_norm_(self.task.network.parameters(), norm)
 
 
-def agreed(device: torch.device, function: Callable, *args: Any) -> Any:
+def agreed(device: torch.device, function: Callable[..., Any], *args: Any) -> Any:
     """Call `function` on every rank: its result, or on all ranks the error, RuntimeError where it was another's."""
     result, error = None, None
     try:

@@ -84,7 +84,7 @@ def make_run(folder: Path, steps_to_goal: float, batch_size: int, seed: int, bud
         **{"network": "SmallCNN", "parameters": 12_345, "optimizer": {"name": "SGD", "settings": {"momentum": 0.9}}},
         "rate": {
             **{"base": 0.1, "effective": 0.1, "scaling_rule": "none", "base_batch_size": None},
-            **{"schedule": "constant", "warmup": "0"},
+            **{"schedule": "constant", "warmup": "none"},
         },
         "batch": {
             **{"size": batch_size, "micro": 256, "ghost": None, "epoch_end": "wrap"},

@@ -11,6 +11,7 @@ import yaml
 from callbacks.run_record import peak_memory, reset_peak_memory
 from tasks.__main__ import main
 from tasks.cli import keep_freed_memory
+from tests.fake_runs import make_run
 
 FASHION = "configs/image_classification/fashion_mnist.yaml"
 SCENES = "configs/segmentation/scenes.yaml"
@@ -37,10 +38,10 @@ def only(root: Path, name: str) -> Path:
 )
 def test_a_run_leaves_a_whole_record(tmp_path, config, metric):
     far = f"[{{metric: val/{metric}, direction: max, value: 1e9}}]"
-    flags = ["--trainer.max_steps", "5", "--data.batch_size", "4", "--seed_everything", "3"]
+    flags = ["--trainer.max_steps", "5", "--data.batch_size", "4", "--seed_everything", "3", "--evaluation.first", "1"]
     assert fit(tmp_path, config, *flags, "--convergence.targets", far) == 0
     record = json.loads(only(tmp_path, "record.json").read_text())
-    assert record["version"] == 1
+    assert record["version"] == 2
     assert (record["status"], record["stopped_by"], record["seed"]) == ("budget", "end", 3)
     assert record["batch"]["size"] == 4
     assert record["targets"][0]["status"] == "budget"
@@ -68,11 +69,11 @@ def test_peak_memory_is_this_runs_alone():
 
 def test_peak_memory_is_that_of_the_whole_run_though_resumed(tmp_path):
     (tmp_path / "fashion_mnist" / "cut").mkdir(parents=True)
-    cut = {"started": "2026-01-01T00:00:00+00:00", "resumes": 1, "cost": {"peak_memory_bytes": 10**15}}
-    (tmp_path / "fashion_mnist" / "cut" / "record.json").write_text(json.dumps(cut))
+    make_run(tmp_path / "made" / "cut", 10, 4, 1, cost={"peak_memory_bytes": 10**14}, resumes=1, ended=None)
+    (tmp_path / "made" / "cut" / "record.json").rename(tmp_path / "fashion_mnist" / "cut" / "record.json")
     assert fit(tmp_path, FASHION, "--trainer.max_steps", "1", "--run.name", "cut") == 0
     record = json.loads(only(tmp_path, "record.json").read_text())
-    assert (record["cost"]["peak_memory_bytes"], record["resumes"]) == (10**15, 2)
+    assert (record["cost"]["peak_memory_bytes"], record["resumes"]) == (10**14, 2)
 
 
 def test_a_run_refits_from_its_own_config(tmp_path):
@@ -84,7 +85,7 @@ def test_a_run_refits_from_its_own_config(tmp_path):
     seconds = one[0].split(",").index("seconds")
     plain = [[v for i, v in enumerate(line.split(",")) if i != seconds] for line in one]
     assert plain == [[v for i, v in enumerate(line.split(",")) if i != seconds] for line in other]
-    rate = json.loads(only(tmp_path / "b", "record.json").read_text())["lr"]
+    rate = json.loads(only(tmp_path / "b", "record.json").read_text())["rate"]
     assert rate["effective"] == pytest.approx(0.01 * 7 / 16)
 
 
@@ -191,7 +192,8 @@ def test_a_damaged_run_directory_is_named(tmp_path, capsys, name):
     only(tmp_path, name).write_text('{"a": [')
     capsys.readouterr()
     assert fit(tmp_path, FASHION, *flags) == 2
-    assert "holds a damaged record.json or config.yaml: delete that directory" in capsys.readouterr().err
+    assert f"holds a damaged {name}" in (said := capsys.readouterr().err)
+    assert "delete that directory, or give another --run.name" in said
 
 
 def test_another_run_s_directory_is_refused(tmp_path, capsys):

@@ -1,12 +1,14 @@
 """The detector's decisions on scripted curves, and in a real run."""
 
+import itertools
 import math
+import statistics
 
 import pytest
 import torch
 
-from callbacks.convergence_detector import ConvergenceDetector, Plateau, Rules, Target, judge
-from callbacks.evaluation_schedule import next_step
+from callbacks.convergence_detector import ConvergenceDetector, Plateau, Rules, Target, judge, judge_target
+from callbacks.evaluation_schedule import step_after
 from tasks.image_classification import ImageClassification
 from tasks.networks.cnn import SmallCNN
 from tests.tiny import Tiny, fit
@@ -25,34 +27,44 @@ def rows(values, losses=None, steps=None):
 
 
 @pytest.mark.parametrize(
-    ("values", "reached", "stopped_by", "bracket"),
+    ("values", "reached", "stopped_by"),
     [
-        ([0.1, 0.5, 0.7, 0.79], False, None, None),
-        ([0.1, 0.5, 0.85, 0.7, 0.7], False, None, None),  # one lucky evaluation is no hit
-        ([0.1, 0.5, 0.81, 0.82], True, None, [10, 20]),  # centred on the first of two, but wait for three more
-        ([0.1, 0.5, 0.81, 0.82, 0.8, 0.9], True, "targets", [10, 20]),
-        ([0.1, 0.5, 0.81, 0.7, 0.82, 0.83, 0.83, 0.84], True, "targets", [20, 30]),  # the median fills one hole
-        ([0.1, 0.5, math.nan, 0.82, 0.83, 0.83, 0.84], True, "targets", [20, 30]),  # NaN never meets a goal
+        ([0.1, 0.5, 0.7, 0.79], False, None),
+        ([0.1, 0.5, 0.85, 0.7, 0.7], False, None),  # one lucky evaluation is no hit
+        ([0.1, 0.5, 0.81, 0.82], False, None),  # crossed near step 20, followed up by two evaluations only
+        ([0.1, 0.5, 0.81, 0.82, 0.83], True, "targets"),
+        ([0.1, 0.5, math.nan, 0.82, 0.83, 0.83], True, "targets"),
     ],
 )
-def test_hits_by_the_centred_median(values, reached, stopped_by, bracket):
+def test_a_hit_is_followed_up_before_the_run_stops(values, reached, stopped_by):
     verdict = judge(rows(values), [GOAL], Rules())
     assert verdict.stopped_by == stopped_by
-    assert verdict.targets[0]["status"] == ("reached" if reached else "running")
-    assert (verdict.targets[0]["bracket"] or {"steps": None})["steps"] == bracket
+    assert verdict.targets[0].status == ("reached" if reached else "running")
+    assert (verdict.targets[0].hit is not None) == reached
 
 
-def test_first_and_consecutive_stand_beside_the_hit_in_every_unit():
-    target = judge(rows([0.1, 0.85, 0.7, 0.7, 0.81, 0.82, 0.83]), [GOAL], Rules(consecutive=3)).targets[0]
-    assert target["first"]["steps"] == [0, 10]
-    assert target["consecutive"]["steps"] == [30, 40]
-    assert target["bracket"] == {"steps": [30, 40], "examples": [120, 160], "epochs": [3, 4], "seconds": [30.0, 40.0]}
+def test_the_three_rules_stand_beside_each_other_in_every_unit():
+    target = judge(rows([0.1, 0.85, 0.7, 0.7, 0.81, 0.82, 0.83]), [GOAL], Rules()).targets[0]
+    assert 0 < target.first.steps < 10 < target.hit.steps < 40
+    for at in (target.first, target.hit):
+        assert (at.examples, at.epochs, at.seconds) == pytest.approx((4 * at.steps, at.steps / 10, at.steps))
 
 
 def test_smaller_is_better_for_min():
     loss = Target("trainset/loss", "min", 0.5)
-    verdict = judge(rows([0] * 5, [2.0, 0.6, 0.5, 0.4, 0.4]), [loss], Rules())
-    assert verdict.targets[0]["bracket"]["steps"] == [10, 20]
+    verdict = judge(rows([0] * 6, [2.0, 0.6, 0.5, 0.4, 0.4, 0.4]), [loss], Rules())
+    assert verdict.targets[0].hit.steps == pytest.approx(20)
+
+
+def test_a_race_is_lost_where_its_first_target_is_not_crossed_in_time():
+    race, other = Rules(outrun_steps=40), Target("trainset/loss", "min", 0.1)
+    slow = judge(rows([0.1, 0.2, 0.3, 0.4, 0.5]), [GOAL, other], race)
+    assert (slow.stopped_by, slow.status(ended=True)) == ("outrun", "outrun")
+    assert [t.status for t in slow.targets] == ["outrun", "outrun"]
+    crossed = judge(rows([0.1, 0.2, 0.3, 0.81, 0.82]), [GOAL, other], race)
+    assert crossed.stopped_by is None  # crossed in time: it is followed up
+    won = judge(rows([0.1, 0.2, 0.3, 0.81, 0.82, 0.83]), [GOAL, other], race)
+    assert (won.stopped_by, won.status(ended=True)) == ("targets", "reached")  # the other target is no part of the race
 
 
 def test_budget_needs_both_steps_and_examples():
@@ -60,7 +72,7 @@ def test_budget_needs_both_steps_and_examples():
     assert judge(curve, [GOAL], Rules(steps=50, examples=1_000)).stopped_by is None
     assert judge(curve, [GOAL], Rules(steps=50, examples=200)).stopped_by == "budget"
     assert judge(curve, [GOAL], Rules(steps=51, examples=200)).stopped_by is None
-    assert judge(curve, [GOAL], Rules(steps=50, examples=200)).targets[0]["status"] == "budget"
+    assert judge(curve, [GOAL], Rules(steps=50, examples=200)).targets[0].status == "budget"
 
 
 @pytest.mark.parametrize(
@@ -76,13 +88,13 @@ def test_budget_needs_both_steps_and_examples():
 def test_divergence_is_an_outcome_of_its_own(losses, diverged):
     verdict = judge(rows([0.1] * len(losses), losses), [GOAL], Rules())
     assert (verdict.status(ended=True) == "diverged") == diverged
-    assert verdict.targets[0]["status"] == ("diverged" if diverged else "running")
+    assert verdict.targets[0].status == ("diverged" if diverged else "running")
 
 
 def test_a_target_reached_before_divergence_stays_reached():
-    curve = rows([0.1, 0.81, 0.82, 0.8, 0.1], [1.0, 0.5, 0.5, 0.5, math.nan])
+    curve = rows([0.1, 0.81, 0.82, 0.83, 0.8, 0.1], [1.0, 0.5, 0.5, 0.5, 0.5, math.nan])
     targets = judge(curve, [GOAL, Target("val/accuracy", "max", 0.99)], Rules()).targets
-    assert [t["status"] for t in targets] == ["reached", "diverged"]
+    assert [t.status for t in targets] == ["reached", "diverged"]
 
 
 def test_without_targets_nothing_stops_the_run():
@@ -93,7 +105,7 @@ def test_without_targets_nothing_stops_the_run():
 def test_plateau_is_where_improvement_ends():
     target = Target("val/accuracy", "max", plateau=Plateau(window=80, improvement=0.05))
     verdict = judge(rows([0.1, 0.4, 0.6, 0.8, 0.81, 0.82, 0.82]), [target], Rules())
-    assert verdict.targets[0]["bracket"]["steps"] == [40, 50]  # 0.82 beats 0.80 of 80 examples before by 2.5 %
+    assert verdict.targets[0].hit.steps == 50  # 0.82 beats 0.80 of 80 examples before by 2.5 %
     assert verdict.stopped_by == "targets"
 
 
@@ -102,13 +114,40 @@ def test_a_target_needs_a_value_or_a_plateau():
         Target("val/loss", "min")
 
 
-@pytest.mark.parametrize(("ratio", "phase"), [(1.1, 1.0), (1.1, 1.07), (2.0, 1.5), (1.01, 1.003)])
-def test_evaluated_steps_are_the_geometric_grid(ratio, phase):
-    grid = sorted({int(phase * ratio**j) for j in range(1000) if phase * ratio**j < 10_000})
-    step, walked = 0, []
-    while (step := next_step(step, ratio, phase)) < 10_000:
-        walked.append(step)
-    assert walked == [g for g in grid if g > 0]
+def test_a_goal_that_no_run_can_meet_is_refused():
+    with pytest.raises(ValueError, match="finite number"):
+        Target("val/loss", "min", math.nan)
+
+
+def walked(curve, targets, last=6000):
+    """The steps that are evaluated, and those left to evaluate when the last target is reached."""
+    steps = [0, 10]
+    while steps[-1] < last:
+        seen = rows([curve(s) for s in steps], steps=steps)
+        left = [t for t in targets if judge_target(seen, t).status == "running"]
+        if targets and not left:
+            break
+        steps.append(step_after(seen, left, 1.1, 1.2))
+    return steps
+
+
+def test_evaluations_are_close_together_only_near_a_target():
+    steps = walked(lambda s: 0.1 * math.log(1 + s), [GOAL])  # 0.8 at step 2,980
+    ratios = [b / a for a, b in itertools.pairwise(steps[1:]) if a > 40]
+    near = [r for r, s in zip(ratios, [s for s in steps if s > 40], strict=False) if s > 2980 / 1.5]
+    assert 1.19 < statistics.median(ratios) < 1.21
+    assert max(near) < 1.11
+    assert 1.5 * 2980 <= steps[-1] < 1.5 * 2980 + 3
+
+
+def test_without_a_target_left_evaluations_grow_by_the_ratio():
+    steps = walked(lambda s: 0.5, [])
+    assert all(b == max(a + 1, round(1.1 * a)) for a, b in itertools.pairwise(steps[1:]))
+
+
+def test_the_last_evaluation_is_where_the_hit_has_been_followed_up():
+    steps = walked(lambda s: 0.2 * math.log(1 + s), [GOAL])  # 0.8 at step 53.6
+    assert 1.5 * 53.6 <= steps[-1] <= 1.5 * 53.6 + 3
 
 
 def task(lr=0.1):
@@ -120,13 +159,18 @@ def task(lr=0.1):
 def test_a_real_run_stops_when_all_is_decided_and_evaluates_where_told():
     detector = ConvergenceDetector([Target("trainset/loss", "min", 1.05)])
     trainer = fit(task(), Tiny(batch_size=5), steps=200, callbacks=(detector,))
-    steps = [row["step"] for row in detector.rows]
-    phase = 1.5 ** __import__("random").Random(1).random()
-    assert steps == [0, *(s for s in sorted({int(phase * 1.5**j) for j in range(30)}) if 0 < s <= steps[-1])]
+    steps = [int(row["step"]) for row in detector.rows]
+    assert steps[0] == 0
+    assert all(step_after(detector.rows[:i], detector.targets, 1.5, 1.5) == steps[i] for i in range(2, len(steps)))
     assert detector.verdict.stopped_by == "targets"
     assert trainer.global_step == steps[-1] < 200
-    hit = steps.index(detector.verdict.targets[0]["bracket"]["steps"][1])
-    assert len(steps) == hit + 4
+    assert steps[-1] >= 1.5 * detector.verdict.targets[0].hit.steps
+
+
+def test_a_race_ends_at_its_very_step():
+    detector = ConvergenceDetector([Target("val/accuracy", "max", 2.0)], outrun_steps=17)
+    assert fit(task(), Tiny(batch_size=5), steps=200, callbacks=(detector,)).global_step == 17
+    assert detector.verdict.status(ended=True) == "outrun"
 
 
 def test_a_budget_ends_the_run_at_its_very_step():
@@ -151,7 +195,7 @@ def test_a_rate_far_too_large_diverges():
 
 def test_state_survives():
     one, other = ConvergenceDetector([GOAL]), ConvergenceDetector([GOAL])
-    one.rows = rows([0.1, 0.81, 0.82, 0.8, 0.8])
+    one.rows = rows([0.1, 0.81, 0.82, 0.83, 0.84])
     other.load_state_dict(one.state_dict())
     assert other.verdict == judge(one.rows, [GOAL], Rules())
     assert other.verdict.stopped_by == "targets"

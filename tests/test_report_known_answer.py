@@ -3,7 +3,6 @@
 `python -m tests.known_answer` does the same for 100 studies.
 """
 
-import json
 import math
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from callbacks.record import read_record
 from tasks.__main__ import main
 from tasks.report import fits, shapes
 from tasks.report.critical import critical
@@ -47,8 +47,8 @@ def fit(root: Path, config: Path, size: int, seed: int) -> tuple[float, float]:
     flags += [f"--model.optimizer.init_args.lr={tuned(size)[1]}", "--progress.show=false"]
     assert main(["fit", "--config", str(config), *flags, f"--trainer.default_root_dir={root}"]) == 0
     (folder,) = root.glob(f"*/b{size}-s{seed}-*")
-    low, high = json.loads((folder / "record.json").read_text())["targets"][0]["bracket"]["steps"]
-    return math.sqrt(low * high), float((folder / "curve.csv").read_text().splitlines()[1].rpartition(",")[2])
+    (target,) = read_record(folder / "record.json").targets
+    return target.at("steps"), float((folder / "curve.csv").read_text().splitlines()[1].rpartition(",")[2])
 
 
 def test_a_run_needs_the_steps_that_analysis_gives(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from callbacks.record import UNITS
 from tasks.report.curves import workloads
 from tasks.report.intervals import difference_interval, median_interval, rank_of, ratio_interval, shift_interval
 from tasks.report.read import Run, read_runs
@@ -172,9 +173,9 @@ def test_the_own_target_chosen_again_gives_the_same_hits(runs):
         before = next(r for r in runs if r.source == run.source).hits[0]
         assert run.hits[0].status == before.status
         if before.status == "reached":
-            for rule, units in before.brackets.items():
-                for unit, pair in units.items():
-                    assert run.hits[0].brackets[rule][unit] == pytest.approx(pair)
+            for rule in ("hit", "line", "first"):
+                for unit in UNITS:
+                    assert run.hits[0].at(unit, rule) == pytest.approx(before.at(unit, rule), nan_ok=True)
 
 
 def test_a_harder_target_is_censored_where_the_run_stopped(runs):

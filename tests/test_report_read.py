@@ -64,13 +64,13 @@ def test_any_field_may_be_wrong_without_a_traceback(base, tmp_path, capsys):
 
 def test_required_fields_that_are_missing_are_named(base, tmp_path):
     record, _ = base
-    for name in ("seed", "batch.global", "lr.scaling_rule", "data.name"):
+    for name in ("seed", "batch.size", "rate.base", "data.name"):
         run = tmp_path / name
         run.mkdir()
         (run / "record.json").write_text(json.dumps(changed(record, tuple(name.split(".")), ...)))
     _, left_out = read_runs(tmp_path)
     assert {path.rsplit("/", 1)[-1]: reason for path, reason in left_out} == {
-        name: f"{name} is missing" for name in ("seed", "batch.global", "lr.scaling_rule", "data.name")
+        name: f"{name} is missing" for name in ("seed", "batch.size", "rate.base", "data.name")
     }
 
 

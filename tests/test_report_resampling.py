@@ -1,6 +1,7 @@
 """Rules 13 and 14: what the choice of settings, and a target that is an outcome, add to a critical batch size."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from tasks.report.summary import curve_summary
 from tasks.report.targets import chosen_again, hit_of, parse
 from tasks.report.trust import resampling_table
 from tests import noisy_quadratic
-from tests.fake_runs import evaluation_steps, merged
+from tests.fake_runs import evaluation_steps
 from tests.made_up import hyperbola, placed, run, study
 
 INF = math.inf
@@ -152,7 +153,8 @@ def test_the_targets_spread_widens_b2(golmants):
 def test_a_fixed_curve_may_mix_lengths_of_a_decay():
     runs = golmant_study(0)
     for i, r in enumerate(runs):
-        merged(r.record, {"lr.schedule": "cosine", "lr.horizon_steps": 100 + i % 2})
+        rate = replace(r.record.rate, schedule="cosine", horizon_steps=100 + i % 2)
+        runs[i] = replace(r, record=replace(r.record, rate=rate))
     (curve,) = placed(chosen_again(runs, [GOLMANT]))[0].curves
     assert critical(curve).resampled.b2.low > 0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from callbacks.record import to_json
 from tasks.report.critical import critical
 from tasks.report.curves import workloads
 from tasks.report.read import Run, read_runs
@@ -33,7 +34,7 @@ def mlperf_curve(name: str):
     return curve
 
 
-def test_mlperf_points_become_runs_with_the_bracket_of_their_unit(tmp_path):
+def test_mlperf_points_become_runs_with_the_resolution_of_their_unit(tmp_path):
     content = {
         "a": reference(8, [64_000, 72_000, 80_000]),
         "b": reference(0, [1]),
@@ -41,10 +42,10 @@ def test_mlperf_points_become_runs_with_the_bracket_of_their_unit(tmp_path):
     }
     (tmp_path / "r.json").write_text(json.dumps(content))
     runs, left_out = read_source(tmp_path / "r.json")
-    assert [r.hits[0].brackets["median"]["examples"] for r in runs] == [
-        *[(56_000, 64_000), (64_000, 72_000), (72_000, 80_000)]
-    ]
-    assert runs[0].hits[0].brackets["median"]["steps"] == (7000, 8000)
+    ends = [(56_000, 64_000), (64_000, 72_000), (72_000, 80_000)]
+    assert [r.hits[0].at("examples") for r in runs] == pytest.approx([math.sqrt(low * high) for low, high in ends])
+    assert [r.hits[0].resolution for r in runs] == pytest.approx([high / low for low, high in ends])
+    assert runs[0].hits[0].at("steps") == pytest.approx(math.sqrt(7000 * 8000))
     assert [path.split(": ")[-1] for path, _ in left_out] == ["b", "c"]
     assert "not known" in left_out[1][1]
 
@@ -86,7 +87,8 @@ def test_a_critical_batch_size_beyond_the_largest_batch_is_not_identified():
 @needs_mlperf
 def test_mixed_recipes_show_as_lack_of_fit():
     assert critical(mlperf_curve("resnet")).hyperbola_lack_of_fit < 1e-6
-    assert critical(mlperf_curve("unet3d")).hyperbola_lack_of_fit > 0.05
+    # of one recipe: 0.028 by means of logs, 0.08 by medians, whose variance is 1.6 times as large
+    assert critical(mlperf_curve("unet3d")).hyperbola_lack_of_fit > 0.02
 
 
 def flat(record, prefix="record") -> dict:
@@ -104,7 +106,8 @@ def run(tmp_path) -> Run:
 
 def test_a_wandb_runs_table_is_read_as_the_records_it_mirrors(run, tmp_path):
     row = {"Name": "sweepy-1", "State": "finished"}
-    row |= {k: json.dumps(v) if isinstance(v, bool | None) else v for k, v in flat(run.record).items()}
+    fields = flat(json.loads(to_json(run.record)))
+    row |= {k: json.dumps(v) if isinstance(v, bool | None) else v for k, v in fields.items()}
     with open(tmp_path / "export.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, row)
         writer.writeheader()
@@ -112,13 +115,13 @@ def test_a_wandb_runs_table_is_read_as_the_records_it_mirrors(run, tmp_path):
         writer.writerow({"Name": "foreign"})
     (found,), left_out = read_source(tmp_path / "export.csv")
     assert found.hits == run.hits
-    assert found.record["batch"] == run.record["batch"]
+    assert found.record == run.record
     assert [reason for _, reason in left_out] == ["not a run record (no version)"]
 
 
 def test_wandb_runs_as_json_bring_their_history(run, tmp_path):
     history = [{"step": 0, "val/loss": 1.0}, {"step": 5}]
-    content = [{"config": {}, "summary": {"record": run.record}, "history": history}, "junk"]
+    content = [{"config": {}, "summary": {"record": json.loads(to_json(run.record))}, "history": history}, "junk"]
     (tmp_path / "export.json").write_text(json.dumps(content))
     (found,), left_out = read_source(tmp_path / "export.json")
     assert found.hits == run.hits
@@ -166,5 +169,5 @@ def test_runs_that_mirror_their_record_to_wandb_are_placed_by_a_target_from_thei
     (found,), left_out = read_source(tmp_path / "export.json")
     assert not left_out
     (again,) = chosen_again([found], [parse("val/accuracy>=0.8")])
-    assert again.hits[0].brackets["median"]["steps"] == run.hits[0].brackets["median"]["steps"]
+    assert again.hits[0].at("steps") == pytest.approx(run.hits[0].at("steps"))
     assert again.batch_size == 64

@@ -223,7 +223,7 @@ def test_beta2_keeps_its_half_life_in_examples():
         network = partial(SmallCNN, channels=(4,))
         task = ImageClassification(network=network, optimizer=optimizer, base_batch_size=4, **options)
         fit(task, Tiny(batch_size=12), steps=1)
-        return task.facts()["optimizer"].get("betas"), task.facts()["lr"]["beta2_scaling"]
+        return task.facts()["optimizer"]["settings"].get("betas"), task.facts()["rate"]["beta2_scaling"]
 
     adam = partial(torch.optim.AdamW, lr=1e-3, betas=(0.9, 0.99))
     assert betas(adam) == ((0.9, 0.99), "none")

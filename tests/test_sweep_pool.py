@@ -1,6 +1,6 @@
 """Workers that die or hang are replaced, and a cell belongs to one process at a time."""
 
-import json
+import math
 import multiprocessing
 import time
 
@@ -11,6 +11,7 @@ from tasks.sweep.files import Cell
 from tasks.sweep.ledger import ATTEMPTS, Ledger
 from tasks.sweep.pool import Pool, places
 from tasks.sweep.worker import Place
+from tests.fake_runs import make_run
 from tests.stub_worker import hold, obey
 
 
@@ -142,9 +143,7 @@ def test_a_cell_that_keeps_killing_its_process_is_given_up(tmp_path):
 def test_an_ended_cell_is_as_its_record_says_and_begins_anew_without_one(tmp_path):
     ledger = Ledger(tmp_path)
     ledger.folder.mkdir(parents=True)
-    run = tmp_path / "study" / "run"
-    run.mkdir(parents=True)
-    (run / "record.json").write_text(json.dumps({"status": "diverged"}))
+    run = make_run(tmp_path / "study" / "run", math.inf, 8, seed=1)
     ledger.write(cell("a"), status="done", directory=str(run), seconds=3.0)
     state = ledger.state(cell("a"))
     assert (state.status, state.seconds) == ("diverged", 3.0)
@@ -156,8 +155,8 @@ def test_a_signal_between_a_run_s_end_and_its_entry_s_leaves_it_ended(tmp_path):
     ledger = Ledger(tmp_path)
     ledger.folder.mkdir(parents=True)
     for ended, status in ((None, "left"), ("2026-01-01", "reached")):
-        (tmp_path / "record.json").write_text(json.dumps({"status": "reached", "ended": ended}))
+        run = make_run(tmp_path / str(ended), 100, 8, seed=1, ended=ended)
         ledger.begin(cell("a"))
-        ledger.write(cell("a"), **ledger.read(cell("a")) | {"directory": str(tmp_path)})
+        ledger.write(cell("a"), **ledger.read(cell("a")) | {"directory": str(run)})
         ledger.end_vanished(cell("a"), "interrupted")
         assert ledger.state(cell("a")).status == status

@@ -5,6 +5,7 @@ import random
 from tasks.sweep.files import Cell
 from tasks.sweep.ledger import State
 from tasks.sweep.table import costs, time_left
+from tests.made_up import run
 
 
 def cell(sweep, size, seed):
@@ -16,7 +17,7 @@ def test_a_cell_costs_what_the_ended_one_of_its_sweep_with_the_nearest_batch_siz
     states = {}
     for seed in range(60):
         ended = draw.random() < 0.3
-        entry, record = ({"seconds": 1 + draw.random()}, {"status": "reached"}) if ended else ({}, {})
+        entry, record = ({"seconds": 1 + draw.random()}, run([], 8, 1).record) if ended else ({}, None)
         states[cell(draw.choice("ab"), 2 ** draw.randrange(8), seed)] = State(
             "reached" if ended else "left", entry, record
         )

@@ -72,7 +72,7 @@ def fit(
         enable_model_summary=False,
         enable_checkpointing=any(c.__class__.__name__ == "RollingCheckpoint" for c in callbacks),
         use_distributed_sampler=False,
-        callbacks=[EvaluationSchedule(1.5), *(callbacks or [ConvergenceDetector()])],
+        callbacks=[EvaluationSchedule(1.5, first=1), *(callbacks or [ConvergenceDetector()])],
         **settings,
     )
     made.fit(task, data, ckpt_path=ckpt_path)

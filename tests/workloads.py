@@ -99,7 +99,7 @@ def parameters(config: Path) -> int:
 
 
 def told(config: Path) -> dict[str, str]:
-    """What a config's first comment tells, by its labels: Theirs (with the dossier's tag), Ours, Cost."""
+    """What a config's first comment tells, by its labels: Theirs (with its source), Ours, Cost."""
     comment = re.match(r"(?:# .*\n)+", config.read_text())[0]
     text = " ".join(line.removeprefix("# ") for line in comment.splitlines())
     said: dict[str, str] = {}

@@ -27,7 +27,8 @@ def seconds(optimizer: torch.optim.Optimizer, device: str) -> float:
 
 def measure(device: str = "cpu", rounds: int = 10) -> dict[str, list[float]]:
     """The seconds of `rounds` steps of each optimizer, taken in turns so that all share a slow moment."""
-    from timm.optim import Lamb, Lars
+    from timm.optim.lamb import Lamb
+    from timm.optim.lars import Lars
     from torchvision.models import resnet50
 
     def parameters() -> list[Tensor]:
@@ -37,7 +38,7 @@ def measure(device: str = "cpu", rounds: int = 10) -> dict[str, list[float]]:
         return weights
 
     timm_lars = {"lr": 1.0, "momentum": 0.9, "weight_decay": 5e-4}
-    makers: dict[str, Callable] = {
+    makers: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
         REFERENCE: lambda ps: torch.optim.AdamW(ps, foreach=True),
         "LARS": lambda ps: LARS(ps, lr=1.0),
         "timm Lars, loop": lambda ps: Lars(ps, **timm_lars, foreach=False),

@@ -13,7 +13,7 @@ def parameter_groups(network: nn.Module, weight_decay_norm_bias: bool = True) ->
     trained = [p for p in network.parameters() if p.requires_grad]
     if weight_decay_norm_bias:
         return [{"params": trained}]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.ndim > 1]},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]

@@ -1,12 +1,15 @@
 """LAMB (You et al. 2019, arXiv 1904.00962) in multi-tensor form."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
-from tasks.optim.layerwise import chunks, is_adapted, norms, ratio
+from tasks.optim.layerwise import chunks, gradients, is_adapted, norms, ratio
 
 
 class LAMB(Optimizer):
@@ -29,7 +32,7 @@ class LAMB(Optimizer):
 
     def __init__(
         self,
-        params,
+        params: ParamsT,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
@@ -37,7 +40,7 @@ class LAMB(Optimizer):
         bias_correction: bool = True,
         phi_max: float | None = None,
         layer_adaptation: bool | None = None,
-    ):
+    ) -> None:
         if lr < 0 or weight_decay < 0 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(
                 f"lr={lr}, weight_decay={weight_decay}, betas={tuple(betas)}: give lr and weight_decay of at "
@@ -56,7 +59,7 @@ class LAMB(Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Make one update; returns the closure's loss, if there is one."""
         loss = None
         if closure is not None:
@@ -71,30 +74,30 @@ class LAMB(Optimizer):
                 torch._foreach_add_(weights, directions)
         return loss
 
-    def _directions(self, group: dict, weights: list[Tensor]) -> list[Tensor]:
+    def _directions(self, group: dict[str, Any], weights: list[Tensor]) -> list[Tensor]:
         """Advance the moments and return r + wd w."""
         beta1, beta2 = group["betas"]
-        gradients = [p.grad for p in weights]
+        found = gradients(weights)
         for p in weights:
             if not self.state[p]:
                 self.state[p].update(exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
         first = [self.state[p]["exp_avg"] for p in weights]
         second = [self.state[p]["exp_avg_sq"] for p in weights]
-        torch._foreach_lerp_(first, gradients, 1 - beta1)
+        torch._foreach_lerp_(first, found, 1 - beta1)
         torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
+        torch._foreach_addcmul_(second, found, found, 1 - beta2)
         correction1, correction2 = 1.0, 1.0
         if group["bias_correction"]:
             correction1, correction2 = 1 - beta1 ** group["step"], math.sqrt(1 - beta2 ** group["step"])
         # m/c1 / (sqrt(v)/c2 + eps) = (c2/c1) m / (sqrt(v) + c2 eps): two passes over memory fewer
         below = torch._foreach_sqrt(second)
         torch._foreach_add_(below, correction2 * group["eps"])
-        directions = torch._foreach_mul(weights, group["weight_decay"])
+        directions = list(torch._foreach_mul(weights, group["weight_decay"]))
         torch._foreach_addcdiv_(directions, first, below, correction2 / correction1)
         return directions
 
 
-def _scales(group: dict, weights: list[Tensor], directions: list[Tensor]) -> list[float]:
+def _scales(group: dict[str, Any], weights: list[Tensor], directions: list[Tensor]) -> list[float]:
     """-lr times the layer-wise factor of every parameter, which is 1 where it has none."""
     scales = [-float(group["lr"])] * len(weights)
     chosen = [i for i, p in enumerate(weights) if is_adapted(p, group["layer_adaptation"])]

@@ -1,12 +1,14 @@
 """LARS (You, Gitman, Ginsburg 2017, arXiv 1708.03888) in multi-tensor form."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
-from tasks.optim.layerwise import chunks, is_adapted, norms, ratio
+from tasks.optim.layerwise import chunks, gradients, is_adapted, norms, ratio
 
 
 class LARS(Optimizer):
@@ -30,7 +32,7 @@ class LARS(Optimizer):
 
     def __init__(
         self,
-        params,
+        params: ParamsT,
         lr: float,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
@@ -38,7 +40,7 @@ class LARS(Optimizer):
         buffer: Literal["step", "direction", "gradient"] = "step",
         joint_norm: bool = False,
         layer_adaptation: bool | None = None,
-    ):
+    ) -> None:
         if lr < 0 or weight_decay < 0 or not 0 <= momentum < 1:
             raise ValueError(
                 f"lr={lr}, weight_decay={weight_decay}, momentum={momentum}: give lr and weight_decay of at "
@@ -58,7 +60,7 @@ class LARS(Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Make one update; returns the closure's loss, if there is one."""
         loss = None
         if closure is not None:
@@ -69,11 +71,11 @@ class LARS(Optimizer):
                 self._update(group, weights)
         return loss
 
-    def _update(self, group: dict, weights: list[Tensor]) -> None:
+    def _update(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         lr = float(group["lr"])
-        gradients = [p.grad for p in weights]
-        directions = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
-        ratios = _ratios(group, weights, gradients, directions)
+        found = gradients(weights)
+        directions = list(torch._foreach_add(found, weights, alpha=group["weight_decay"]))
+        ratios = _ratios(group, weights, found, directions)
         if group["buffer"] != "gradient":
             inside = lr if group["buffer"] == "step" else 1.0
             torch._foreach_mul_(directions, [inside * r for r in ratios])
@@ -82,19 +84,20 @@ class LARS(Optimizer):
         for p, buffer in zip(weights, directions, strict=True):
             self.state[p]["momentum_buffer"] = buffer
         if group["buffer"] == "gradient":
-            directions = torch._foreach_mul(directions, [lr * r for r in ratios])
+            directions = list(torch._foreach_mul(directions, [lr * r for r in ratios]))
         torch._foreach_add_(weights, directions, alpha=-lr if group["buffer"] == "direction" else -1.0)
 
     def _buffer(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
-        return state["momentum_buffer"] if state else torch.zeros_like(parameter)
+        buffer: Tensor = state["momentum_buffer"] if state else torch.zeros_like(parameter)
+        return buffer
 
 
-def _ratios(group: dict, weights: list[Tensor], gradients: list[Tensor], directions: list[Tensor]) -> list[float]:
+def _ratios(group: dict[str, Any], weights: list[Tensor], raw: list[Tensor], directions: list[Tensor]) -> list[float]:
     """The layer-wise factor of every parameter, 1 where it has none."""
     chosen = [i for i, p in enumerate(weights) if is_adapted(p, group["layer_adaptation"])]
-    below = directions if group["joint_norm"] else gradients
-    found = norms([weights[i] for i in chosen] + [below[i] for i in chosen])
+    measured = directions if group["joint_norm"] else raw
+    found = norms([weights[i] for i in chosen] + [measured[i] for i in chosen])
     ratios = [1.0] * len(weights)
     for i, w, g in zip(chosen, found[: len(chosen)], found[len(chosen) :], strict=True):
         # the gradient alone decides whether there is anything to scale

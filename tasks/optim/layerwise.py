@@ -1,6 +1,7 @@
 """What LARS and LAMB share: which parameters get a layer-wise rate, and the ratio of norms it is made of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,13 +11,14 @@ from tasks.sharding import whole
 CACHED = 2**18  # elements: a chunk, its moments and its temporaries stay in a CPU's cache
 
 
-def chunks(group: dict) -> Iterator[list[Tensor]]:
+def chunks(group: dict[str, Any]) -> Iterator[list[Tensor]]:
     """The parameters of an optimizer's group that have a gradient, in lists to be updated together.
 
     An accelerator gets one list, for the fewest launches; a CPU gets short ones, as each pass over a list
     larger than the cache reads it from memory again.
     """
-    chunk, size = [], 0
+    chunk: list[Tensor] = []
+    size = 0
     for p in group["params"]:
         if p.grad is None:
             continue
@@ -29,12 +31,17 @@ def chunks(group: dict) -> Iterator[list[Tensor]]:
         yield chunk
 
 
+def gradients(weights: list[Tensor]) -> list[Tensor]:
+    """Return the gradients of a chunk, all of which have one."""
+    return [p.grad for p in weights if p.grad is not None]
+
+
 def is_adapted(parameter: Tensor, layer_adaptation: bool | None) -> bool:
     """Whether a parameter gets a ratio of its own; None = all but biases and norm layers (1 dimension)."""
     return parameter.ndim > 1 if layer_adaptation is None else layer_adaptation
 
 
-def norms(tensors: Sequence[Tensor]) -> list[float]:
+def norms(tensors: list[Tensor]) -> list[float]:
     """The L2 norm of every tensor, whole where it is sharded, at the cost of one synchronization with the device."""
     return whole(torch.stack(torch._foreach_norm(tensors))).tolist() if tensors else []
 

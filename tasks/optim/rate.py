@@ -1,6 +1,5 @@
 """The learning rate of every step: scaling rule, warm-up and schedule put together for one batch size."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -39,16 +38,16 @@ class Rate:
             )
 
         if self.baseline_steps is not None and self.warmup is not None:
-            self._check_warmup(Duration.parse(self.warmup))
+            self._check_warmup(Duration.parse(self.warmup), self.baseline_steps)
 
-    def _check_warmup(self, warmup: Duration) -> None:
+    def _check_warmup(self, warmup: Duration, baseline_steps: int) -> None:
         """Refuse epochs that look short at a huge batch and fill the baseline's run (protocol rule 8)."""
         if self.base_batch_size is None:
             raise ValueError("model.baseline_steps needs model.base_batch_size, the batch that it was measured at")
         steps = warmup.steps(self.base_batch_size, self.train_examples)
-        if warmup.unit == "epochs" and steps > LONGEST_WARMUP * self.baseline_steps:
+        if warmup.unit == "epochs" and steps > LONGEST_WARMUP * baseline_steps:
             raise ValueError(
-                f"model.warmup={self.warmup} takes {steps} of the baseline's {self.baseline_steps} steps at batch "
+                f"model.warmup={self.warmup} takes {steps} of the baseline's {baseline_steps} steps at batch "
                 f"{self.base_batch_size}: give at most {LONGEST_WARMUP:.0%}, or a number of steps"
             )
 
@@ -66,7 +65,7 @@ class Rate:
         return warmup_steps(duration, self.scaling, self.batch_size, self.base_batch_size, self.train_examples)
 
     @cached_property
-    def resolved(self) -> Callable[[int, int], float]:
+    def resolved(self) -> Schedule:
         """The schedule with its durations in steps."""
         return self.schedule.resolved(lambda d: d.steps(self.batch_size, self.train_examples))
 

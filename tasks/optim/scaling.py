@@ -7,6 +7,9 @@ from typing import Literal
 
 LRRule = Literal["none", "linear", "sqrt", "legw"]
 AverageRule = Literal["none", "noise", "half-life"]
+Unit = Literal["steps", "examples", "epochs"]
+UNITS: dict[str, Unit] = {"step": "steps", "example": "examples", "epoch": "epochs"}
+NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[0-9]+)?"
 
 
 @dataclass(frozen=True)
@@ -14,16 +17,15 @@ class Duration:
     """A length of training, as "5 epochs", "3000 steps" or "64000 examples"."""
 
     amount: float
-    unit: Literal["steps", "examples", "epochs"]
+    unit: Unit
 
     @classmethod
     def parse(cls, text: str) -> "Duration":
         """Read the text form; raises ValueError with the forms that there are."""
-        found = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s+(step|example|epoch)s?\s*", text)
-        try:
-            return cls(float(found[1]), found[2] + "s")
-        except (TypeError, ValueError):
-            raise ValueError(f"{text!r} is no duration; write '5 epochs', '3000 steps' or '64000 examples'.") from None
+        found = re.fullmatch(rf"\s*({NUMBER})\s+(step|example|epoch)s?\s*", text)
+        if found is None:
+            raise ValueError(f"{text!r} is no duration; write '5 epochs', '3000 steps' or '64000 examples'.")
+        return cls(float(found[1]), UNITS[found[2]])
 
     def steps(self, batch_size: int, train_examples: int) -> int:
         """The number of optimizer steps, rounded up."""
@@ -48,7 +50,7 @@ def warmup_steps(
 
     LEGW multiplies the warm-up's epochs by k, so that it has the same number of steps at every batch size.
     """
-    return duration.steps(base_batch_size if rule == "legw" else batch_size, train_examples)
+    return duration.steps(base_batch_size if rule == "legw" and base_batch_size else batch_size, train_examples)
 
 
 def scaled_average(beta: float, rule: AverageRule, batch_size: int, base_batch_size: int) -> float:
@@ -58,4 +60,4 @@ def scaled_average(beta: float, rule: AverageRule, batch_size: int, base_batch_s
     at a held rate (Smith et al. 2018). half-life: beta^k, which averages over as many examples as before.
     """
     k = batch_size / base_batch_size
-    return {"none": beta, "noise": max(0.0, 1 - (1 - beta) / k), "half-life": beta**k}[rule]
+    return float({"none": beta, "noise": max(0.0, 1 - (1 - beta) / k), "half-life": beta**k}[rule])

@@ -10,7 +10,11 @@ class Schedule:
     """The factor at `step` (updates made so far) of `total_steps`; 1 unless a subclass says otherwise."""
 
     after_warmup = True  # the horizon begins where the warm-up ends; False: where training begins
-    needs_horizon = True  # it depends on total_steps
+
+    @property
+    def needs_horizon(self) -> bool:
+        """Whether it depends on total_steps."""
+        return True
 
     def __call__(self, step: int, total_steps: int) -> float:
         return 1.0
@@ -57,7 +61,7 @@ class Step(Schedule):
         return any(isinstance(m, float) for m in self.milestones)
 
     def __call__(self, step: int, total_steps: int) -> float:
-        passed = sum(step >= (m if isinstance(m, int) else m * total_steps) for m in self.milestones)
+        passed = sum(step >= (m if isinstance(m, int) else float(m) * total_steps) for m in self.milestones)
         return self.factor**passed
 
 
@@ -68,7 +72,7 @@ class Polynomial(Schedule):
         self.power, self.end = power, end
 
     def __call__(self, step: int, total_steps: int) -> float:
-        return self.end + (1 - self.end) * (1 - _progress(step, total_steps)) ** self.power
+        return self.end + (1 - self.end) * math.pow(1 - _progress(step, total_steps), self.power)
 
 
 class Cosine(Schedule):

@@ -17,7 +17,7 @@ def censoring(o: Observation, unit: str = "steps") -> tuple[float, float]:
     """
     if o.status == "budget":
         return (o.run.stopped_at(unit), math.inf)
-    half, value = math.sqrt(o.hit.resolution), o.value(unit)
+    half, value = math.sqrt(max(o.hit.resolution, 1 + 1e-6)), o.value(unit)
     return (value / half, value * half)
 
 

@@ -53,7 +53,7 @@ def record_of(flat: dict, state: str | None, curve: dict[str, list[float]]) -> d
         return nested(flat)
     last = {name: values[-1] for name, values in curve.items() if values}
     status = STATES.get(str(state).lower(), "failed")
-    mirrored = nested({new: flat.get(old) for old, new in MIRRORED.items()})
+    mirrored = nested({new: flat[old] for old, new in MIRRORED.items() if flat.get(old) is not None})
     return {"version": VERSION, "status": status, "targets": [], "final": last, **mirrored}
 
 

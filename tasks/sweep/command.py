@@ -47,6 +47,10 @@ class Runner:
         """The cells that have not come to an end."""
         return [cell for cell, state in self.states.items() if state.status not in FINAL]
 
+    def grows(self) -> bool:
+        """Whether more cells may follow from how these end."""
+        return not all(cells.complete for cells in self.sources)
+
     def say_what_follows(self) -> None:
         """Tell of the sweeps whose later stages depend on how the cells so far end."""
         for cells in self.sources:
@@ -94,10 +98,10 @@ class Runner:
         waiting = [c for c, s in self.states.items() if s.status == "left" and c not in mine] if idle else []
         cost = costs(self.states)
 
-        def urgency(cell: Cell) -> tuple[float, int]:
-            """The longest first, so that all workers end together; of an unknown sweep the largest batch."""
+        def urgency(cell: Cell) -> tuple[bool, float, int]:
+            """Tuning first, since others follow from it; then the longest, so that all workers end together."""
             seconds = cost(cell)
-            return (float("inf") if seconds is None else seconds, cell.batch_size)
+            return (cell.sweep.endswith(" tune"), float("inf") if seconds is None else seconds, cell.batch_size)
 
         for worker in idle[: len(waiting)]:
             cell = max(waiting, key=urgency)
@@ -133,7 +137,7 @@ def sweep(options: argparse.Namespace) -> int:
         raise ValueError(f"FILE: give the sweep file; the {ENDING.removeprefix('.')} beside it is read with it")
     runner = Runner([source(read_sweep(path)) for path in files], Ledger(options.runs))
     rooms = places(options.workers)
-    display = Display(len(rooms))
+    display = Display(len(rooms), runner.grows)
     if options.dry_run:
         for cell in runner.states:
             print("python -m tasks", shlex.join(cell.args))

@@ -49,6 +49,12 @@ class Cell:
         sizes = [v for k, v in self.values if k.startswith("data.") and k.endswith("batch_size")]
         return sizes[0] if sizes and isinstance(sizes[0], int) else 0
 
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate that the sweep gives, 1 where it leaves that to the config."""
+        rates = [v for k, v in self.values if k.endswith(".lr")]
+        return float(rates[0]) if rates and isinstance(rates[0], float | int) and rates[0] > 0 else 1.0
+
     def __str__(self) -> str:
         return " ".join(f"{name.split('.')[-1]}={value}" for name, value in self.values)
 

@@ -28,8 +28,8 @@ class State:
 
     @property
     def seconds(self) -> float:
-        """What the cell cost, evaluation and all."""
-        return self.entry.get("seconds", 0.0)
+        """What the cell cost, evaluation and all; 0 where it was taken over from another study."""
+        return 0.0 if self.entry.get("taken") else self.entry.get("seconds", 0.0)
 
 
 class Ledger:

@@ -1,28 +1,34 @@
-"""The plan beside a sweep (`NAME.plan.yaml`): pilot, tuning and confirmation (protocol rules 6 and 11-15)."""
+"""The plan beside a sweep (`NAME.plan.yaml`): pilot, tuning and confirmation (docs/protocol.md, rules 6 and 11-15)."""
 
 import hashlib
 import itertools
 import json
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
+from callbacks.hit import FOLLOW
 from callbacks.record import Record
 from tasks.sweep.files import Cell, Sweep, read_yaml
 from tasks.sweep.ledger import State
-from tasks.sweep.tuning import Score, Search, equal_trials
+from tasks.sweep.tuning import Score, search
 
 ENDING = ".plan.yaml"
 SEED = "seed_everything"
-FIELDS = {"learning_rate", "target", "pilot", "tune", "confirm", "cap", "margins", "random_seed"}
+FIELDS = {"learning_rate", "pilot", "tune", "confirm", "cap", "margins", "smoke", "random_seed"}
 PARTS = {
     "pilot": {"seeds", "batch_sizes"},
-    "tune": {"seeds", "tolerance", "extensions", "refinements", "halving"},
-    "confirm": {"seeds"},
+    "tune": {"seeds"},
+    "confirm": {"seeds", "precision", "batch_sizes"},
     "cap": {"steps", "examples"},
 }
+BUDGET = 4  # a run stops unreached after this multiple of the steps that should do
 NEVER = Score(math.inf, math.inf)
 
 
@@ -31,25 +37,27 @@ class Plan:
     """What W&B's format cannot say of a sweep.
 
     Args:
-        learning_rate: the swept parameter that is tuned, the sweep's values being the coarse grid; null where the
+        learning_rate: the swept parameter that is tuned, for the fewest steps to the first target; null where the
             rates follow a rule.
-        target: the index of the target whose steps are compared.
-        pilot: seeds, and optionally batch_sizes: runs that set the budgets of all others; a size at which none
-            arrives sets none.
-        tune: seeds, tolerance, extensions, refinements, halving.
-        confirm: seeds of the runs that count, none of them used before; they replace the sweep's.
-        cap: steps and examples that no budget exceeds (a declared hard cap).
-        margins: what verdicts will be judged by; only hashed.
+        pilot: of a plan without `tune`: seeds, and optionally batch_sizes: runs that set the budgets of all others; a
+            size at which none arrives sets none.
+        tune: seeds that every rate is tried with.
+        confirm: seeds of the runs that count, none of them used before; they replace the sweep's. As a list of lists
+            they are run one list after another until the 95 % interval of the mean of log steps is no wider than
+            +- `precision`. Optionally batch_sizes: only these are confirmed.
+        cap: steps and examples that no budget of a pilot exceeds (a declared hard cap).
+        margins: what verdicts are judged by, by claim.
+        smoke: a study that decides no claim.
         random_seed: of the draws of method: random.
     """
 
     learning_rate: str | None = None
-    target: int = 0
     pilot: dict[str, Any] = field(default_factory=dict)
     tune: dict[str, Any] = field(default_factory=dict)
     confirm: dict[str, Any] = field(default_factory=dict)
     cap: dict[str, int] = field(default_factory=dict)
     margins: dict[str, Any] = field(default_factory=dict)
+    smoke: bool = False
     random_seed: int = 0
     hash: str = ""
 
@@ -57,6 +65,17 @@ class Plan:
     def staged(self) -> bool:
         """Whether later runs follow from earlier ones."""
         return bool(self.pilot or self.tune or self.confirm)
+
+    @property
+    def batches(self) -> list[list[int]]:
+        """The seeds of the runs that count, batch after batch."""
+        seeds = self.confirm.get("seeds", [])
+        return seeds if any(isinstance(seed, list) for seed in seeds) else [seeds]
+
+    def told(self, stage: str) -> dict[str, Any]:
+        """Return what the record of a run in this stage says of the plan."""
+        more = {"margins": self.margins, "smoke": self.smoke}
+        return {"hash": self.hash, "stage": stage} | {name: fact for name, fact in more.items() if fact}
 
 
 def read_plan(sweep: Sweep) -> Plan | None:
@@ -97,15 +116,20 @@ def check(plan: Plan, sweep: Sweep) -> None:
             raise ValueError(f"{stage}: has the fields {', '.join(sorted(fields))}")
         if not isinstance(part.get("seeds", []), list):
             raise ValueError(f"{stage}.seeds: is a list")
-    seeds = [seed for stage in (plan.pilot, plan.tune, plan.confirm) for seed in stage.get("seeds", [])]
+    check_confirmation(plan)
+    if not isinstance(plan.margins, dict) or not all(isinstance(m, dict) for m in plan.margins.values()):
+        raise ValueError("margins: give each claim named numbers, as golmant-7: {ratio: 0.8}")
+    first = [seed for stage in (plan.pilot, plan.tune) for seed in stage.get("seeds", [])]
+    seeds = [*first, *itertools.chain(*plan.batches)]
     if len(set(seeds)) < len(seeds):
         raise ValueError("confirm.seeds: pilot, tuning and confirmation have no seed in common")
     if plan.pilot and not plan.pilot.get("seeds"):
         raise ValueError("pilot.seeds: are missing")
     swept = sweep.content["parameters"].items()
-    sizes = [size for name, p in swept if name.endswith("batch_size") for size in p.get("values", [p.get("value")])]
-    if not set(plan.pilot.get("batch_sizes", [])) <= set(sizes):
-        raise ValueError(f"pilot.batch_sizes: are among the sweep's, {', '.join(map(str, sizes))}")
+    sizes = [size for name, p in swept if is_batch_size(name) for size in p.get("values", [p.get("value")])]
+    for stage in ("pilot", "confirm"):
+        if not set(getattr(plan, stage).get("batch_sizes", [])) <= set(sizes):
+            raise ValueError(f"{stage}.batch_sizes: are among the sweep's, {', '.join(map(str, sizes))}")
     if plan.staged and sweep.content["method"] != "grid":
         raise ValueError("method: a sweep with stages is a grid")
     if plan.learning_rate is not None:
@@ -116,13 +140,25 @@ def check(plan: Plan, sweep: Sweep) -> None:
         raise ValueError("confirm.seeds: are missing")
 
 
+def check_confirmation(plan: Plan) -> None:
+    """Raise ValueError where the seeds of the runs that count come in batches without a rule for the next, or so."""
+    lists = [isinstance(batch, list) and bool(batch) for batch in plan.batches]
+    precision, several = plan.confirm.get("precision"), len(plan.batches) > 1
+    if not all(lists) and plan.confirm.get("seeds"):
+        raise ValueError("confirm.seeds: is a list of seeds, or of lists of seeds")
+    if several != (isinstance(precision, float | int) and precision > 0):
+        raise ValueError("confirm.precision: lists of seeds need a number, such as 0.15, and only they do")
+
+
 def check_tuning(plan: Plan, rates: list[Any]) -> None:
     """Raise ValueError where the learning rates or seeds do not make a search."""
     if len(rates) < 3 or not all(isinstance(rate, float | int) and rate > 0 for rate in rates):
         raise ValueError(f"learning_rate: the sweep needs at least 3 positive values of {plan.learning_rate}")
     ratios = [high / low for low, high in itertools.pairwise(rates)]
     if min(ratios) <= 1.0 or max(ratios) > 2.05:
-        raise ValueError("learning_rate: the coarse grid rises by factors of 2 or less (protocol rule 12)")
+        raise ValueError("learning_rate: give values that rise by factors of 2 or less, or the search misses the best")
+    if plan.pilot:
+        raise ValueError("pilot: is for rates that follow a rule: where they are tuned, budgets follow from tuning")
     for stage in ("tune", "confirm"):
         if not getattr(plan, stage).get("seeds"):
             raise ValueError(f"{stage}.seeds: are missing")
@@ -136,6 +172,7 @@ def source(sweep: Sweep) -> "Plain | Staged":
 
 def rounded_up(number: float) -> int:
     """The next number with two digits, so that a budget is easily said."""
+    number = max(number, 1)
     unit = 10 ** max(0, math.floor(math.log10(number)) - 1)
     return math.ceil(number / unit) * unit
 
@@ -147,7 +184,7 @@ class Plain:
 
     def __init__(self, sweep: Sweep, plan: Plan | None) -> None:
         self.sweep = sweep
-        flags = (f"--run.plan={json.dumps({'hash': plan.hash, 'stage': 'confirm'})}",) if plan else ()
+        flags = (f"--run.plan={json.dumps(plan.told('confirm'))}",) if plan else ()
         choices = sweep.choices(plan.random_seed if plan else 0)
         self._cells = [sweep.cell(values, flags=flags) for values in choices]
 
@@ -157,66 +194,81 @@ class Plain:
 
 
 class Staged:
-    """The cells that a plan asks for, given how the earlier ones ended: the same answer in every process."""
+    """The cells that a plan asks for, given how the earlier ones ended: the same answer in every process.
+
+    An arm is all that is swept but batch size, rate and seed. With `tune`, the sizes of an arm are walked in rising
+    order: the search at the smallest begins in the middle of the sweep's rates, every other at the rate chosen before,
+    times 1 to the ratio of the sizes. A size is confirmed as soon as its rate is chosen. Without `tune` there is one
+    rate, and the pilot sets the budgets.
+    """
 
     complete = False  # until the last stage has begun
 
     def __init__(self, sweep: Sweep, plan: Plan) -> None:
         self.sweep, self.plan = sweep, plan
-        names = (plan.learning_rate, SEED)
-        arms = [{k: v for k, v in values.items() if k not in names} for values in sweep.choices()]
-        self.arms = list({json.dumps(arm, sort_keys=True): arm for arm in arms}.values())
-        rates = sweep.content["parameters"].get(plan.learning_rate, {"values": [math.nan]})["values"]
+        self.arms: dict[str, dict[int, dict[str, Any]]] = {}
+        for values in sweep.choices():
+            setting = {k: v for k, v in values.items() if k not in (plan.learning_rate, SEED)}
+            arm = json.dumps({k: v for k, v in setting.items() if not is_batch_size(k)}, sort_keys=True)
+            self.arms.setdefault(arm, {})[sweep.cell(setting).batch_size] = setting
+        rates = sweep.content["parameters"].get(plan.learning_rate, {"values": []})["values"]
         self.rates = [float(rate) for rate in rates]
 
     def cells(self, look: Callable[[Cell], State]) -> list[Cell]:
-        """All cells wanted so far; `look` says where a cell stands."""
+        """Return all cells wanted so far; `look` says where a cell stands."""
         self._look, self._wanted = look, {}
-        budgets = self._pilot()
-        if budgets is not None:
-            choices = self._choices(budgets)
-            self.complete = bool(choices)
-            for arm, (rate, facts) in choices:
-                for seed in self.plan.confirm["seeds"]:
-                    self._score("confirm", arm, rate, seed, budgets, **facts)
+        if self.plan.tune:
+            walks = [self._walk(arm) for arm in self.arms.values()]  # a list: every arm is to go on
+            self.complete = all(walks)
+        else:
+            self.complete = self._fixed()
         return list(self._wanted)
 
-    def _choices(self, budgets: tuple[str, ...]) -> list[tuple[dict[str, Any], tuple[float, dict[str, Any]]]]:
-        """The rate of every arm and how it was found; empty while the search goes on."""
-        if not self.plan.tune:
-            return [(arm, (self.rates[0], {})) for arm in self.arms]
-        searches = [self._search(arm, budgets) for arm in self.arms]
-        ended = [search.run() for search in searches]  # before the question: every arm is to go on
-        if not all(ended):
-            return []
-        equal_trials(searches)
-        best = [search.best() for search in searches]
-        if None in best:
-            return []
-        found = [
-            (rate, {"tuned": not search.at_edge(rate), "trials": len(search.tried)})
-            for rate, search in zip(best, searches, strict=True)
-        ]
-        return list(zip(self.arms, found, strict=True))
+    def _walk(self, arm: dict[int, dict[str, Any]]) -> bool:
+        """Ask for the runs of an arm; whether no other can follow."""
+        rate, steps, before, whole = 0.0, math.inf, 0, True
+        for size in sorted(arm):
+            start = [rate * 2.0**k for k in range(max(1, round(math.log2(size / before))) + 1)] if before else []
+            found = search(
+                start or [self.rates[len(self.rates) // 2]],
+                partial(self._race, arm[size], size),
+                BUDGET * steps,
+                () if before else self.rates,
+            )
+            if found is None:
+                return False
+            rate, steps, before = found.rate, found.steps if math.isfinite(found.steps) else steps, size
+            facts = {"tuned": found.bracketed, "trials": found.trials}
+            whole &= self._confirm(arm[size], size, rate, budget(BUDGET * steps, size), facts)
+        return whole
 
-    def _search(self, arm: dict[str, Any], budgets: tuple[str, ...]) -> Search:
-        settings = {k: v for k, v in self.plan.tune.items() if k != "seeds"}
+    def _race(self, setting: dict[str, Any], size: int, rate: float, bound: float) -> Score | None:
+        """Ask for the runs of one rate with every tuning seed; their median score."""
+        flags = ()
+        if math.isfinite(bound):  # a target crossed before the bound is followed up, within the budget
+            flags = (f"--convergence.outrun_steps={rounded_up(bound)}", *budget(FOLLOW * bound, size))
+        scores = [self._score("tune", setting, rate, seed, flags) for seed in self.plan.tune["seeds"]]
+        if None in scores:
+            return None
+        return Score(statistics.median(s.steps for s in scores), statistics.median(s.gap for s in scores))
 
-        def score(rate: float, seed: int) -> Score | None:
-            return self._score("tune", arm, rate, seed, budgets)
-
-        return Search(self.rates, self.plan.tune["seeds"], score, **settings)
+    def _fixed(self) -> bool:
+        """Ask for the runs of arms without tuning; whether no other can follow."""
+        flags = self._pilot() if self.plan.pilot else ()
+        if flags is None:
+            return False
+        settings = [(size, setting) for arm in self.arms.values() for size, setting in arm.items()]
+        whole = [self._confirm(setting, size, None, flags, {}) for size, setting in settings]  # every arm is to go on
+        return all(whole)
 
     def _pilot(self) -> tuple[str, ...] | None:
         """The flags that set the budgets, None while the pilot runs; ValueError where it reached nothing."""
-        if not self.plan.pilot:
-            return ()
         sizes, best = self.plan.pilot.get("batch_sizes"), []
-        for arm in self.arms:
-            size = self.sweep.cell(arm).batch_size
-            if sizes is None or size in sizes:
-                runs = [(rate, seed) for seed in self.plan.pilot["seeds"] for rate in self.rates]
-                best.append((size, [self._score("pilot", arm, rate, seed, ()) for rate, seed in runs]))
+        for arm in self.arms.values():
+            for size, setting in arm.items():
+                if sizes is None or size in sizes:
+                    scores = [self._score("pilot", setting, None, seed, ()) for seed in self.plan.pilot["seeds"]]
+                    best.append((size, scores))
         if any(None in scores for _, scores in best):
             return None
         needs = [(min(scores).steps, size) for size, scores in best if min(scores).steps < math.inf]
@@ -224,26 +276,62 @@ class Staged:
             raise ValueError(f"{self.sweep.name}: no pilot run reached its target: ease it, or raise the budget")
         most = {"steps": max(s for s, _ in needs), "examples": max(s * size for s, size in needs)}
         return tuple(
-            f"--convergence.budget_{unit}={min(rounded_up(4 * need), self.plan.cap.get(unit, 10**18))}"
+            f"--convergence.budget_{unit}={min(rounded_up(BUDGET * need), self.plan.cap.get(unit, 10**18))}"
             for unit, need in most.items()
         )
 
-    def _score(self, stage: str, arm: dict[str, Any], rate: float, seed: int, flags: Any, **facts: Any) -> Score | None:
+    def _confirm(
+        self, setting: dict[str, Any], size: int, rate: float | None, flags: tuple[str, ...], facts: dict[str, Any]
+    ) -> bool:
+        """Ask for the runs that count, batch of seeds after batch; whether no other can follow."""
+        sizes = self.plan.confirm.get("batch_sizes")
+        if sizes is not None and size not in sizes:
+            return True
+        scores: list[Score | None] = []
+        for seeds in self.plan.batches:
+            if scores and (None in scores or half_width(scores) <= self.plan.confirm["precision"]):
+                return None not in scores
+            scores += [self._score("confirm", setting, rate, seed, flags, **facts) for seed in seeds]
+        return True
+
+    def _score(
+        self, stage: str, setting: dict[str, Any], rate: float | None, seed: int, flags: Any, **facts: Any
+    ) -> Score | None:
         """Ask for a run; what it gave, None while it has not ended."""
-        name = {"hash": self.plan.hash, "stage": stage, **facts}
-        values = {**arm} | ({self.plan.learning_rate: float(f"{rate:.4g}")} if self.plan.learning_rate else {})
-        values[SEED] = seed
-        cell = self.sweep.cell(values, stage, (*flags, f"--run.plan={json.dumps(name)}"))
+        values = setting if rate is None else setting | {self.plan.learning_rate: float(f"{rate:.4g}")}
+        name = f"--run.plan={json.dumps(self.plan.told(stage) | facts)}"
+        cell = self.sweep.cell(values | {SEED: seed}, stage, (*flags, name))
         self._wanted[cell] = None
         state = self._look(cell)
         if state.status in ("reached", "budget", "outrun"):
-            return score_of(state.record, self.plan.target)
+            return score_of(state.record)
         return NEVER if state.status == "diverged" else None
 
 
-def score_of(record: Record, index: int) -> Score:
-    """Return the steps to the target, infinite where it was not reached, then how far the end is from it."""
-    target = record.targets[index]
+def is_batch_size(name: str) -> bool:
+    """Return whether a swept parameter is the batch size."""
+    return name.startswith("data.") and name.endswith("batch_size")
+
+
+def budget(steps: float, size: int) -> tuple[str, ...]:
+    """Return the flags of a budget in steps at one batch size, none where it is not known."""
+    if math.isinf(steps):
+        return ()
+    whole = rounded_up(steps)
+    return (f"--convergence.budget_steps={whole}", f"--convergence.budget_examples={whole * max(size, 1)}")
+
+
+def half_width(scores: list[Score]) -> float:
+    """Return half the width of the 95 % t interval of the mean of log steps, infinite where a run missed."""
+    logs = [math.log(score.steps) for score in scores]
+    if len(logs) < 2 or not all(map(math.isfinite, logs)):
+        return math.inf
+    return float(stats.t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
+
+
+def score_of(record: Record) -> Score:
+    """Return the steps to the first target, infinite where it was not reached, then how far the end is from it."""
+    target = record.targets[0]
     if target.status == "reached":
         return Score(target.at("steps"), 0.0)
     end = record.final.get(target.metric, math.nan)

@@ -1,5 +1,7 @@
 """What a person sees of a sweep: a live table on a terminal, plain lines elsewhere."""
 
+import math
+import statistics
 import sys
 import time
 from collections import Counter
@@ -29,15 +31,20 @@ def clock(seconds: float | None) -> str:
 
 
 def costs(states: States) -> Callable[[Cell], float | None]:
-    """The seconds a cell should take: those of the first ended cell of its sweep with the nearest batch size."""
-    ended: dict[str, dict[int, float]] = {}  # gone through once: asked for every cell, this is no n^2
+    """The seconds a cell should take: those of its sweep's ended cells of the nearest batch size, the nearest rate."""
+    ended: dict[
+        str, dict[int, dict[float, list[float]]]
+    ] = {}  # gone through once: asked for every cell, this is no n^2
     for cell, state in states.items():
         if state.record and state.seconds:
-            ended.setdefault(cell.sweep, {}).setdefault(max(cell.batch_size, 1), state.seconds)
+            rates = ended.setdefault(cell.sweep, {}).setdefault(max(cell.batch_size, 1), {})
+            rates.setdefault(cell.learning_rate, []).append(state.seconds)
 
     def cost(cell: Cell) -> float | None:
-        known, size = ended.get(cell.sweep), max(cell.batch_size, 1)
-        return known[min(known, key=lambda other: abs(other / size - 1))] if known else None
+        if not (known := ended.get(cell.sweep)):
+            return None
+        rates = known[min(known, key=lambda size: abs(math.log(size / max(cell.batch_size, 1))))]
+        return statistics.mean(rates[min(rates, key=lambda rate: abs(math.log(rate / cell.learning_rate)))])
 
     return cost
 
@@ -64,12 +71,17 @@ def best(states: States) -> str:
     return ", ".join(f"{size}: {steps[size]:,.0f}" for size in sorted(steps))
 
 
-def table(states: States, left: float | None) -> Table:
-    """A row per sweep and one for all."""
+def forecast(seconds: float | None, more: bool) -> str:
+    """The time left in words; with `more` cells to follow it is a lower bound."""
+    return f"at least {clock(seconds)}" if more and seconds is not None else clock(seconds)
+
+
+def table(states: States, left: float | None, more: bool = False) -> Table:
+    """A row per sweep and one for all; `more` cells may follow."""
     sweeps = dict.fromkeys(cell.sweep for cell in states)
     records = {name: best({c: s for c, s in states.items() if c.sweep == name}) for name in sweeps}
     lines = [f"fewest steps, {name}: {record}" for name, record in records.items() if record]
-    wait = "not known before a run has ended" if left is None else clock(left)
+    wait = "not known before a run has ended" if left is None else forecast(left, more)
     caption = "\n".join([*lines, f"time left: {wait}"])
     grid = Table(box=SIMPLE, pad_edge=False, caption=caption, caption_justify="left")
     grid.add_column("sweep", overflow="fold")
@@ -85,10 +97,10 @@ def table(states: States, left: float | None) -> Table:
 
 
 class Display:
-    """Shows the states of a sweep's cells while it runs."""
+    """Shows the states of a sweep's cells while it runs; `more` says whether other cells may follow."""
 
-    def __init__(self, workers: int, out: TextIO | None = None) -> None:
-        self.workers, self.out = workers, out or sys.stdout
+    def __init__(self, workers: int, more: Callable[[], bool] = lambda: False, out: TextIO | None = None) -> None:
+        self.workers, self.more, self.out = workers, more, out or sys.stdout
         self.console = Console(file=self.out, width=None if self.out.isatty() else 120)
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.next = 0.0
@@ -119,20 +131,23 @@ class Display:
         count = Counter(s.status for s in states.values())
         done = sum(count[c] for c in COLUMNS)
         bad = "".join(f", {count[c]} {word}" for c, word in COLUMNS.items() if c != "reached" and count[c])
-        left = clock(time_left(states, self.workers))
+        left = forecast(time_left(states, self.workers), self.more())
         return f"{done}/{len(states)} done{bad}, {count['running']} running, {left} left"
+
+    def _table(self, states: States) -> Table:
+        return table(states, time_left(states, self.workers), self.more())
 
     def update(self, states: States) -> None:
         """Refresh the table; elsewhere print a line now and then."""
         if self.live:
-            self.live.update(table(states, time_left(states, self.workers)), refresh=True)
+            self.live.update(self._table(states), refresh=True)
         elif time.monotonic() >= self.next:
             self.next = time.monotonic() + PLAIN_EVERY
             self.say(self._counts(states))
 
     def summary(self, states: States) -> None:
         """The table once, at the end or for --status, with the failed cells' reasons."""
-        self.console.print(table(states, time_left(states, self.workers)))
+        self.console.print(self._table(states))
         for cell, state in states.items():
             if state.status == "failed":
                 self.say(f"failed: {cell.sweep} {cell}: {state.entry.get('reason')} ({state.entry.get('log')})")

@@ -17,6 +17,7 @@ from typing import Any
 
 from tasks.sweep.files import Cell
 from tasks.sweep.ledger import FINAL, Ledger
+from tasks.sweep.share import Shared
 
 BEAT = 2.0  # seconds between two signs of life
 
@@ -96,7 +97,9 @@ def run_cell(cli: Any, ledger: Ledger, cell: Cell) -> tuple[str, bool]:
         entry = ledger.begin(cell, log=str(log))
         began = time.monotonic()
         with output_to(log):
-            end = fit(cli, [*cell.args, *local_flags(ledger)], lambda **facts: ledger.write(cell, **entry | facts))
+            shared = Shared(ledger.folder.parent)
+            args, tell = [*cell.args, *local_flags(ledger)], lambda **facts: ledger.write(cell, **entry | facts)
+            end = fit(cli, args, tell, shared)
         directory = Path(end.get("directory", ""))
         if "directory" in end and directory.exists():
             with (directory / "log.txt").open("ab") as whole:
@@ -113,34 +116,51 @@ def local_flags(ledger: Ledger) -> list[str]:
     return [f"--trainer.default_root_dir={ledger.folder.parent}", "--progress.show=false", "--trainer.logger=false"]
 
 
+class TakenOverError(Exception):
+    """Not an error: an equal run is there already."""
+
+
 class SeveralProcessesError(Exception):
     """Not an error: the run needs processes of its own, which a warm worker cannot give it."""
 
 
-def fit(cli: Any, args: list[str], tell: Callable[..., None]) -> dict[str, Any]:
-    """Run a fit; how it ended (done, interrupted or failed, with the reason) and where, which `tell` hears at once."""
+def fit(cli: Any, args: list[str], tell: Callable[..., None], shared: Shared) -> dict[str, Any]:
+    """Run a fit, unless an equal run is there already; how it ended (done, interrupted or failed, with the reason).
+
+    `tell` hears at once where it is.
+    """
     end: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
 
     def placed(run: Any) -> None:
-        end["directory"] = str(run.directory)
+        taken = shared.take(run.settings, run.directory)
+        end["directory"] = str(taken or run.directory)
+        settings.update(run.settings)
         tell(**end)
+        if taken:
+            raise TakenOverError
         if devices(run.config.fit.trainer) > 1:
             raise SeveralProcessesError
 
     try:
         cli.run(args, placed)
+    except TakenOverError:
+        return end | {"status": "done", "taken": True}
     except cli.FinishedError as note:
         print(note)
     except cli.UserError as error:
         print(f"error: {error}")
         return end | {"status": "failed", "reason": str(error), "user_error": True}
     except SeveralProcessesError:
-        return end | fit_apart(args)
+        end |= fit_apart(args)
+        if end["status"] != "done":
+            return end
     except SystemExit:  # SIGTERM, after the record was written
         return end | {"status": "interrupted"}
     except Exception as error:
         traceback.print_exc()
         return end | {"status": "failed", "reason": f"{type(error).__name__}: {error}".split("\n")[0]}
+    shared.note(settings, Path(end["directory"]))
     return end | {"status": "done"}
 
 
