@@ -68,9 +68,10 @@ def read_curve(path: Path) -> dict[str, list[float]]:
 def read_record(path: Path) -> Run:
     """Read and check one record.json. Raises UnusableError with the reason."""
     try:
-        record, hits = check_record(json.loads(path.read_text()))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UnusableError(f"not readable as JSON ({error})") from None
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: bad JSON or text, a number of 5,000 digits
+        raise UnusableError(f"not readable as JSON ({str(error)[:200]})") from None
+    record, hits = check_record(content)
     return Run(str(path.parent), record, hits, path.parent / "curve.csv")
 
 
@@ -101,4 +102,6 @@ def read_runs(folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
             left_out.append((str(path.parent), str(reason)))
         else:
             runs.append(run)
+        inner = [found.parent for below in sorted(path.parent.glob("*/")) for found in find_records(below)]
+        left_out += [(str(run), f"it lies within the run {path.parent}") for run in inner]
     return runs, left_out

@@ -7,6 +7,7 @@ RECORD_VERSION = 1
 STATUSES = ("reached", "budget", "diverged", "failed", "running")
 UNITS = ("steps", "examples", "epochs", "seconds")
 NUMBER = (int, float)
+LARGEST, LONGEST = 10**18, 2_000
 
 # What every record must hold for its run to be placed on a curve, as dotted names, with the types allowed.
 REQUIRED = {
@@ -159,12 +160,30 @@ def check_fields(record: dict) -> None:
         raise UnusableError("recipe is not a list of names")
 
 
+def check_sizes(value, name: str = "") -> None:
+    """Check that no number or text of a record is larger than one that was ever measured. Raises UnusableError."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        check_sizes(item, f"{name}.{str(key)[:100]}".lstrip("."))
+        check_sizes(key if isinstance(value, dict) else "", name)
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise UnusableError(f"{name} is a number of more than 18 digits")
+    if isinstance(value, str) and (len(value) > LONGEST or (not value.isascii() and not encodes(value))):
+        raise UnusableError(f"{name or 'a name'} is no text of at most {LONGEST:,} characters")
+
+
+def encodes(text: str) -> bool:
+    """Tell text from halves of characters, which JSON can hold and no file."""
+    return text.encode(errors="replace").decode() == text
+
+
 def check_record(record) -> tuple[dict, list[Hit]]:
     """Check a record; give it with its numbers mended, and its targets. Raises UnusableError."""
     if not isinstance(record, dict) or "version" not in record:
         raise UnusableError("not a run record (no version)")
     if record["version"] != RECORD_VERSION:
         raise UnusableError(f"record version {record['version']!r}, this report reads {RECORD_VERSION}")
+    check_sizes(record)
     record = numbers(record)
     check_fields(record)
     return record, [read_hit(target, record["status"]) for target in record["targets"]]
