@@ -126,6 +126,9 @@ class Cli(LightningCLI):
         parser.add_lightning_class_args(Progress, "progress")
         parser.add_lightning_class_args(RollingCheckpoint, "checkpoint")
 
+    def _parse_ckpt_path(self) -> None:
+        """Leave a checkpoint closed: Lightning's looks for hyperparameters in it, which no run here saves."""
+
     # before anything is built ---------------------------------------------------------------------------
 
     def _set_seed(self) -> None:
