@@ -13,6 +13,7 @@ from callbacks.record import Plateau, Status, TargetResult
 Row = dict[str, float]  # one evaluation, by the metric names of docs/design.md, contract 4
 FORM = "give metric, direction (max or min), and value or plateau: {window: examples}"
 
+
 @dataclass(frozen=True)
 class Target:
     """What counts as arriving: a metric, which way is better, and either a value or a plateau.

@@ -72,9 +72,7 @@ def read_folder(root: Path, classes: int, data_set: str = "") -> dict[str, Examp
         images_path, labels_path = (find(root, name, data_set) for name in (images_name, labels_name))
         images, labels = read_file(images_path, 3), read_file(labels_path, 1).long()
         if images.shape[1:] != (28, 28):
-            raise ValueError(
-                f"{images_path} has images of {tuple(images.shape[1:])} pixels: (28, 28) was expected"
-            )
+            raise ValueError(f"{images_path} has images of {tuple(images.shape[1:])} pixels: (28, 28) was expected")
         check_labels(labels_path, labels, len(images), classes)
         splits[split] = Examples(images.unsqueeze(1), labels)
     return splits

@@ -64,9 +64,7 @@ class SVHN(ClassImages):
         growth: Growth | None = None,
     ) -> None:
         super().__init__(root, download, augmentation, val_examples, batch_size, epochs, epoch_end, variant, growth)
-        self.parts = (
-            ("extra", "train") if extra else ("train",)
-        )  # validation is cut from the end: from `train`
+        self.parts = ("extra", "train") if extra else ("train",)  # validation is cut from the end: from `train`
 
     def fetch_all(self, root: Path) -> None:
         for part in (*self.parts, "test"):
