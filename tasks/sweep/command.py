@@ -1,9 +1,13 @@
 """`python -m tasks sweep FILE...`: a W&B sweep file's runs on this machine, without a server."""
 
 import argparse
+import contextlib
+import math
 import shlex
 import signal
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -66,10 +70,13 @@ class Runner:
                 self.ledger.write(cell, **state.entry | {"status": "left", "attempts": 0})
                 self.states[cell] = self.ledger.state(cell)
 
-    def run(self, pool: Pool, display: Display) -> None:
-        """Run what is left; cells that other processes run are waited for. ValueError for what cannot be parsed."""
+    def run(self, pool: Pool, display: Display, until: float = math.inf) -> None:
+        """Run what is left, or until a moment of the monotonic clock; cells that other processes run are waited for.
+
+        Raises ValueError for what cannot be parsed.
+        """
         self.check(pool)
-        while self.left():
+        while self.left() and time.monotonic() < until:
             self._feed(pool)
             for cell, kind, detail in pool.wait(1.0):
                 if kind == "died":
@@ -172,25 +179,32 @@ def sweep(options: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the sweep; 2 for a user's mistake, 1 if a cell failed, 130 or 143 after a signal."""
     options = parser().parse_args(argv)
+    with stop_on_sigterm():
+        try:
+            return sweep(options)
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except RuntimeError as error:  # no worker starts, or none can write
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("stopped: the same command goes on from here", file=sys.stderr)
+            return 130
+        except SystemExit as ended:
+            print("stopped: the same command goes on from here", file=sys.stderr)
+            return ended.code
+
+
+@contextlib.contextmanager
+def stop_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end what is done here as Ctrl-C does: through `finally`, which lets the workers save their runs."""
     before = signal.signal(signal.SIGTERM, _stop)
     try:
-        return sweep(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:  # no worker starts, or none can write
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        return 130
-    except SystemExit as ended:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        return ended.code
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _stop(number: int, _: Any) -> NoReturn:
-    """SIGTERM ends a sweep as Ctrl-C does: through `finally`, which lets the workers save their runs."""
     raise SystemExit(128 + number)
