@@ -23,7 +23,7 @@ RECORDS = [  # the text of a record.json, and why its run is left out
 ]
 FIELDS = [  # a field of a whole record, its value, and why the run is left out
     ("batch__global", 10**300, "batch.global is a number of more than 18 digits"),
-    ("seed", int("7" * 400), "seed is a number of more than 18 digits"),
+    ("parameters", int("7" * 400), "parameters is a number of more than 18 digits"),
     ("network", "x" * 5_000, "network is no text of at most 2,000 characters"),
     ("study", "\ud800", "study is no text of at most 2,000 characters"),
     ("final__step", 10**20, "final.step is a number"),
