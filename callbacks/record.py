@@ -37,7 +37,7 @@ Text = Annotated[str, Field(max_length=2_000)]
 
 @dataclass(frozen=True)
 class Data:
-    """The data set as it was trained on; `hash` is of its contents."""
+    """The data set as it was trained on; `hash` is of its contents, `classes` how many its own were merged into."""
 
     name: Text
     hash: Text | None = None
@@ -47,6 +47,7 @@ class Data:
     elements_per_example: Positive | None = None
     fraction: Positive = 1.0
     label_noise: Finite = 0.0
+    classes: Count | None = None
     growth: tuple[dict[str, Any], ...] | None = None
 
 
