@@ -20,8 +20,9 @@ def arm(critical=noise.CRITICAL, sizes=(16, 512), seeds=12, draw=0, steps=None, 
     """Make the runs of one tuned arm on the measured curve."""
     curve = steps or (lambda b: LEAST * math.exp(noise.log_steps(b, critical)))
     cell = {b: noise.CHOICE * np.random.default_rng([draw, b]).standard_normal() for b in sizes}
+    curves = curve if isinstance(curve, tuple) else (curve,) * len(changes.get("metrics", "1"))
     return study(
-        lambda b: curve(b) * math.exp(cell[b]),
+        tuple(lambda b, f=f: f(b) * math.exp(cell[b]) for f in curves),
         **{"sizes": list(sizes), "seeds": seeds, "scatter": scatter, "draw": draw, "plan": PLAN} | changes,
     )
 
@@ -191,7 +192,7 @@ def paired(change: float, gap: float):
         accuracy = (
             0.8 - (gap / 100 if size == 2048 else 0) + 0.003 * np.random.default_rng([size, seed]).standard_normal()
         )
-        return {"curve": {"step": [0, 10, 20], "trainset/loss": [2.0, 0.5, 0.4], "val/accuracy": [0.1, accuracy, 0.85]}}
+        return {"curve": {"step": [0, 20], "trainset/loss": [2.0, 0.4], "val/accuracy": [0.1, accuracy]}}
 
     return arm(**WHOLE | {"seeds": 8}, steps=(train, validation), each=each)
 
@@ -206,7 +207,7 @@ def test_golmant_12(expected, saved):
     facts = {"sizes": (2000,), "scatter": 0.1, "rate__schedule": "Cosine"}
     horizons = [(120, 1.0), (240, saved), (480, saved)]
     made = [
-        arm(steps=lambda b, k=k: 40 / k, draw=5, rate__horizon_steps=n, rate__effective=0.1 + n / 1e4, **facts)
+        arm(steps=lambda b, k=k: 40 / k, draw=n, rate__horizon_steps=n, rate__effective=0.1 + n / 1e4, **facts)
         for n, k in horizons
     ]
     check("golmant-12", expected, *made)
@@ -237,7 +238,7 @@ def diffusing(power: bool, runs=8):
         random = np.random.default_rng([size, seed])
         steps = np.unique(np.geomspace(1, 10_000, 90).round())
         grown = steps**0.4 if power else 1 + 0.8 * np.log(steps)
-        path = grown * np.exp(0.01 * random.standard_normal(len(steps)))
+        path = grown * np.exp(0.003 * random.standard_normal(len(steps)))
         return {"curve": {"step": steps.tolist(), "distance/total": path.tolist()}, "stopped_by": "end"}
 
     return arm(sizes=(4, 16, 64), seeds=runs, each=each, tuned=False)
