@@ -1,4 +1,4 @@
-"""The claims that compare arms by their speed-up from a small to a large batch: golmant-9 to -13 and own-2."""
+"""The claims that compare arms by their speed-up from a small to a large batch: golmant-9 to -13, own-2 and own-3."""
 
 import math
 from collections import Counter
@@ -32,8 +32,9 @@ def momentum_arms(workloads: list[Workload], claim: str, view: View) -> list[s.A
 
 
 def plain(arm: s.Arm) -> bool:
-    """Say whether an arm has all data and clean labels."""
-    return arm.workload.data.fraction == 1.0 and not arm.workload.data.label_noise
+    """Return whether an arm has all data, clean labels and every class."""
+    data = arm.workload.data
+    return data.fraction == 1.0 and not data.label_noise and data.classes is None
 
 
 def base_of(arms: list[s.Arm]) -> s.Arm | None:
@@ -111,6 +112,19 @@ def own_2(workloads: list[Workload], view: View) -> s.Found:
         for name, e in (("the network", network), ("label noise", noise))
     ]
     return finish("own-2", parts, used, view)
+
+
+def own_3(workloads: list[Workload], view: View) -> s.Found:
+    """Fewer classes to tell apart, a second axis of data complexity, put the plateau later."""
+    arms = momentum_arms(workloads, "own-3", view)
+    base = base_of(arms)
+    merged = next((a for a in arms if base and a.network == base.network and a.workload.data.classes), None)
+    if merged is None:
+        return Missing("no tuned arms with all classes and with merged ones at two common batch sizes")
+    used = [base, merged]
+    ratio = s.judged("own-3", [a.curve for a in used])[0]["ratio"]
+    what = f"speed-up with {merged.workload.data.classes} merged classes over that with all"
+    return finish("own-3", [contrasts.exceeds(merged.pair, base.pair, what, ratio)], used, view)
 
 
 def by_horizon(curve: Curve, view: View) -> dict[int, Seeds]:

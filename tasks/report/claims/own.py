@@ -1,4 +1,4 @@
-"""The project's own reading of the abstracts: the critical batch size beside the batch that fills the machine."""
+"""The project's own reading of the abstracts: own-1, the critical batch beside the one that fills the machine."""
 
 import math
 

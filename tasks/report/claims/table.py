@@ -139,6 +139,12 @@ CLAIMS = [
         arms.own_2,
         f"{NETWORKS} golmant_arm_quarter golmant_arm_noise40",
     ),
+    Claim(
+        "own-3",
+        "Fewer classes to tell apart put the plateau later",
+        arms.own_3,
+        "golmant_arm_base golmant_arm_merged",
+    ),
 ]
 
 

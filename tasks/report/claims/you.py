@@ -14,7 +14,7 @@ from tasks.report.curves import Observation, Workload, choose, group, tuned_poin
 from tasks.report.distance import DISTANCE, Growth, growth
 from tasks.report.fit_data import View, half
 from tasks.report.intervals import Interval
-from tasks.report.settings import constant_rate, ingredients, setting, warmup_steps
+from tasks.report.settings import constant_rate, ingredients, setting
 
 OPTIMIZERS = ("SGD", "LARS", "LAMB")
 UNTUNED = frozenset({"untuned baseline"})
@@ -62,7 +62,7 @@ def growth_of(o: Observation, from_step: float = 0.0) -> Growth | str:
     curve = o.run.curve
     if DISTANCE not in curve or not constant_rate(o.run.record):
         return "no distances at constant rate"
-    return growth(curve["step"], curve[DISTANCE], max(warmup_steps(o.run.record), from_step))
+    return growth(curve["step"], curve[DISTANCE], max(o.run.record.rate.warmup_steps, from_step))
 
 
 def at_equal_updates(workloads: list[Workload], claim: str, view: View) -> tuple[s.Placed, list, list] | None:
@@ -180,7 +180,7 @@ def kind_of(o: Observation) -> str:
     """Return which of you-11's arms a run belongs to, empty if to none."""
     record = o.run.record
     if record.optimizer.name == "LARS":
-        return "LARS, warm-up" if warmup_steps(record) > 0 else "LARS"
+        return "LARS, warm-up" if record.rate.warmup_steps > 0 else "LARS"
     return "linear" if record.optimizer.name == "SGD" and record.rate.scaling_rule == "linear" else ""
 
 
