@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(STAMP): constraints.txt pyproject.toml
 	@echo "Installing the pinned set into .venv: about 3 minutes and 6 GB, once."
@@ -36,13 +36,28 @@ reproduce-long: reproduce  ## what the programme leaves out, into the same folde
 	$(BIN)/python -m tasks sweep $(LONG:%=$(EMBEDDED)/%.yaml) --runs runs/reproduction
 	$(BIN)/python -m tasks report runs/reproduction --out report/reproduction
 
+check: $(STAMP)  ## format check, lint and types, as every submission is checked
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check .
+	$(MAKE) types
+
+format: $(STAMP)  ## put the code into its format and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(STAMP)  ## the type checker, on the modules that pyproject.toml lists
+	$(BIN)/mypy
+
+lint: $(STAMP)  ## the linter alone
+	$(BIN)/ruff check .
+
 test: $(STAMP)  ## the tests (5 minutes on 2 cores)
 	$(BIN)/python -m pytest -n auto
 
 test-slow: $(STAMP)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
 
-lint: $(STAMP)  ## ruff
-	$(BIN)/ruff check .
+bench: $(STAMP)  ## what a step, a whole fit and a start cost over their peers (5 minutes; JSON in bench.json)
+	$(BIN)/python -m tasks.benchmark speed --json bench.json
 
-.PHONY: help install demo reproduce reproduce-long test test-slow lint
+.PHONY: help install demo reproduce reproduce-long check format types lint test test-slow bench

@@ -283,7 +283,7 @@ def runs_of(path: Path, claim: str, holds: bool = True) -> list[Run]:
     """Go through a sweep, stage after stage, until it wants no more runs."""
     sweep = read_sweep(path)
     cells = source(sweep)
-    rates = getattr(cells, "rates", [math.nan])
+    rates = getattr(cells, "rates", None) or [math.nan]  # none where rules carry them
     world = World(claim, holds, rates[len(rates) // 2])
     runs, states = [], {}
     left = State("left", {}, None)

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             text = make_report(options.sources, options.out, options.target, options.cluster)
             print(wandb_line(options.out) + text if options.wandb else text)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # OSError: of --out, or of a source that may not be read
         print(f"report: {error}", file=sys.stderr)
         return 2
     return 0

@@ -116,4 +116,5 @@ def as_markdown(report: Report) -> str:
         parts += ["\n".join(f"- {name}: {reason}" for name, reason in report.not_drawn)]
     if report.left_out:
         parts += ["## Left out", "\n".join(f"- `{path}`: {reason}" for path, reason in report.left_out)]
-    return "\n\n".join(parts) + "\n"
+    text = "\n\n".join(parts) + "\n"
+    return text.replace("&", "&amp;").replace("<", "&lt;")  # no name of a study is HTML

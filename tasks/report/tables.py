@@ -71,7 +71,7 @@ def write_csv(table: Table, file: Path) -> None:
 def markdown(table: Table) -> str:
     """Write a table as Markdown."""
     lines = [table.columns, ["---"] * len(table.columns)]
-    lines += [[number(cell).replace("|", "\\|") for cell in row] for row in table.rows]
+    lines += [[" ".join(number(cell).split()).replace("|", "\\|") for cell in row] for row in table.rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

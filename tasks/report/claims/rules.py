@@ -1,4 +1,4 @@
-"""The rules by which claims are decided, as pure functions of numbers by seed (docs/protocol-verdicts.md).
+"""The rules by which claims are decided, as pure functions of numbers by seed (docs/protocol.md).
 
 A part is an interval with the margin that the claim sets; a claim is the conjunction of its parts. It is supported
 when every part is (an intersection-union test: each at the full level), and contradicted when any part is.

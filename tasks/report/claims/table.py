@@ -18,7 +18,7 @@ RECIPE = "you_recipe_whole you_recipe_baseline you_recipe_untuned you_recipe_cri
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim; `evidence` is the pure function that follows its row in docs/protocol-verdicts.md."""
+    """One claim; `evidence` is the pure function that follows its row in docs/protocol.md."""
 
     id: str
     statement: str

@@ -9,7 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
 
 # Okabe and Ito's palette without its yellow, which is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -27,6 +27,7 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with a dollar is no formula
     "svg.hashsalt": "report",
     "lines.linewidth": 1.6,
 }
@@ -43,6 +44,9 @@ def figure(files: list[Path], **options):
     with plt.rc_context(STYLE):
         drawing, axes = plt.subplots(**options)
         yield axes
+        for axis in (axis for a in drawing.axes for axis in (a.xaxis, a.yaxis)):
+            if isinstance(axis.get_major_formatter(), LogFormatter):  # its powers are formulas
+                axis.set_major_formatter(plain_number)
         with warnings.catch_warnings():  # long names of curves may leave it no room, which is no harm
             warnings.filterwarnings("ignore", "constrained_layout not applied")
             drawing.draw_without_rendering()
@@ -52,6 +56,11 @@ def figure(files: list[Path], **options):
             metadata = {"Date": None} if file.suffix == ".svg" else None
             drawing.savefig(file, dpi=160, metadata=metadata)
         plt.close(drawing)
+
+
+def plain_number(value: float, _: object) -> str:
+    """Write a tick's number without a power of ten."""
+    return f"{value:,.10g}"
 
 
 def batch_axis(axes, sizes) -> None:
@@ -74,4 +83,4 @@ def log_axis(axes, label: str, side: str = "y") -> None:
     axis = axes.yaxis if side == "y" else axes.xaxis
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axis.set_major_formatter(plain_number)
