@@ -1,7 +1,6 @@
 """Every claim of Golmant et al. on made-up studies: supported, contradicted, inconclusive, not tested."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -290,12 +289,6 @@ def heuristics(last: float, names=("LARS", "LAMB", "Adam", "AdamW", "RMSprop")):
 )
 def test_golmant_13(expected, runs):
     check("golmant-13", expected, *runs)
-
-
-@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
-def test_the_sweeps_that_test_a_claim_exist(claim):
-    folder = Path(__file__).parents[1] / "configs" / "sweeps" / "embedded"
-    assert all((folder / f"{name}.yaml").exists() for name in claim.sweeps.split())
 
 
 def test_the_claims_are_the_papers_24():

@@ -13,7 +13,7 @@ import numpy as np
 from tasks.report.intervals import Interval
 
 DISTANCE = "distance/total"  # ||w_t - w_0|| over all weights, a column of the curve
-LEAST_DECADES = 3.0
+LEAST_DECADES = 2.0  # from step 60 on, where the form no longer depends on where the fit begins, to 10,000
 LEAST_ROWS = 12
 BLOCK = 5  # evaluations in a block of the bootstrap: neighbours are not independent
 RESAMPLES = 400
@@ -79,7 +79,7 @@ def block_weights(rows: int, random: np.random.Generator) -> np.ndarray:
 def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0.0) -> Growth | str:
     """Compare the three forms on the part after warm-up, or say why that cannot be done.
 
-    The first steps run straight ahead, and three decades cannot do without them: where a fit that begins later turns
+    The first steps run straight ahead: where a fit that begins later turns
     the answer around, there is none.
     """
     t, d = np.asarray(steps, dtype=float), np.asarray(distances, dtype=float)

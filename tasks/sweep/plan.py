@@ -93,6 +93,8 @@ def read_plan(sweep: Sweep) -> Plan | None:
         check(plan, sweep)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"{path}: a field is of another kind than a plan's ({error})") from error
     return plan
 
 
@@ -167,7 +169,10 @@ def check_tuning(plan: Plan, rates: list[Any]) -> None:
 def source(sweep: Sweep) -> "Plain | Staged":
     """Where a sweep's cells come from. Raises ValueError."""
     plan = read_plan(sweep)
-    return Staged(sweep, plan) if plan and plan.staged else Plain(sweep, plan)
+    try:
+        return Staged(sweep, plan) if plan and plan.staged else Plain(sweep, plan)
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"{sweep.path}: a field is of another kind than a sweep's or a plan's ({error})") from error
 
 
 def rounded_up(number: float) -> int:
