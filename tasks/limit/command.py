@@ -86,7 +86,8 @@ def limit(options: argparse.Namespace, args: list[str]) -> int:
         args = [*args, f"--trainer.default_root_dir={options.runs}"]
     from tasks.limit import plan  # here and not above: torch is slow to import, and --help should not wait for it
 
-    asked = plan.asked(args, options.target and read_target(options.target), options.max_batch)
+    threads = places(options.workers)[0].threads  # the pilot runs as the cells of the study will
+    asked = plan.asked(args, options.target and read_target(options.target), options.max_batch, threads)
     if options.status:
         study = Study(asked.runs, asked.folder, options)
         print(study.now())

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from callbacks.convergence_detector import Target
 from callbacks.cost import price, read_prices
 from callbacks.hit import FOLLOW
@@ -43,9 +45,10 @@ class Asked:
         return self.runs / self.study / "limit"
 
 
-def asked(args: list[str], target: Target | None, most: int | None) -> Asked:
+def asked(args: list[str], target: Target | None, most: int | None, threads: int) -> Asked:
     """Return what is asked. Raises UserError where `fit` would not take these options."""
     cli.quiet()
+    torch.set_num_threads(threads)
     config = resolve(args)
     if config.model.get("lr_scaling", "none") != "none":  # the rate is tuned at each size
         args = [*args, "--model.lr_scaling=none"]
@@ -88,8 +91,6 @@ def preflight(found: Question) -> list[str]:
 
 def forecast(what: Asked, prices: Path | None, workers: int) -> str:
     """Return the plan in words: sizes, rates, seeds, runs, time and money at this machine's speed."""
-    import torch
-
     speed = measured_speed(what.args, what.config.batch_size)
     steps = what.config.budget / BUDGET
     found = ask(what, what.target or Target("val/loss", "min", 0.0), steps, speed)

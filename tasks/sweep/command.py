@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import math
+import os
 import shlex
 import signal
 import sys
@@ -15,12 +16,14 @@ from tasks.sweep.files import Cell, read_sweep
 from tasks.sweep.ledger import FINAL, Ledger, State
 from tasks.sweep.plan import ENDING, Plain, Staged, source
 from tasks.sweep.pool import Pool, places
+from tasks.sweep.preflight import afterwards, beforehand
 from tasks.sweep.table import Display, costs
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     words = argparse.ArgumentParser(prog="python -m tasks sweep", description=__doc__)
+    words.epilog = "After -- come options of `fit` for every cell: sweep FILE -- --data.root DIR --trainer.devices 4"
     words.add_argument("files", nargs="+", type=Path, metavar="FILE", help="W&B sweep files")
     words.add_argument("--workers", type=int, metavar="N", help="default: one per GPU, else one per core")
     words.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
@@ -37,6 +40,7 @@ class Runner:
     def __init__(self, sources: list[Plain | Staged], ledger: Ledger) -> None:
         self.sources, self.ledger = sources, ledger
         self.states: dict[Cell, State] = {}
+        self.said: set[str] = set()
         self.extend()
 
     def extend(self) -> None:
@@ -91,20 +95,42 @@ class Runner:
                 if cell not in mine:
                     self._refresh(cell, display)
             self.extend()
+            for cells in self.sources:
+                self._say(cells, afterwards(cells, self.states))
             display.update(self.states)
 
     def check(self, pool: Pool) -> None:
-        """Parse cells that show every value once. Raises ValueError with all that is wrong with them."""
-        waiting = covering(self.left())
-        asked, complaints = len(waiting), []
-        while asked:
+        """Parse cells that show every value once, and read the data; say what would keep a sweep from answering.
+
+        Raises ValueError with all that is wrong with the cells' options, or with the data of all of them.
+        """
+        wrong = [answer for answer in self._ask(pool, "check", covering(self.left())) if answer]
+        if wrong:
+            raise ValueError("; ".join(dict.fromkeys(wrong)))
+        for cells in self.sources:
+            left = [cell for cell in self.left() if f"{cell.sweep} ".startswith(f"{cells.sweep.name} ")]
+            answers = self._ask(pool, "examine", [left[0], left[-1]][: len(left)]) if left else []
+            if len(set(answers)) == 1 and isinstance(answers[0], str):  # a mistake that the cells share
+                raise ValueError(answers[0])
+            known = [answer for answer in answers if isinstance(answer, int)]
+            self._say(cells, beforehand(cells, min(known, default=None)))
+
+    def _ask(self, pool: Pool, order: str, cells: list[Cell]) -> list[Any]:
+        """Return the workers' answers, in any order; None where a worker died of the question."""
+        waiting, answers = list(cells), []
+        while len(answers) < len(cells):
             for worker in pool.idle()[: len(waiting)]:
-                worker.give("check", waiting.pop().args)
-            for _, kind, complaint in pool.wait(1.0):
-                asked -= 1
-                complaints += [complaint] if kind == "checked" and complaint else []
-        if complaints:
-            raise ValueError("; ".join(dict.fromkeys(complaints)))
+                worker.give(order, waiting.pop().args)
+            answers += [answer if kind == "told" else None for _, kind, answer in pool.wait(1.0)]
+        return answers
+
+    def _say(self, cells: Plain | Staged, doubts: list[str]) -> None:
+        """Tell of doubts, each once."""
+        for doubt in doubts:
+            line = f"{cells.sweep.name}: no critical batch size will be identified: {doubt}"
+            if line not in self.said:
+                self.said.add(line)
+                print(line, file=sys.stderr)
 
     def _feed(self, pool: Pool) -> None:
         idle, mine = pool.idle(), pool.running()
@@ -148,12 +174,14 @@ def sweep(options: argparse.Namespace) -> int:
     files = [path for path in options.files if not path.name.endswith(ENDING)]
     if not files:
         raise ValueError(f"FILE: give the sweep file; the {ENDING.removeprefix('.')} beside it is read with it")
-    runner = Runner([source(read_sweep(path)) for path in files], Ledger(options.runs))
+    flags = tuple(options.flags)
+    runner = Runner([source(read_sweep(path, flags)) for path in files], Ledger(options.runs))
     rooms = places(options.workers)
     display = Display(len(rooms), runner.grows)
     if options.dry_run:
         for cell in runner.states:
             print("python -m tasks", shlex.join(cell.args))
+        sys.stdout.flush()
         runner.say_what_follows()
         return 0
     if options.retry_failed:
@@ -178,10 +206,16 @@ def sweep(options: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the sweep; 2 for a user's mistake, 1 if a cell failed, 130 or 143 after a signal."""
-    options = parser().parse_args(argv)
+    given = list(sys.argv[2:] if argv is None else argv)
+    cut = given.index("--") if "--" in given else len(given)
+    options = parser().parse_args(given[:cut])
+    options.flags = given[cut + 1 :]
     with stop_on_sigterm():
         try:
             return sweep(options)
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except (ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

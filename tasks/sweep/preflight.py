@@ -3,10 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from tasks.sweep.files import Cell
+from tasks.sweep.ledger import State
+from tasks.sweep.plan import Plain, Staged, is_batch_size
+
 LARGEST_FITTED = 4  # sizes above the N-th part of the data, N this, are not fitted (docs/protocol.md, rule 3)
 LEAST_SIZES = 5  # batch sizes that an answer needs (rule 18)
 LEAST_STEPS = 20  # steps that the largest batch must need (rule 2)
 LEAST_SEEDS = 5  # of runs that count (rule 13)
+A_CURVE = 3  # batch sizes; with fewer a sweep compares sizes, and nobody expects a critical batch size of it
 
 
 def doubts(
@@ -39,7 +44,7 @@ def doubts(
             "the rate is not tuned at each batch size: this gives the saturation batch of a rule, not a critical one"
         )
     if seeds < LEAST_SEEDS:
-        found.append(f"{seeds} seeds at a size: {LEAST_SEEDS} are needed to tell them apart")
+        found.append(f"{seeds} seed{'s' * (seeds != 1)} at a size: {LEAST_SEEDS} are needed to tell them apart")
     return found + doubts_after(fitted, steps or {})
 
 
@@ -61,3 +66,31 @@ def doubts_after(sizes: Sequence[int], steps: Mapping[int, float]) -> list[str]:
     if largest == top and len(arrived) > 1 and arrived[top] * top < 2 * min(s * size for size, s in arrived.items()):
         found.append(f"batch {top} needs less than twice the fewest examples: the answer lies beyond, add larger sizes")
     return found
+
+
+def sizes_of(cells: Plain | Staged) -> list[int]:
+    """Return the batch sizes of a sweep, none where they make no curve."""
+    swept = [p.get("values", []) for name, p in cells.sweep.content["parameters"].items() if is_batch_size(name)]
+    sizes = [size for size in (swept[0] if swept else []) if isinstance(size, int)]
+    return sizes if len(sizes) >= A_CURVE and not (cells.plan and cells.plan.smoke) else []
+
+
+def beforehand(cells: Plain | Staged, examples: int | None) -> list[str]:
+    """Return what would keep a sweep from a critical batch size, before it is run."""
+    sizes, plan = sizes_of(cells), cells.plan
+    if not sizes:
+        return []
+    swept = cells.sweep.content["parameters"].get("seed_everything", {})
+    seeds = sum(map(len, plan.batches)) if plan and plan.confirm else len(swept.get("values", [0]))
+    return doubts(sizes, examples, bool(plan and plan.tune), seeds)
+
+
+def afterwards(cells: Plain | Staged, states: Mapping[Cell, State]) -> list[str]:
+    """Return what the runs of a sweep that have ended say against it."""
+    steps: dict[int, float] = {}
+    for cell, state in states.items():
+        mine = f"{cell.sweep} ".startswith(f"{cells.sweep.name} ")
+        if mine and state.status == "reached" and state.record:
+            size = state.record.batch.size
+            steps[size] = min(steps.get(size, math.inf), state.record.targets[0].at("steps"))
+    return doubts_after(sizes_of(cells), steps)
