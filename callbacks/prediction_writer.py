@@ -8,7 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class PredictionWriter(Callback):
-    """Writes `predictions-<rank>.npz` into the run's directory: example ids `index`, classes `prediction`."""
+    """Writes `predictions-<rank>.npz` into the run's directory: ids `index` and `prediction`, as the task says."""
 
     def __init__(self) -> None:
         self.directory: Path | None = None  # of the run, set by the command line

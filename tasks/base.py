@@ -12,7 +12,8 @@ from tasks.evaluation import EvaluatedTask
 from tasks.gradient import FlatGradient
 from tasks.networks.ghost import ghost_layers, has_batch_norm, with_ghost_batches
 from tasks.networks.keyed import keyed, number_dropouts
-from tasks.optim.groups import parameter_groups
+from tasks.networks.zoo import network_of
+from tasks.optim.groups import check_optimizer, parameter_groups
 from tasks.optim.rate import Rate
 from tasks.optim.scaling import AverageRule, Duration, LRRule, scaled_average
 from tasks.optim.schedules import Constant, Schedule
@@ -25,7 +26,8 @@ class ExactBatchTask(EvaluatedTask):
     """Trains a network by exact global batches; a subclass says how outputs are scored.
 
     Args:
-        network: called with the data's dimensions, gives the network.
+        network: called with the data's dimensions, (channels, classes) or (inputs, outputs), gives the network; a
+            function of torchvision.models or timm.models gives its network, with random weights.
         optimizer: called with the parameters; its `lr` is the base learning rate.
         lr_scaling: what the base rate is multiplied by: 1 (none), k = batch_size / base_batch_size (linear),
             or its square root (sqrt, and legw, whose warm-up has the base batch's number of steps).
@@ -48,7 +50,7 @@ class ExactBatchTask(EvaluatedTask):
 
     def __init__(
         self,
-        network: Callable[..., nn.Module],
+        network: Callable[[int, int], nn.Module],
         optimizer: OptimizerCallable,
         lr_scaling: LRRule = "none",
         base_batch_size: int | None = None,
@@ -101,7 +103,7 @@ class ExactBatchTask(EvaluatedTask):
         data = self.trainer.datamodule
         with torch.random.fork_rng():  # the same weights whatever drew random numbers before
             torch.manual_seed(data.seed)
-            network = self.make_network(*data.dimensions)
+            network = network_of(self.make_network, data.dimensions)
         if has_batch_norm(network):
             if self.ghost_batch_size is None:
                 raise ValueError(
@@ -120,6 +122,7 @@ class ExactBatchTask(EvaluatedTask):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         self.rate = self._make_rate()
         optimizer = self.make_optimizer(parameter_groups(self.network, self.decay_norm_bias))
+        check_optimizer(optimizer)
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
             group["lr"] = group["initial_lr"] = group["lr"] * self.rate.factor
@@ -141,19 +144,24 @@ class ExactBatchTask(EvaluatedTask):
 
     def _scale_averages(self, group: dict[str, Any]) -> None:
         sizes = (self.trainer.datamodule.batch_size, self.base_batch_size)
-        if "betas" in group:
+        if self.momentum_scaling == self.beta2_scaling == "none":
+            return
+        if len(group.get("betas", ())) == 2:
             rules = (self.momentum_scaling, self.beta2_scaling)
             betas = zip(group["betas"], rules, strict=True)
             group["betas"] = tuple(b if rule == "none" else scaled_average(b, rule, *sizes) for b, rule in betas)
         elif self.beta2_scaling != "none":
             raise ValueError("model.beta2_scaling is for Adam, AdamW, LAMB and their kin: leave it out")
-        elif self.momentum_scaling != "none":
+        elif "momentum" not in group:
+            raise ValueError("model.momentum_scaling is for optimizers with a momentum or two betas: leave it out")
+        else:
             group["momentum"] = scaled_average(group["momentum"], self.momentum_scaling, *sizes)
 
     # a step --------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
         trim(self.trainer)
+        self.check_outputs(self.trainer.datamodule.batch(0).part(0, 1, self.device))
         if self.micro is None:
             self.micro = -(-self.trainer.datamodule.batch_size // self.trainer.world_size)
         self.gradient = ShardedGradient(self) if self.sharded else FlatGradient(self)

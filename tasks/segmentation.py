@@ -1,8 +1,5 @@
 """Semantic segmentation: one class a pixel; pixels of class 255 do not count."""
 
-from collections.abc import Callable
-
-from torch import nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassJaccardIndex
 
@@ -12,16 +9,11 @@ from tasks.base import ExactBatchTask
 class Segmentation(ExactBatchTask):
     """Cross-entropy per valid pixel and miou (intersection over union, mean over the classes present).
 
-    Args:
-        network: called with (channels, classes); any of segmentation-models-pytorch through
-            `tasks.networks.segmentation.segmentation_network`.
+    Networks of segmentation-models-pytorch come through `tasks.networks.segmentation.segmentation_network`.
     """
 
     metrics = ("loss", "miou")
     ignore_index = 255
-
-    def __init__(self, network: Callable[[int, int], nn.Module], **options) -> None:
-        super().__init__(network, **options)
 
     def make_metric(self) -> Metric:
         classes = self.trainer.datamodule.dimensions[-1]

@@ -1,5 +1,6 @@
 """Ready-made classifiers of torchvision and timm: images [B, C, H, W] -> logits [B, classes]."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -81,3 +82,22 @@ def set_input_channels(network: nn.Module, channels: int) -> None:
     kind = {"stride": first.stride, "padding": first.padding, "bias": first.bias is not None}
     new = nn.Conv2d(channels, first.out_channels, first.kernel_size, **kind)
     setattr(network.get_submodule(parent), child, new)
+
+
+def network_of(make: Callable[..., nn.Module], dimensions: tuple[int, ...]) -> nn.Module:
+    """Return the network that `make` gives, called with the dimensions.
+
+    A function of torchvision or timm takes other arguments: its network is made by its name, with random weights.
+    Raises ValueError where `make` is a network already, as jsonargparse gives for a function with a class_path.
+    """
+    if isinstance(make, nn.Module):
+        raise ValueError(
+            f"model.network: {type(make).__name__} was built before its channels and classes were known: write the "
+            "function's name alone, as in `network: torchvision.models.resnet18`"
+        )
+    library = getattr(make, "__module__", "").split(".")[:2]
+    if library == ["torchvision", "models"]:
+        return TorchvisionNetwork(*dimensions, name=make.__name__)
+    if library == ["timm", "models"]:
+        return TimmNetwork(*dimensions, name=make.__name__)
+    return make(*dimensions)
