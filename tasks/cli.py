@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -319,31 +318,7 @@ def place(args: Sequence[str]) -> Path:
     return found[0]
 
 
-class Examination(Cli):
-    """Builds a run and reads its data, and does not train."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        try:
-            self.datamodule.prepare_data()
-            self.datamodule.setup("fit")
-        except USER_ERRORS as error:
-            raise UserError(sentence(error)) from error
-        self.placed(self)
-
-
-def examine(args: Sequence[str]) -> int:
-    """Return the number of training examples of the run that `args` stand for. Raises UserError where there is none."""
-    found: list[int] = []
-
-    def note(cli: Cli) -> None:
-        found[:] = [len(cli.datamodule.splits["train"])] if getattr(cli, "datamodule", None) else []
-
-    with tempfile.TemporaryDirectory() as root:
-        run([*args, f"--trainer.default_root_dir={root}", "--trainer.logger=false"], note, Examination)
-    return found[0]
-
-
-def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None, kind: type[Cli] = Cli) -> None:
+def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> None:
     """Run `fit`, `validate`, `test` or `predict` with `args`; may be called many times in one process."""
     os.environ.pop("PL_GLOBAL_SEED", None)
     keep_freed_memory()
@@ -354,7 +329,7 @@ def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None, kin
         with signals_restored(), contextlib.ExitStack() as held:
             check_arguments(sys.argv[1:])
             search_beside_configs(sys.argv[1:])
-            kind(args[0], placed, held)
+            Cli(args[0], placed, held)
     except RecursionError as error:
         raise UserError("a value is nested too deep: give fewer levels") from error
     finally:

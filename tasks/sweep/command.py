@@ -19,6 +19,8 @@ from tasks.sweep.pool import Pool, places
 from tasks.sweep.preflight import afterwards, beforehand
 from tasks.sweep.table import Display, costs
 
+SAME = 3  # cells that fail for the same mistake before any other ends: all will
+
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
@@ -94,35 +96,35 @@ class Runner:
             for cell in self.left():
                 if cell not in mine:
                     self._refresh(cell, display)
+            self._stop_at_a_shared_mistake()
             self.extend()
             for cells in self.sources:
                 self._say(cells, afterwards(cells, self.states))
             display.update(self.states)
 
     def check(self, pool: Pool) -> None:
-        """Parse cells that show every value once, and read the data; say what would keep a sweep from answering.
-
-        Raises ValueError with all that is wrong with the cells' options, or with the data of all of them.
-        """
-        wrong = [answer for answer in self._ask(pool, "check", covering(self.left())) if answer]
-        if wrong:
-            raise ValueError("; ".join(dict.fromkeys(wrong)))
-        for cells in self.sources:
-            left = [cell for cell in self.left() if f"{cell.sweep} ".startswith(f"{cells.sweep.name} ")]
-            answers = self._ask(pool, "examine", [left[0], left[-1]][: len(left)]) if left else []
-            if len(set(answers)) == 1 and isinstance(answers[0], str):  # a mistake that the cells share
-                raise ValueError(answers[0])
-            known = [answer for answer in answers if isinstance(answer, int)]
-            self._say(cells, beforehand(cells, min(known, default=None)))
-
-    def _ask(self, pool: Pool, order: str, cells: list[Cell]) -> list[Any]:
-        """Return the workers' answers, in any order; None where a worker died of the question."""
-        waiting, answers = list(cells), []
-        while len(answers) < len(cells):
+        """Parse cells that show every value once. Raises ValueError with all that is wrong with them."""
+        waiting = covering(self.left())
+        asked, complaints = len(waiting), []
+        while asked:
             for worker in pool.idle()[: len(waiting)]:
-                worker.give(order, waiting.pop().args)
-            answers += [answer if kind == "told" else None for _, kind, answer in pool.wait(1.0)]
-        return answers
+                worker.give("check", waiting.pop().args)
+            for _, kind, complaint in pool.wait(1.0):
+                asked -= 1
+                complaints += [complaint] if kind == "checked" and complaint else []
+        if complaints:
+            raise ValueError("; ".join(dict.fromkeys(complaints)))
+        for cells in self.sources:
+            self._say(cells, beforehand(cells))
+
+    def _stop_at_a_shared_mistake(self) -> None:
+        """Raise ValueError where the first cells all fail for one mistake, of the data say, that no parser sees."""
+        ended = [state for state in self.states.values() if state.status in FINAL]
+        mistakes = {state.entry.get("reason") for state in ended if state.entry.get("user_error")}
+        every = all(state.entry.get("user_error") for state in ended)
+        if len(mistakes) == 1 and every and len(ended) >= min(SAME, len(self.states)):
+            self.retry_failed()  # once it is mended, the same command runs them
+            raise ValueError(mistakes.pop())
 
     def _say(self, cells: Plain | Staged, doubts: list[str]) -> None:
         """Tell of doubts, each once."""

@@ -113,7 +113,7 @@ class Pool:
         return [w.job for w in self.workers if isinstance(w.job, Cell)]
 
     def wait(self, seconds: float) -> list[tuple[Any, str, Any]]:
-        """What happened within `seconds`: (job, "told" | "ended" | "died" | "hung", detail)."""
+        """What happened within `seconds`: (job, "checked" | "ended" | "died" | "hung", detail)."""
         events = []
         for pipe in connection.wait([w.pipe for w in self.workers], seconds):
             worker = next(w for w in self.workers if w.pipe is pipe)

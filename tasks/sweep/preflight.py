@@ -75,22 +75,24 @@ def sizes_of(cells: Plain | Staged) -> list[int]:
     return sizes if len(sizes) >= A_CURVE and not (cells.plan and cells.plan.smoke) else []
 
 
-def beforehand(cells: Plain | Staged, examples: int | None) -> list[str]:
+def beforehand(cells: Plain | Staged) -> list[str]:
     """Return what would keep a sweep from a critical batch size, before it is run."""
     sizes, plan = sizes_of(cells), cells.plan
     if not sizes:
         return []
     swept = cells.sweep.content["parameters"].get("seed_everything", {})
     seeds = sum(map(len, plan.batches)) if plan and plan.confirm else len(swept.get("values", [0]))
-    return doubts(sizes, examples, bool(plan and plan.tune), seeds)
+    return doubts(sizes, None, bool(plan and plan.tune), seeds)
 
 
 def afterwards(cells: Plain | Staged, states: Mapping[Cell, State]) -> list[str]:
     """Return what the runs of a sweep that have ended say against it."""
     steps: dict[int, float] = {}
+    examples = None
     for cell, state in states.items():
         mine = f"{cell.sweep} ".startswith(f"{cells.sweep.name} ")
-        if mine and state.status == "reached" and state.record:
-            size = state.record.batch.size
-            steps[size] = min(steps.get(size, math.inf), state.record.targets[0].at("steps"))
-    return doubts_after(sizes_of(cells), steps)
+        if mine and state.record:
+            size, examples = state.record.batch.size, state.record.data.train_examples
+            if state.status == "reached":
+                steps[size] = min(steps.get(size, math.inf), state.record.targets[0].at("steps"))
+    return doubts(sizes_of(cells), examples, steps=steps) if examples and sizes_of(cells) else []

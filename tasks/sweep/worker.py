@@ -33,7 +33,7 @@ class Place:
 
 
 def work(pipe: connection.Connection, place: Place, runs: Path) -> None:
-    """Answer ("check", args), ("examine", args) and ("run", cell) until the pipe closes: a worker's main function."""
+    """Answer ("check", args) and ("run", cell) until the pipe closes; the main function of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends workers by SIGTERM
     if place.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu
@@ -61,8 +61,8 @@ def work(pipe: connection.Connection, place: Place, runs: Path) -> None:
             order, what = pipe.recv()
         except (EOFError, OSError):
             return
-        if order in ("check", "examine"):
-            send("told", _told(cli.place if order == "check" else cli.examine, what))
+        if order == "check":
+            send("checked", _complaint(cli, what))
         else:
             try:
                 status, sound = run_cell(cli, ledger, what)
@@ -85,15 +85,12 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _told(look: Callable[[tuple[str, ...]], Any], args: tuple[str, ...]) -> Any:
-    """Return what `look` finds, or a user's mistake as text."""
-    from tasks.errors import UserError
-
+def _complaint(cli: Any, args: tuple[str, ...]) -> str | None:
     try:
-        found = look(args)
-    except UserError as error:
+        cli.place(args)
+    except cli.UserError as error:
         return str(error)
-    return found if isinstance(found, int) else None
+    return None
 
 
 def run_cell(cli: Any, ledger: Ledger, cell: Cell) -> tuple[str, bool]:
