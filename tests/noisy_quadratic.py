@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tasks.report.read import Run
-from tasks.report.record import Hit
+from tasks.report.sources.runs import Run
+from tasks.report.sources.runs import Hit
 from tests.fake_runs import evaluation_steps
 from tests.made_up import run
 from tests.quadratic_model import STABLE, Quadratic, middle

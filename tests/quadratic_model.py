@@ -9,9 +9,9 @@ from functools import cache
 import numpy as np
 
 from callbacks.hit import crossing_at, hits
-from tasks.report.fits import size_at
-from tasks.report.read import Run
-from tasks.report.record import Hit
+from tasks.report.analysis.fits import size_at
+from tasks.report.sources.runs import Run
+from tasks.report.sources.runs import Hit
 from tasks.sweep.tuning import Score, Search
 from tests.fake_runs import evaluation_steps
 from tests.made_up import run

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.report.figures.time_and_cost import sentence, time_and_cost
-from tasks.report.projection import Cluster, project, read_cluster, reduce_seconds, ring
+from tasks.report.analysis.projection import Cluster, project, read_cluster, reduce_seconds, ring
 from tests.made_up import hyperbola, placed, study
 
 FILES = sorted(Path("configs/cluster").glob("*.yaml"))

@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from tasks.report import fits, shapes
-from tasks.report.critical import critical, family_of, size_interval
-from tasks.report.curves import Observation, Point
-from tasks.report.fit_data import ARRIVAL, PRIMARY, FitData
-from tasks.report.intervals import log_median
+from tasks.report.analysis import fits, fits
+from tasks.report.analysis.critical import critical, family_of, size_interval
+from tasks.report.analysis.curves import Observation, Point
+from tasks.report.analysis.points import ARRIVAL, PRIMARY, FitData
+from tasks.report.analysis.intervals import log_median
 from tasks.report.verdicts.claims import CLAIMS
 from tasks.report.verdicts.decide import Part, conjunction
 from tasks.report.verdicts.studies import b2_ratio, steps_ratio
@@ -167,7 +167,7 @@ def test_two_equal_studies_have_equal_critical_batch_sizes():
 
 
 def known_answers(studies: int) -> tuple[float, np.ndarray]:
-    """Give median B2 over the truth, and the shares of studies whose intervals hold it.
+    """Return median B2 over the truth, and the shares of studies whose intervals hold it.
 
     The reported interval, and the percentiles of redrawn seeds with the choice of the rate repeated and held.
     """

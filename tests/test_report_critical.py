@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from tasks.report import fits, shapes
-from tasks.report.contents import on_front, points_table
-from tasks.report.critical import b2_of, critical
-from tasks.report.curves import workloads
-from tasks.report.fit_data import FitData, View, fit_data
-from tasks.report.read import read_runs
+from tasks.report.analysis import fits, fits
+from tasks.report.render.tables import on_front, points_table
+from tasks.report.analysis.critical import b2_of, critical
+from tasks.report.analysis.curves import workloads
+from tasks.report.analysis.points import FitData, View, fit_data
+from tasks.report.sources.runs import read_runs
 from tests import made_up
 from tests.fake_runs import make_run, make_study
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.report.curves import choose, workloads
-from tasks.report.record import Hit
-from tasks.report.settings import ingredients
+from tasks.report.analysis.curves import choose, workloads
+from tasks.report.sources.runs import Hit
+from tasks.report.analysis.settings import ingredients
 from tests.made_up import hit, hyperbola, run, study
 from tests.test_report_golmant import check, rules
 

@@ -6,14 +6,14 @@ import re
 import numpy as np
 import pytest
 
-from tasks.report import predicted
+from tasks.report.analysis import measures
 from tasks.report.command import main
 from tasks.report.command import parser as command_parser
-from tasks.report.critical import critical
+from tasks.report.analysis.critical import critical
 from tasks.report.figures import instruments
 from tasks.report.figures.named import NAMED
-from tasks.report.summary import curve_summary
-from tasks.report.trust import predicted_table
+from tasks.report.render.summary import curve_summary
+from tasks.report.render.tables import predicted_table
 from tests.fake_runs import make_study
 from tests.made_up import SIZES, hyperbola, placed, power, run, study
 from tests.made_up import hit as made_up_hit

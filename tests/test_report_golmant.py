@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.report.fit_data import PRIMARY
+from tasks.report.analysis.points import PRIMARY
 from tasks.report.verdicts.claims import CLAIMS
 from tasks.report.verdicts.decide import verdict_of
 from tasks.report.verdicts.studies import rows_of, trusted

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from tasks.__main__ import main
-from tasks.report.critical import critical
-from tasks.report.curves import workloads
-from tasks.report.distance import DISTANCE
-from tasks.report.predicted import CURVATURE, NOISE, curvature_batch_of, noise_scale_of
-from tasks.report.read import read_runs
-from tasks.report.targets import chosen_again, parse
-from tasks.report.trust import predicted_table
+from tasks.report.analysis.critical import critical
+from tasks.report.analysis.curves import workloads
+from tasks.report.analysis.measures import DISTANCE
+from tasks.report.analysis.measures import CURVATURE, NOISE, curvature_batch_of, noise_scale_of
+from tasks.report.sources.runs import read_runs
+from tasks.report.analysis.targets import chosen_again, parse
+from tasks.report.render.tables import predicted_table
 from tasks.report.verdicts.golmant_studies import LINEAR_ERROR
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -13,9 +13,9 @@ import yaml
 
 from callbacks.record import read_record
 from tasks.__main__ import main
-from tasks.report import fits, shapes
-from tasks.report.critical import critical
-from tasks.report.fit_data import PRIMARY
+from tasks.report.analysis import fits, fits
+from tasks.report.analysis.critical import critical
+from tasks.report.analysis.points import PRIMARY
 from tests.known_answer import CONFIG, answers, judge, train
 from tests.made_up import placed
 from tests.quadratic_model import CURVATURE, FRESH, GOAL, NOISE, SIZES, expected_steps, known_b2, study, tuned

@@ -8,12 +8,12 @@ import pytest
 from scipy import stats
 
 from callbacks.record import UNITS
-from tasks.report.curves import workloads
-from tasks.report.intervals import difference_interval, median_interval, rank_of, ratio_interval, shift_interval
-from tasks.report.read import Run, read_runs
-from tasks.report.survival import log_normal, log_normal_median, turnbull, turnbull_median
-from tasks.report.targets import chosen_again, parse, quartile
-from tasks.report.tuning import best_of, steps_to_result
+from tasks.report.analysis.curves import workloads
+from tasks.report.analysis.intervals import difference_interval, median_interval, rank_of, ratio_interval, shift_interval
+from tasks.report.sources.runs import Run, read_runs
+from tasks.report.GONE import log_normal, log_normal_median, turnbull, turnbull_median
+from tasks.report.analysis.targets import chosen_again, parse, quartile
+from tasks.report.GONE import best_of, steps_to_result
 from tests.fake_runs import make_run, make_study
 
 INF = math.inf

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.report import fits
-from tasks.report.critical import critical
-from tasks.report.curves import Observation
-from tasks.report.fit_data import PRIMARY
-from tasks.report.intervals import log_median
-from tasks.report.resampling import (
+from tasks.report.analysis import fits
+from tasks.report.analysis.critical import critical
+from tasks.report.analysis.curves import Observation
+from tasks.report.analysis.points import PRIMARY
+from tasks.report.analysis.intervals import log_median
+from tasks.report.analysis.points import (
     choices,
     log_steps,
     medians,
@@ -21,9 +21,9 @@ from tasks.report.resampling import (
     target_spread,
     with_target,
 )
-from tasks.report.summary import curve_summary
-from tasks.report.targets import chosen_again, hit_of, parse
-from tasks.report.trust import resampling_table
+from tasks.report.render.summary import curve_summary
+from tasks.report.analysis.targets import chosen_again, hit_of, parse
+from tasks.report.render.tables import resampling_table
 from tests import noisy_quadratic
 from tests.fake_runs import evaluation_steps
 from tests.made_up import hyperbola, placed, run, study
@@ -107,7 +107,7 @@ def true_critical() -> float:
 
 
 def golmant_coverage(studies: int) -> tuple[float, ...]:
-    """Give the shares of studies whose B2 is held: as reported, with the target as given, by percentiles."""
+    """Return the shares of studies whose B2 is held: as reported, with the target as given, by percentiles."""
     dense, inside = np.geomspace(SIZES[0], LARGEST, 400), np.zeros(3)
     truth = fits.size_at(dense, np.log1p(true_critical() / dense), 2.0)
     for draw in range(studies):
@@ -176,7 +176,7 @@ def test_b2_of_golmants_target_is_covered():
 
 
 def tuned_scatter(size: int, tuning: int, fresh: int, studies: int) -> tuple[float, float, float]:
-    """Give the true scatter of a tuned point's log S on the quadratic model, and the bootstrap's, choice redrawn, held.
+    """Return the true scatter of a tuned point's log S on the quadratic model, and the bootstrap's, choice redrawn, held.
 
     Studies draw from one pool of runs at rates x sqrt(2) apart.
     """

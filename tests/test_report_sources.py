@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from callbacks.record import to_json
-from tasks.report.critical import critical
-from tasks.report.curves import workloads
-from tasks.report.read import Run, read_runs
-from tasks.report.sources import GROWING, read_source, read_sources
-from tasks.report.targets import chosen_again, parse
+from tasks.report.analysis.critical import critical
+from tasks.report.analysis.curves import workloads
+from tasks.report.sources.runs import Run, read_runs
+from tasks.report.sources.mlperf import GROWING, read_source, read_sources
+from tasks.report.analysis.targets import chosen_again, parse
 from tests.fake_runs import make_run
 
 MLPERF = Path(__file__).parents[2] / "shared" / "data" / "mlperf_rcp"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tasks.report.distance import growth
+from tasks.report.analysis.measures import growth
 from tasks.report.verdicts.you_recipe import best_of
 from tests.made_up import EXAMPLES, SIZES, hyperbola, power, study
 from tests.test_report_golmant import C, I, N, S, check
@@ -293,7 +293,7 @@ def test_you_11(expected, runs):
 
 
 def test_the_clopper_pearson_interval_holds_exactly_what_the_binomial_allows():
-    from tasks.report.intervals import proportion
+    from tasks.report.analysis.intervals import proportion
 
     found = proportion(6, 6)
     assert found.high == 1.0

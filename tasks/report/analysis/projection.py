@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.report.curves import Curve
-from tasks.report.intervals import NOTHING, Interval
+from tasks.report.analysis.curves import Curve
+from tasks.report.analysis.intervals import NOTHING, Interval, resampled_interval
 
 BYTES = 4  # of a gradient's element
 SECONDS_AN_HOUR = 3600
@@ -64,12 +64,12 @@ def read_cluster(file: Path) -> Cluster:
 
 
 def ring(size: float, devices: int, cluster: Cluster) -> float:
-    """Give the seconds of a ring all-reduce of `size` bytes: 2 (P - 1) messages of 1/P of it, one after the other."""
+    """Return the seconds of a ring all-reduce of `size` bytes: 2 (P - 1) messages of 1/P of it, one after the other."""
     return 2 * (devices - 1) * (cluster.latency + size / devices / cluster.bandwidth)
 
 
 def tree(size: float, devices: int, cluster: Cluster) -> float:
-    """Give the seconds of a double binary tree's: up and down log2 P levels, each byte over each link twice.
+    """Return the seconds of a double binary tree's: up and down log2 P levels, each byte over each link twice.
 
     Pipelined in small pieces, so that the levels add latency alone (Sanders, Speck and Träff 2009; NCCL's tree).
     """
@@ -77,7 +77,7 @@ def tree(size: float, devices: int, cluster: Cluster) -> float:
 
 
 def reduce_seconds(parameters: int, devices: int, cluster: Cluster) -> float:
-    """Give the seconds of an all-reduce of the gradient that are not hidden behind computing."""
+    """Return the seconds of an all-reduce of the gradient that are not hidden behind computing."""
     if devices == 1:
         return 0.0
     size = parameters * BYTES
@@ -87,7 +87,7 @@ def reduce_seconds(parameters: int, devices: int, cluster: Cluster) -> float:
 
 
 def step_seconds(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """Give the measured seconds a step by the batch that one device computes: log sizes, log seconds."""
+    """Return the measured seconds a step by the batch that one device computes: log sizes, log seconds."""
     found = {}
     for p in curve.points:
         times = [
@@ -102,14 +102,14 @@ def step_seconds(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compute_seconds(log_sizes: np.ndarray, log_seconds: np.ndarray, size: float) -> float:
-    """Give the seconds to compute a step on so many examples: between measurements, at least the smallest's."""
+    """Return the seconds to compute a step on so many examples: between measurements, at least the smallest's."""
     x = math.log(size)
     beyond = max(x - log_sizes[-1], 0.0)  # past the largest measured, in proportion
     return math.exp(float(np.interp(x, log_sizes, log_seconds)) + beyond)
 
 
 def projected_step(measured: tuple[np.ndarray, np.ndarray], parameters: int, size: int, devices: int, c: Cluster):
-    """Give the seconds of a step of the global batch `size` on so many devices, infinite if one has no example."""
+    """Return the seconds of a step of the global batch `size` on so many devices, infinite if one has no example."""
     if devices > size:
         return math.inf
     computing = compute_seconds(*measured, size / devices) * (c.contention if devices > 1 else 1.0)
@@ -131,23 +131,23 @@ class Projection:
 
     @property
     def seconds(self) -> np.ndarray:
-        """Give the seconds to the target by [devices, batch sizes]."""
+        """Return the seconds to the target by [devices, batch sizes]."""
         return self.step * np.array([s.value for s in self.steps])
 
     @property
     def money(self) -> np.ndarray:
-        """Give the cost of reaching the target by [devices, batch sizes]."""
+        """Return the cost of reaching the target by [devices, batch sizes]."""
         return self.seconds * np.array(self.devices)[:, None] * self.price / SECONDS_AN_HOUR
 
     def best(self, row: int | None = None) -> tuple[float, float, int]:
-        """Give (seconds, money, devices) of the fastest way to the target, on any or on this row's devices."""
+        """Return (seconds, money, devices) of the fastest way to the target, on any or on this row's devices."""
         among = self.seconds if row is None else self.seconds[row : row + 1]
         i, j = np.unravel_index(among.argmin(), among.shape)
         i = int(i) if row is None else row
         return float(self.seconds[i, j]), float(self.money[i, j]), self.devices[i]
 
     def stops_falling(self, row: int | None = None) -> Interval:
-        """Give the batch beyond which time to the target stops falling, at the best P or on this row's devices.
+        """Return the batch beyond which time to the target stops falling, at the best P or on this row's devices.
 
         That is the studied size with the least time; infinite if it is the largest. The interval draws each size's
         steps from a log-normal about their median, as wide as their own interval; not known where one has none.
@@ -162,12 +162,11 @@ class Projection:
         found = np.where(np.arange(len(step)) == last, math.inf, self.sizes)[(draws * step).argmin(axis=1)]
         if np.isnan(widths).any():
             return Interval(float(found[0]), math.nan, math.nan)
-        low, high = np.quantile(found[1:], [0.025, 0.975], method="nearest")
-        return Interval(float(found[0]), float(low), float(high))
+        return resampled_interval(found[0], found[1:])
 
 
 def log_width(steps: Interval) -> float:
-    """Give the standard error of log steps that an interval stands for, 0 where no run arrived (it stays infinite)."""
+    """Return the standard error of log steps of an interval, 0 where no run arrived (it stays infinite)."""
     if math.isinf(steps.value):
         return 0.0
     known = steps.low > 0 and math.isfinite(steps.high)

@@ -1,7 +1,7 @@
-"""The critical batch size of a curve: B2, the hyperbola beside it, and whether it is identified.
+"""The critical batch size of a curve: how far each batch costs so many times the fewest examples, and how sure that is.
 
-Protocol rules 16-19. One rule is changed here: B2's interval takes K - 3 instead of K - 2 degrees of
-freedom, since the family it is profiled over has three parameters (tests/test_report_coverage.py).
+Protocol rules 16-19. One rule is changed here: the interval takes K - 3 instead of K - 2 degrees of freedom, since the
+family it is profiled over has three parameters (tests/test_report_coverage.py).
 """
 
 import math
@@ -9,16 +9,27 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tasks.report import fits, shapes
-from tasks.report.curves import Curve
-from tasks.report.fit_data import PRIMARY, FitData, View, fit_data
-from tasks.report.intervals import NOTHING, Interval
-from tasks.report.resampling import Resampled, resample, target_spread, with_target
+from tasks.report.analysis import fits
+from tasks.report.analysis.curves import Curve
+from tasks.report.analysis.intervals import NOTHING, Interval
+from tasks.report.analysis.measures import curvature_batch_of, noise_scale_of
+from tasks.report.analysis.points import (
+    PRIMARY,
+    FitData,
+    Resampled,
+    View,
+    fit_data,
+    resample,
+    target_spread,
+    with_target,
+)
 
 LEAST_STEPS = 20  # at the largest batch, below which steps are too coarse a measure
 LEAST_SIZES = 5
+LEAST_SEEDS = 5
 CANDIDATES_AGREE = 1.5
 WORTH_DOUBLING = 0.2
+FACTORS = (1.2, 1.25, 2.0)  # of the fewest examples
 
 
 @dataclass(frozen=True)
@@ -32,25 +43,22 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Critical:
-    """What a curve says about batch size; intervals are infinite where the data do not bound them."""
+class Fitted:
+    """The fitted curve; intervals are infinite where the data do not bound them."""
 
     data: FitData
-    b2: Interval
-    identified: bool
-    why_not: list[str]
-    linear_end: Interval = NOTHING  # largest B with E <= 1.25 min E
-    useful_end: Interval = NOTHING  # largest B whose doubling still saves 20 % of the steps
-    hyperbola: Interval = NOTHING
-    hyperbola_lack_of_fit: float = math.nan
-    candidates: list[Candidate] = field(default_factory=list)
-    chosen: str = ""
-    doublings: list[tuple[int, Interval]] = field(default_factory=list)  # (B, share of steps saved by 2 B)
-    tau: float = math.nan
-    largest_residual: float = math.nan
-    sensitivity: dict[str, float] = field(default_factory=dict)
-    fit: fits.Fit | None = None
-    resampled: Resampled | None = None
+    fit: fits.Fit | None  # None with too few sizes
+    ends: dict[float, Interval]  # by factor: the largest B with E(B) <= factor x min E
+
+    @property
+    def b2(self) -> Interval:
+        """Return the largest batch that needs at most twice the examples of the cheapest."""
+        return self.ends[2.0]
+
+    @property
+    def linear_end(self) -> Interval:
+        """Return the largest batch that needs at most a quarter more examples than the cheapest."""
+        return self.ends[1.25]
 
     @property
     def bound(self) -> str:
@@ -63,13 +71,45 @@ class Critical:
         return "not bounded"
 
 
+@dataclass(frozen=True)
+class Critical(Fitted):
+    """What a curve says about batch size."""
+
+    why_not: list[str]  # what stands between the estimate and a critical batch size
+    useful_end: Interval = NOTHING  # largest B whose doubling still saves 20 % of the steps
+    hyperbola: Interval = NOTHING
+    hyperbola_lack_of_fit: float = math.nan
+    candidates: list[Candidate] = field(default_factory=list)
+    chosen: str = ""
+    doublings: list[tuple[int, Interval]] = field(default_factory=list)  # (B, share of steps saved by 2 B)
+    sensitivity: dict[str, float] = field(default_factory=dict)
+    resampled: Resampled | None = None
+    noise: Interval = NOTHING  # the noise scale at the target
+    curvature: Interval = NOTHING  # m*, the batch that curvature predicts
+
+    @property
+    def identified(self) -> bool:
+        """Return whether this is a critical batch size."""
+        return not self.why_not
+
+    @property
+    def tau(self) -> float:
+        """Return the scatter of log S between batch sizes, beyond that of the seeds."""
+        return math.sqrt(max(self.fit.variance - self.data.within, 0)) if self.fit else math.nan
+
+    @property
+    def largest_residual(self) -> float:
+        """Return how far the farthest point lies from the curve, in log S."""
+        return float(np.abs(self.fit.residuals).max()) if self.fit else math.nan
+
+
 def b2_of(data: FitData, factor: float = 2.0) -> float:
     """Estimate the largest B with E <= factor x min E from the convex fit, which assumes no form."""
     return fits.size_at(data.sizes, fits.convex_steps(data.sizes, data.log_steps), factor)
 
 
 def size_interval(data: FitData, fitted: fits.Fit | None, factor: float) -> Interval:
-    """Give the largest B with E <= factor x min E, infinite past the largest size studied."""
+    """Return the largest B with E <= factor x min E, infinite past the largest size studied."""
     value = b2_of(data, factor)
     if fitted is None:
         return Interval(value, float(data.sizes[0]), math.inf)
@@ -87,16 +127,15 @@ def candidates_of(data: FitData) -> list[Candidate]:
     x, y = data.sizes, data.log_steps
     slope = -np.polyfit(np.log(x), y, 1)[0]
     power_b2 = x[0] * 2 ** (1 / (1 - slope)) if slope < 1 else math.inf
-    rows = [("power law", fits.predictions_of_line(x, y), power_b2)]
-    for make in (shapes.hyperbola, shapes.softened, shapes.pieces):
-        family = make(tuple(x))
+    rows = [("power law", fits.by_line, power_b2)]
+    for family in (fits.hyperbola(tuple(x)), fits.softened(tuple(x))):
         centred, norms = family.centred
         best = (norms - 2 * centred @ (y - y.mean())).argmin()
-        rows.append((family.name, fits.predictions(family, y), family.size_at(2.0, x[0])[best]))
-    rows.append(("isotonic", fits.predictions_of_isotonic(x, y), fits.size_at(x, fits.isotonic_steps(y), 2.0)))
+        rows.append((family.name, fits.by_family(family), family.size_at(2.0, x[0])[best]))
+    rows.append(("isotonic", fits.by_steps, fits.size_at(x, fits.isotonic_steps(y), 2.0)))
     found = []
-    for name, predicted, b2 in rows:
-        squares = (predicted - y) ** 2
+    for name, predict, b2 in rows:
+        squares = (fits.left_out(x, y, predict) - y) ** 2
         error = float(np.sqrt(squares.mean()))
         found.append(Candidate(name, error, float(squares.std(ddof=1) / math.sqrt(len(x))), float(b2)))
     return found
@@ -109,26 +148,29 @@ def choose(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
     return near[0], near
 
 
-def reasons_not_identified(
-    curve: Curve, data: FitData, b2: Interval, fitted: fits.Fit | None, near: list[Candidate]
-) -> list[str]:
+def reasons_not_identified(curve: Curve, seen: Fitted, near: list[Candidate]) -> list[str]:
     """List what stands between the estimate and a critical batch size (rule 18); empty if nothing does."""
-    reasons = []
+    data, reasons = seen.data, []
     if not curve.tuned:
         reasons.append("the rate was not tuned at each batch size, so this is the saturation batch of a rule")
     if len(data.sizes) < LEAST_SIZES:
         return [*reasons, f"{len(data.sizes)} batch sizes fitted, at least {LEAST_SIZES} are needed"]
-    untuned = [p.batch_size for p in curve.points if p.untuned and p.batch_size not in data.left_out]
+    used = [p for p in curve.points if p.batch_size not in data.left_out]
+    untuned = [p.batch_size for p in used if p.untuned]
     if curve.tuned and untuned:
         reasons.append(f"best rate at the edge of those tried at batch {', '.join(map(str, untuned))}")
-    if math.exp(data.log_steps[-1]) < LEAST_STEPS:
+    if math.exp(data.log_steps[-1]) < LEAST_STEPS and not used[0].observations[0].hit.nominal:
         reasons.append(f"too short: fewer than {LEAST_STEPS} steps at the largest batch")
-    if not math.isfinite(b2.high):
+    if not math.isfinite(seen.b2.high):
         reasons.append("its interval reaches beyond the largest batch studied")
-    if fitted is None:
-        return reasons
-    low_end = fitted.interval(fitted.family.slope(data.sizes[0]))
-    high_end = fitted.interval(fitted.family.slope(data.sizes[-1]))
+    return reasons if seen.fit is None else reasons + reasons_of_shape(seen, near)
+
+
+def reasons_of_shape(seen: Fitted, near: list[Candidate]) -> list[str]:
+    """List what in the curve's shape leaves its bend open: its slope at either end, and forms that fit as well."""
+    fitted, sizes, reasons = seen.fit, seen.data.sizes, []
+    low_end = fitted.interval(fitted.family.slope(sizes[0]))
+    high_end = fitted.interval(fitted.family.slope(sizes[-1]))
     if low_end.low <= 0.8:
         reasons.append(f"scaling at the smallest batch may be less than perfect (slope ≥ {low_end.low:.2f})")
     if high_end.high >= 0.3:
@@ -141,7 +183,7 @@ def reasons_not_identified(
 
 def hyperbola_of(data: FitData) -> tuple[Interval, float]:
     """Fit the two-parameter hyperbola; give B_crit and the p-value of its lack of fit."""
-    fitted = fits.fit(shapes.hyperbola(tuple(data.sizes)), data.log_steps, data.within, data.runs)
+    fitted = fits.fit(fits.hyperbola(tuple(data.sizes)), data.log_steps, data.within, data.runs)
     if fitted is None:
         return NOTHING, math.nan
     values = fitted.family.critical
@@ -152,7 +194,7 @@ def hyperbola_of(data: FitData) -> tuple[Interval, float]:
 
 
 def doublings_of(data: FitData, fitted: fits.Fit) -> list[tuple[int, Interval]]:
-    """Give the share of the steps that each doubling inside the studied range saves."""
+    """Return the share of the steps that each doubling inside the studied range saves."""
     found = []
     for size in data.sizes[2 * data.sizes <= data.sizes[-1] * 1.001]:
         at = fitted.family.log_steps(np.array([size, 2 * size]))
@@ -161,53 +203,52 @@ def doublings_of(data: FitData, fitted: fits.Fit) -> list[tuple[int, Interval]]:
 
 
 def useful_end(data: FitData, fitted: fits.Fit) -> Interval:
-    """Give the largest B whose doubling still saves 20 % of the steps, infinite past the largest size."""
-    if not isinstance(fitted.family, shapes.Hyperbolas):
-        return NOTHING
+    """Return the largest B whose doubling still saves 20 % of the steps, infinite past the largest size."""
     found = fitted.interval(fitted.family.size_whose_doubling_saves(WORTH_DOUBLING))
     return found.mapped(lambda v: math.inf if v > data.sizes[-1] else v)
 
 
 def sensitivity_of(data: FitData) -> dict[str, float]:
-    """Give B2 without the smallest and without the largest size."""
+    """Return B2 without the smallest and without the largest size."""
     ends = {"without the smallest size": 0, "without the largest size": -1}
     return {name: b2_of(data.without(i)) for name, i in ends.items()}
 
 
-def family_of(data: FitData, view: View):
-    """Make the family of the view."""
-    make = {"softened": shapes.softened, "pieces": shapes.pieces, "hyperbola": shapes.hyperbola}
-    return make[view.family](tuple(data.sizes))
-
-
-def critical(curve: Curve, view: View = PRIMARY, full: bool = True) -> Critical | None:
-    """Work out what a curve says, or only B2 and B_lin without `full`; None with fewer than two sizes."""
+def fit_curve(curve: Curve, view: View = PRIMARY) -> Fitted | None:
+    """Fit a curve and read its ends off it; None with fewer than two sizes."""
     data = fit_data(curve, view)
     if len(data.sizes) < 2:
         return None
-    fitted = fits.fit(family_of(data, view), data.log_steps, data.within, data.runs)
-    b2 = with_target(size_interval(data, fitted, 2.0), target_spread(curve), float(data.sizes[-1]))
-    found = Critical(data, b2, False, [], size_interval(data, fitted, 1.25), fit=fitted)
-    if not full:
-        return found
+    fitted = fits.fit(fits.softened(tuple(data.sizes)), data.log_steps, data.within, data.runs)
+    ends = {factor: size_interval(data, fitted, factor) for factor in FACTORS}
+    ends[2.0] = with_target(ends[2.0], target_spread(curve), float(data.sizes[-1]))
+    return Fitted(data, fitted, ends)
+
+
+def critical(curve: Curve) -> Critical | None:
+    """Work out what a curve says; None with fewer than two sizes."""
+    seen = fit_curve(curve)
+    if seen is None:
+        return None
+    data, fitted = seen.data, seen.fit
+    predicted = {"noise": noise_scale_of(curve), "curvature": curvature_batch_of(curve)}
     if fitted is None:
-        return replace(found, why_not=reasons_not_identified(curve, data, b2, fitted, []))
+        return Critical(data, None, seen.ends, reasons_not_identified(curve, seen, []), **predicted)
     candidates = candidates_of(data)
     chosen, near = choose(candidates)
-    why_not = reasons_not_identified(curve, data, b2, fitted, near)
     hyperbola, p = hyperbola_of(data)
-    return replace(
-        found,
-        identified=not why_not,
-        why_not=why_not,
+    return Critical(
+        data,
+        fitted,
+        seen.ends,
+        reasons_not_identified(curve, seen, near),
         useful_end=useful_end(data, fitted),
         hyperbola=hyperbola,
         hyperbola_lack_of_fit=p,
         candidates=candidates,
         chosen=chosen.name,
         doublings=doublings_of(data, fitted),
-        tau=math.sqrt(max(fitted.variance - data.within, 0)),
-        largest_residual=float(np.abs(fitted.residuals).max()),
         sensitivity=sensitivity_of(data),
         resampled=resample(curve),
+        **predicted,
     )

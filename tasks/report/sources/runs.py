@@ -1,4 +1,4 @@
-"""Run directories as the report sees them: runs, and what had to be left out and why."""
+"""Run directories, and what every source becomes: runs, and what had to be left out and why."""
 
 import csv
 import math
@@ -8,8 +8,30 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from callbacks.record import Record, from_json
-from tasks.report.record import Hit, UnusableError, hits_of, usable
+from callbacks.record import Record, TargetResult, Unusable, from_json
+
+
+class UnusableError(ValueError):
+    """A source that cannot be read as a run; its text is the reason given in the report."""
+
+
+@dataclass(frozen=True, eq=False)
+class Redraw:
+    """A target that is an outcome, as other seeds of the batch size it comes from would have given it (rule 14)."""
+
+    batch_size: int
+    goals: tuple[float, ...]  # one a draw
+    used: tuple[frozenset[int], ...]  # the seeds that each came from, which it does not score
+
+
+@dataclass(frozen=True)
+class Hit(TargetResult):
+    """A target's result; `resolution` is the ratio of the two values that its source could just tell apart."""
+
+    redraw: Redraw | None = None
+    drawn: tuple[float, ...] = ()  # log steps to each of the redrawn goals, as `log_steps_to` gives them
+    resolution: float = 1.0
+    nominal: bool = False  # steps and examples are known up to a common factor alone
 
 
 @dataclass(frozen=True)
@@ -24,25 +46,42 @@ class Run:
 
     @property
     def batch_size(self) -> int:
-        """Give the global batch size."""
+        """Return the global batch size."""
         return self.record.batch.size
 
     @property
     def final(self) -> dict[str, float]:
-        """Give the last evaluation's numbers: step, examples, epoch, seconds, metrics."""
+        """Return the last evaluation's numbers: step, examples, epoch, seconds, metrics."""
         return self.record.final
 
     def stopped_at(self, unit: str) -> float:
-        """Say how far the run went, NaN if it does not tell."""
+        """Return how far the run went, NaN if it does not tell."""
         name = {"steps": "step", "epochs": "epoch"}.get(unit, unit)
         return self.final.get(name, math.nan)
 
     @cached_property
     def curve(self) -> dict[str, list[float]]:
-        """Read the evaluations, column by column; empty where there are none. Raises UnusableError."""
+        """Return the evaluations, column by column; empty where there are none. Raises UnusableError."""
         if self.curve_file is None or not self.curve_file.exists():
             return self.curve_given
         return read_curve(self.curve_file)
+
+
+LeftOut = list[tuple[str, str]]  # where, and why
+Found = tuple[list[Run], LeftOut]
+
+
+def usable(found: Record | Unusable) -> Record:
+    """Return the record. Raises UnusableError where there is none."""
+    if isinstance(found, Unusable):
+        raise UnusableError(found.reason)
+    return found
+
+
+def hits_of(record: Record) -> list[Hit]:
+    """Return the record's targets; those of a failed run are failed, whatever they say: it is never scored."""
+    status = {"status": "failed"} if record.status == "failed" else {}
+    return [Hit(**vars(target) | status) for target in record.targets]
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
@@ -90,8 +129,8 @@ def find_records(folder: Path) -> Iterator[Path]:
             yield Path(here) / "record.json"
 
 
-def read_runs(folder: Path) -> tuple[list[Run], list[tuple[str, str]]]:
-    """Read every run below a folder; give the runs, and (path, reason) of what was left out."""
+def read_runs(folder: Path) -> Found:
+    """Read every run below a folder; return the runs, and (path, reason) of what was left out."""
     runs, left_out = [], []
     for path in find_records(folder):
         try:

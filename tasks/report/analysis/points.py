@@ -1,5 +1,6 @@
-"""The bootstrap of rules 13 and 14: seeds drawn again, settings chosen again, an outcome's target taken again.
+"""What of a curve is fitted, one value per batch size, and the bootstrap of it (rules 13 and 14).
 
+In the bootstrap seeds are drawn again, settings chosen again, and an outcome's target is taken again.
 A choice that was never confirmed has no fresh runs. It is estimated by all its tuning runs, as they were: on the noisy
 quadratic model (README.md) the scatter of a tuned point is then 0.9 to 1.3 times the true one; by those drawn it is
 chosen for its luck (up to 6 % too fast), by those not drawn 1.0 to 1.6 times as scattered, and with the choice kept
@@ -8,17 +9,111 @@ among what was confirmed 0.6 to 0.9 times.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from tasks.report import fits
-from tasks.report.curves import COUNTED, Curve, Observation, Point, group
-from tasks.report.fit_data import fit_data
-from tasks.report.intervals import NOTHING, Interval
-from tasks.report.settings import setting
-from tasks.report.targets import DRAWS, log_steps_to
+from tasks.report.analysis import fits
+from tasks.report.analysis.curves import COUNTED, Curve, Observation, Point, group
+from tasks.report.analysis.intervals import Interval, middle_log, resampled_interval
+from tasks.report.analysis.settings import setting
+from tasks.report.analysis.targets import DRAWS
+
+ARRIVAL = 0.8  # a point with fewer arrivals leaves the fit and bounds the useful range
+SHARE_OF_DATA = 4  # batches above a quarter of the data have visibly less gradient noise
+
+
+@dataclass(frozen=True)
+class View:
+    """One way of looking at the same runs: by another rule for the hit, or at half of the seeds."""
+
+    rule: str = "hit"
+    seeds: str = "all"  # or "first", "last" half
+
+
+PRIMARY = View()
+
+
+@dataclass(frozen=True)
+class FitData:
+    """One value per batch size, ready to be fitted, and what was not fitted and why."""
+
+    sizes: np.ndarray
+    log_steps: np.ndarray
+    within: float  # variance of a point that the seeds explain
+    runs: int
+    left_out: dict[int, str] = field(default_factory=dict)
+
+    def without(self, index: int) -> "FitData":
+        """Return the data without one size."""
+        keep = np.arange(len(self.sizes)) != index % len(self.sizes)
+        return replace(self, sizes=self.sizes[keep], log_steps=self.log_steps[keep])
+
+
+def half(point: Point, which: str) -> list:
+    """Take the first or the last half of a point's seeds; the middle one of an odd number is in both."""
+    runs = sorted(point.counted, key=lambda o: o.seed)
+    middle = len(runs) // 2
+    return {"all": runs, "first": runs[: len(runs) - middle], "last": runs[middle:]}[which]
+
+
+def effective_size(point: Point) -> float:
+    """Return the batch size that gradient noise sees: of a ragged epoch, the mean."""
+    size = float(point.batch_size)
+    record = point.observations[0].run.record
+    n = record.data.train_examples
+    if n and record.batch.epoch_end == "keep":
+        size = n / math.ceil(n / size)
+    return size
+
+
+def reason_to_leave_out(point: Point, values: list[float]) -> str | None:
+    """Return why a point cannot be fitted, if so."""
+    n = point.observations[0].run.record.data.train_examples
+    arrived = sum(math.isfinite(v) for v in values)
+    if not values or any(math.isnan(v) or v <= 0 for v in values):
+        return "no run with a result"
+    if arrived < ARRIVAL * len(values):
+        return f"only {arrived} of {len(values)} runs arrived"
+    if n and point.batch_size > n / SHARE_OF_DATA:
+        return f"more than 1/{SHARE_OF_DATA} of the {n:,} examples"
+    return None
+
+
+def quantization(runs: list[Observation], rule: str) -> float:
+    """Return the squares of log S that equal steps hide: of a uniform as wide as the source could tell them apart.
+
+    0 where none are equal.
+    """
+    values = [(v, o.hit.resolution) for o in runs if 0 < (v := o.value("steps", rule)) < math.inf]
+    if len({v for v, _ in values}) == len(values):
+        return 0.0
+    return sum(math.log(resolution) ** 2 / 12 for _, resolution in values)
+
+
+def fit_data(curve: Curve, view: View = PRIMARY) -> FitData:
+    """Return a curve as one value of log S per batch size: the mean, or the median where runs did not arrive."""
+    sizes, log_steps, shares, squares, dof, runs, left_out = [], [], [], 0.0, 0, 0, {}
+    for point in curve.points:
+        seen = half(point, view.seeds)
+        values = [o.value("steps", view.rule) for o in seen]
+        reason = reason_to_leave_out(point, values)
+        if reason:
+            left_out[point.batch_size] = reason
+            continue
+        finite = np.log([v for v in values if math.isfinite(v)])
+        squares += float(((finite - finite.mean()) ** 2).sum()) + quantization(seen, view.rule)
+        dof += len(finite) - 1
+        runs += len(values)
+        sizes.append(effective_size(point))
+        log_steps.append(middle_log(np.array(values)))
+        lost = len(finite) < len(values)  # then it is a median, whose variance is so much larger
+        shares.append((math.pi / 2 if lost and len(values) > 2 else 1) / len(values))
+    within = squares / dof * float(np.mean(shares)) if dof else 0.0
+    return FitData(np.array(sizes), np.array(log_steps), within, runs, left_out)
+
+
+# the bootstrap ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -33,7 +128,7 @@ class Resampled:
 
 
 def medians(log_values: np.ndarray) -> np.ndarray:
-    """Give medians along the last axis, where infinite values are the largest and NaN is no value."""
+    """Return medians along the last axis, where infinite values are the largest and NaN is no value."""
     ordered = np.sort(log_values, axis=-1)
     count = (~np.isnan(log_values)).sum(axis=-1, keepdims=True)
     ends = (np.maximum(count - 1, 0) // 2, np.minimum(count // 2, log_values.shape[-1] - 1))
@@ -60,7 +155,7 @@ def redrawn(log_values: np.ndarray, random: np.random.Generator, draws: int) -> 
 def point_draws(
     trials: np.ndarray, fresh: np.ndarray | None, usual: int, random: np.random.Generator, draws: int = DRAWS
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Give log S of a tuned point in every draw, the same with the choice held, and how often the choice changed.
+    """Return log S of a tuned point in every draw, the same with the choice held, and how often the choice changed.
 
     `trials` and `fresh` are log steps [1 or draws, settings, seeds], NaN where there is no run; without `fresh` the
     choice and the estimate come from the same runs, as they did.
@@ -75,11 +170,10 @@ def point_draws(
     return found[rows, chosen], found[:, usual], float((chosen != usual).mean())
 
 
-@lru_cache(maxsize=2**14)
 def log_steps(o: Observation) -> np.ndarray:
-    """Give a run's log steps in every draw of its target, or once where the target is fixed."""
+    """Return a run's log steps in every draw of its target, or once where the target is fixed."""
     if o.hit.redraw is not None:
-        return log_steps_to(o.run, o.hit) if o.status != "diverged" else np.full(DRAWS, np.inf)
+        return np.array(o.hit.drawn) if o.status != "diverged" else np.full(DRAWS, np.inf)
     value = o.value("steps")
     return np.array([np.log(value) if value > 0 else np.nan])
 
@@ -101,7 +195,7 @@ def matrix(runs: Sequence[Observation], settings: Sequence[tuple] = ()) -> np.nd
 
 
 def runs_of(point: Point, tuned: bool) -> tuple[np.ndarray, np.ndarray | None, int]:
-    """Give a point's tuning runs, its fresh ones (None: the same), and the index of the setting chosen."""
+    """Return a point's tuning runs, its fresh ones (None: the same), and the index of the setting chosen."""
     if not tuned:
         return matrix(point.counted), None, 0
     usual = setting(point.observations[0].run.record)
@@ -124,15 +218,6 @@ def b2_of_draws(sizes: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
-def percentiles(value: float, found: np.ndarray) -> Interval:
-    """Give a value with the middle 95 % of what the draws gave."""
-    if not len(found):
-        return NOTHING
-    low, high = np.quantile(found, [0.025, 0.975], method="inverted_cdf")
-    return Interval(value, float(low), float(high))
-
-
-@lru_cache(maxsize=512)  # every figure looks at the same curves
 def resample(curve: Curve) -> Resampled | None:
     """Draw all seeds of a curve again; None where there is neither a choice nor a target to be drawn again."""
     data = fit_data(curve)
@@ -144,13 +229,12 @@ def resample(curve: Curve) -> Resampled | None:
     both = [np.stack(rows, axis=1) for rows in (drawn, held)]
     scatter = [np.sqrt(np.nanmean(np.nanvar(np.where(np.isfinite(y), y, np.nan), axis=0))) for y in both]
     value = float(b2_of_draws(data.sizes, data.log_steps[None])[0])
-    found = [percentiles(value, b2_of_draws(data.sizes, y)) for y in both]
+    found = [resampled_interval(value, b2_of_draws(data.sizes, y)) for y in both]
     return Resampled(*found, *map(float, scatter), float(np.mean(changed)))
 
 
-@lru_cache(maxsize=512)
 def target_spread(curve: Curve) -> tuple[float, float]:
-    """Give by how much log B2 lies lower and higher with the target of other seeds (95 %), 0 for a fixed target."""
+    """Return by how much log B2 lies lower and higher with the target of other seeds (95 %), 0 for a fixed target."""
     points = [p for p in curve.points if p.n]
     if not points or points[0].observations[0].hit.redraw is None:
         return 0.0, 0.0

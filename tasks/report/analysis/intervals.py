@@ -1,9 +1,8 @@
 """Medians with 95 % intervals from runs that were seen only between evaluations, or never arrived."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -19,29 +18,8 @@ class Interval:
     dof: float = math.inf  # of the t-distribution behind the interval
 
     def mapped(self, change: Callable[[float], float]) -> "Interval":
-        """Give the interval of an increasing function of the value."""
+        """Return the interval of an increasing function of the value."""
         return Interval(change(self.value), change(self.low), change(self.high), self.dof)
-
-    def chance_below(self, margin: float) -> float:
-        """Give the p-value of the truth being at most the margin (small: it is above)."""
-        return self._tail(self.value - margin, self.value - self.low, self.low > margin)
-
-    def chance_above(self, margin: float) -> float:
-        """Give the p-value of the truth being at least the margin (small: it is below)."""
-        return self._tail(margin - self.value, self.high - self.value, self.high < margin)
-
-    def _tail(self, distance: float, half: float, beyond: bool) -> float:
-        if half == 0:
-            return 0.0 if distance > 0 else 1.0
-        if not (math.isfinite(distance) and math.isfinite(half)):  # nothing to go by but the interval's end
-            return 0.025 if beyond else 1.0
-        return float(stats.t.sf(distance / half * stats.t.ppf(0.975, self.dof), self.dof))
-
-    def widened(self, comparisons: int) -> "Interval":
-        """Give the interval at the level that holds for so many comparisons together (Bonferroni)."""
-        more = stats.t.ppf(1 - 0.025 / comparisons, self.dof) / stats.t.ppf(0.975, self.dof)
-        low, high = self.value - more * (self.value - self.low), self.value + more * (self.high - self.value)
-        return Interval(self.value, low, high, self.dof)
 
 
 NOTHING = Interval(math.nan, math.nan, math.nan)
@@ -54,9 +32,8 @@ def log_median(values: np.ndarray) -> float:
     return float(high if math.isinf(high) or low <= 0 else math.sqrt(low) * math.sqrt(high))
 
 
-@lru_cache
 def rank_of(n: int) -> tuple[int, float]:
-    """Give the rank k, from either end, whose order statistics hold the median of n values in 95 % or more.
+    """Return the rank k, from either end, whose order statistics hold the median of n values in 95 % or more.
 
     And the weight of rank k + 1 beside it, which makes it 95 % (Hettmansperger and Sheather 1986). Rank 0: too few.
     """
@@ -69,7 +46,7 @@ def rank_of(n: int) -> tuple[int, float]:
 
 
 def order_statistics(low: np.ndarray, high: np.ndarray) -> tuple[float, float] | None:
-    """Give the interval of the median of positive values in (low, high], without assuming a distribution.
+    """Return the interval of the median of positive values in (low, high], without assuming a distribution.
 
     Two order statistics are interpolated on the log scale; alone, those of 8 values would hold the median in 99.2 %.
     None with fewer than 6 values, too few for 95 %.
@@ -107,7 +84,7 @@ MEDIAN_OVER_MEAN = {2: 1.0, 3: 1.159, 4: 1.093, 5: 1.197}
 
 
 def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
-    """Give the median of what lies in each bracket (low, high], with its 95 % interval.
+    """Return the median of what lies in each bracket (low, high], with its 95 % interval.
 
     A bracket of infinities is a run that never arrived: it counts as infinite in the order of the values.
     From 6 values on the interval is that of the order statistics, which assumes no distribution. With fewer
@@ -132,56 +109,49 @@ def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
     return Interval(median, down / factor, math.inf if n < len(values) else up * factor)
 
 
-@dataclass(frozen=True)
-class Proportion(Interval):
-    """A share of runs with its Clopper-Pearson interval."""
-
-    hits: int = 0
-    n: int = 0
-
-    def chance_below(self, margin: float) -> float:
-        """Give the exact p-value of the share being at most the margin."""
-        return float(stats.binom.sf(self.hits - 1, self.n, margin))
-
-    def chance_above(self, margin: float) -> float:
-        """Give the exact p-value of the share being at least the margin."""
-        return float(stats.binom.cdf(self.hits, self.n, margin))
-
-
-def proportion(hits: int, n: int) -> Interval:
-    """Give a share with its Clopper-Pearson interval."""
+def proportion(hits: int, n: int, level: float = 0.95) -> Interval:
+    """Return a share with its exact (Clopper-Pearson) interval."""
     if n == 0:
         return NOTHING
-    low = float(stats.beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0
-    high = float(stats.beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
-    return Proportion(hits / n, low, high, hits=hits, n=n)
+    found = stats.binomtest(hits, n).proportion_ci(level)
+    return Interval(hits / n, float(found.low), float(found.high))
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Give a mean with Student's t interval; not known with fewer than two values."""
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Return a mean with Student's t interval; not known with fewer than two values."""
     values = np.asarray(values, dtype=float)
     n = len(values)
     if n < 2 or not np.isfinite(values).all():
         return NOTHING
-    half = stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n)
+    half = stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n)
     return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half), n - 1)
 
 
-def difference_interval(a: dict[int, float], b: dict[int, float]) -> Interval:
-    """Give the mean of a - b, both by seed: paired where the seeds are the same, else Welch's."""
+def difference_interval(a: Mapping[int, float], b: Mapping[int, float], level: float = 0.95) -> Interval:
+    """Return the mean of a - b, both by seed: paired where the seeds are the same, else Welch's."""
     if set(a) == set(b):
-        return mean_interval([a[seed] - b[seed] for seed in a])
+        return mean_interval([a[seed] - b[seed] for seed in a], level)
     x, y = np.array(list(a.values())), np.array(list(b.values()))
-    if min(len(x), len(y)) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+    value = float(x.mean() - y.mean()) if min(len(x), len(y)) > 1 else math.nan
+    if not (np.isfinite(x).all() and np.isfinite(y).all()) or math.isnan(value):
         return NOTHING
-    vx, vy = x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)
-    dof = max((vx + vy) ** 2 / max(vx**2 / (len(x) - 1) + vy**2 / (len(y) - 1), 1e-300), 1.0)
-    value, half = float(x.mean() - y.mean()), stats.t.ppf(0.975, dof) * math.sqrt(vx + vy)
-    return Interval(value, value - float(half), value + float(half), dof)
+    if np.ptp(x) == np.ptp(y) == 0:
+        return Interval(value, value, value, len(x) + len(y) - 2)
+    found = stats.ttest_ind(x, y, equal_var=False)
+    ends = found.confidence_interval(level)
+    return Interval(value, float(ends.low), float(ends.high), float(found.df))
+
+
+def resampled_interval(value: float, draws: Sequence[float]) -> Interval:
+    """Return a value with the middle 95 % of what drawing the data again gave; infinite draws are allowed."""
+    if not len(draws):
+        return NOTHING
+    low, high = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")
+    return Interval(float(value), float(low), float(high))
 
 
 def ratio_interval(a: Interval, b: Interval) -> Interval:
-    """Give a / b for positive intervals from different runs (method of variance estimates recovery, logs).
+    """Return a / b for positive intervals from different runs (method of variance estimates recovery, logs).
 
     Where an end is infinite the ratio is bounded by the ends alone, which is wider than it need be.
     """
@@ -200,7 +170,7 @@ def ratio_interval(a: Interval, b: Interval) -> Interval:
 
 
 def shift_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
-    """Give by how much a exceeds b, where infinite values are the largest (Hodges and Lehmann).
+    """Return by how much a exceeds b, where infinite values are the largest (Hodges and Lehmann).
 
     The median of all differences, with the shifts that the rank-sum test does not reject; two infinite values are
     tied whatever the shift. Not bounded where there are too few values for a test at 5 %.
@@ -223,3 +193,18 @@ def shift_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
     if rank < 0 or 2 / math.comb(m + n, m) > 0.05:
         return Interval(value, -math.inf, math.inf)
     return Interval(value, float(differences[rank]), float(differences[-1 - rank]))
+
+
+def number(value) -> str:
+    """Return a number or an interval with three to four figures; infinity as ∞, what is not known as a dash."""
+    if isinstance(value, Interval):
+        if math.isnan(value.low) and math.isnan(value.high):
+            return number(value.value)
+        return f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return "" if value is None else str(value)
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.3g}"

@@ -77,7 +77,7 @@ def ingredients(record: Record) -> frozenset[str]:
     return frozenset(word for word, there in found.items() if there)
 
 
-def told_untuned(records: list[Record]) -> bool | None:
+def plan_says_untuned(records: list[Record]) -> bool | None:
     """Return what the plan says of the search that led to these runs; None where it says nothing."""
     told = [record.plan.tuned if record.plan else None for record in records]
     return None if None in told or not told else not all(told)

@@ -5,16 +5,13 @@ the names under which runs mirror their record to W&B's config (`batch_size`, `l
 carry no targets, which are then chosen with --target from the histories.
 """
 
-import csv
 import json
 import math
 from pathlib import Path
 
 from callbacks.record import VERSION, from_fields
-from tasks.report.read import Run
-from tasks.report.record import UnusableError, hits_of, usable
 
-Found = tuple[list[Run], list[tuple[str, str]]]
+from tasks.report.sources.runs import Found, Run, UnusableError, hits_of, usable
 
 MIRRORED = {
     **{"batch_size": "batch.size", "micro_batch_size": "batch.micro", "ghost_batch_size": "batch.ghost"},
@@ -65,10 +62,8 @@ def cell(text: str):
         return text
 
 
-def read_table(source: Path) -> Found:
-    """Read the CSV export of a W&B runs table whose columns hold the record's fields under dotted names."""
-    with open(source, newline="") as file:
-        rows = list(csv.DictReader(file))
+def read_rows(source: Path, rows: list[dict]) -> Found:
+    """Read the rows of an exported W&B runs table, whose columns hold the record's fields under dotted names."""
     flat = [{key: cell(value) for key, value in row.items() if key and value} for row in rows]
     return checked(source, [(record_of(row, row.get("State"), {}), {}) for row in flat])
 

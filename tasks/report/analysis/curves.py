@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
-
 from callbacks.record import Data
-from tasks.report.intervals import Interval, log_median, middle_interval
-from tasks.report.read import Run
-from tasks.report.record import Hit
-from tasks.report.settings import WORDS, arm, fixed_settings, setting, told_untuned
+
+from tasks.report.analysis.intervals import Interval, log_median, middle_interval
+from tasks.report.analysis.settings import WORDS, arm, fixed_settings, plan_says_untuned, setting
+from tasks.report.sources.runs import Hit, Run
 
 COUNTED = ("reached", "budget", "diverged")  # the ends that are results; failed and running are not
 
@@ -26,12 +25,12 @@ class Observation:
 
     @property
     def seed(self) -> int:
-        """Give the run's seed."""
+        """Return the run's seed."""
         return self.run.record.seed
 
     @property
     def status(self) -> str:
-        """Give how the target ended in this run."""
+        """Return how the target ended in this run."""
         return self.hit.status
 
     def value(self, unit: str, rule: str = "hit") -> float:
@@ -55,7 +54,7 @@ class Point:
 
     @property
     def counted(self) -> list[Observation]:
-        """Give the runs with a result: reached, budget spent, diverged."""
+        """Return the runs with a result: reached, budget spent, diverged."""
         return [o for o in self.observations if o.status in COUNTED]
 
     @property
@@ -64,7 +63,7 @@ class Point:
         return len(self.counted)
 
     def values(self, unit: str, rule: str = "hit") -> list[float]:
-        """Give each counted run's cost in this unit, infinite where the target was not reached."""
+        """Return each counted run's cost in this unit, infinite where the target was not reached."""
         return [o.value(unit, rule) for o in self.counted]
 
     @cache  # noqa: B019  points live as long as the report does
@@ -137,7 +136,7 @@ def without_repeats(observations: list[Observation]) -> list[Observation]:
 
 
 def distance_to_target(o: Observation) -> float:
-    """Give how far a run's end is from its target, 0 if it was reached; infinite if it diverged or is not known."""
+    """Return how far a run's end is from its target, 0 if it was reached; infinite if it diverged or is not known."""
     end = o.run.final.get(o.hit.metric, math.nan)
     if o.status == "reached":
         return 0.0
@@ -169,7 +168,7 @@ def tuned_point(batch_size: int, observations: list[Observation]) -> Point:
     rates = sorted({o.run.record.rate.effective for o in trials})
     kept = [o for o in confirm or trials if setting(o.run.record) == chosen]
     at_edge = len(rates) > 1 and chosen[0] in (rates[0], rates[-1])
-    told = told_untuned([o.run.record for o in kept])
+    told = plan_says_untuned([o.run.record for o in kept])
     return Point(batch_size, kept, trials, observations, untuned=at_edge if told is None else told)
 
 
@@ -209,7 +208,7 @@ def curve_names(arms: list[tuple[dict, bool, list[Observation]]]) -> list[str]:
 
 
 def workload_key(observation: Observation) -> tuple:
-    """Give what all runs of one figure share."""
+    """Return what all runs of one figure share."""
     record, hit = observation.run.record, observation.hit
     data = record.data
     return (
@@ -237,3 +236,39 @@ def workloads(runs: list[Run]) -> list[Workload]:
             )
         )
     return found
+
+
+def every_run(workload: Workload) -> list[Observation]:
+    """Return all runs of a workload that have a result, trials included."""
+    points = [p for c in workload.curves for p in c.points]
+    runs = dict.fromkeys(o for p in points for o in (p.every or p.observations))
+    return [o for o in runs if o.status in COUNTED]
+
+
+def at_largest(workload: Workload) -> list[Observation]:
+    """Return the runs with a result at the largest batch size."""
+    runs = every_run(workload)
+    size = max((o.run.batch_size for o in runs), default=0)
+    return [o for o in runs if o.run.batch_size == size]
+
+
+def confirmed(runs: list[Observation]) -> list[Observation]:
+    """Return the runs that count: of the best setting, on fresh seeds where a plan gave them."""
+    fresh = [o for o in runs if o.run.record.stage == "confirm"] or runs
+    best = choose([o for o in runs if setting(o.run.record) in {setting(f.run.record) for f in fresh}])
+    return [o for o in fresh if setting(o.run.record) == best]
+
+
+def main_curve(w: Workload) -> Curve:
+    """Return the curve that stands for a workload: the tuned one, else the one with the same rate, else any."""
+
+    def order(c: Curve) -> tuple:
+        return (not c.tuned, c.facts["rate.scaling_rule"] != "none", -sum(p.n for p in c.points))
+
+    return min(w.curves, key=order)
+
+
+def same_but_target(workload: Workload) -> tuple:
+    """Return what two targets of the same runs share."""
+    data = workload.data
+    return (workload.study, workload.task, workload.network, workload.parameters, data.hash, data.fraction)

@@ -2,19 +2,15 @@
 
 import math
 
-from tasks.report.critical import Critical
-from tasks.report.curves import Curve, Point, Workload
-from tasks.report.intervals import Interval
-from tasks.report.predicted import curvature_batch_of, noise_scale_of
-from tasks.report.resampling import Resampled
-from tasks.report.verdicts.claims import CLAIMS, claim_summary
-from tasks.report.verdicts.decide import Verdict
-
-Analysis = list[tuple[Workload, list[tuple[Curve, Critical | None]]]]
+from tasks.report.analysis.answer import Analysis, Answer
+from tasks.report.analysis.critical import Critical
+from tasks.report.analysis.curves import Curve, Point, Workload
+from tasks.report.analysis.intervals import Interval
+from tasks.report.analysis.points import Resampled
 
 
 def plain_number(value):
-    """Make a number JSON can hold: infinity and NaN become the record's strings, throughout."""
+    """Return what JSON can hold: infinity and NaN become the record's strings, throughout."""
     if isinstance(value, dict):
         return {key: plain_number(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -25,12 +21,12 @@ def plain_number(value):
 
 
 def interval_summary(interval: Interval, name: str = "estimate") -> dict:
-    """Give an interval's three numbers."""
+    """Return an interval's three numbers."""
     return {name: interval.value, "low": interval.low, "high": interval.high}
 
 
 def point_summary(point: Point) -> dict:
-    """Give one point."""
+    """Return one point."""
     summary = {"batch_size": point.batch_size, "n": point.n}
     for name, status in (("reached", "reached"), ("censored", "budget"), ("diverged", "diverged")):
         summary[name] = point.count(status)
@@ -41,7 +37,7 @@ def point_summary(point: Point) -> dict:
 
 
 def critical_summary(found: Critical) -> dict:
-    """Give B2, and the hyperbola's B_crit beside it."""
+    """Return B2, and the hyperbola's B_crit beside it."""
     hyperbola = interval_summary(found.hyperbola) | {
         "identified": found.identified and math.isfinite(found.hyperbola.high),
         "lack_of_fit_p": found.hyperbola_lack_of_fit,
@@ -53,27 +49,19 @@ def critical_summary(found: Critical) -> dict:
         **interval_summary(found.b2),
         "method": "largest B with E(B) <= 2 min E: convex fit, profile interval",
         "hyperbola": hyperbola,
-        "linear_end": interval_summary(found.linear_end),
+        "ends": {str(factor): interval_summary(end) for factor, end in found.ends.items()},
         "useful_end": interval_summary(found.useful_end),
     }
 
 
 def resampled_summary(again: Resampled) -> dict:
-    """Give what the choice of settings, or a target that is an outcome, adds."""
+    """Return what the choice of settings, or a target that is an outcome, adds."""
     scatters = {"scatter": again.scatter, "scatter_choice_held": again.held_scatter, "changed": again.changed}
     return {"b2": interval_summary(again.b2), "b2_choice_held": interval_summary(again.held), **scatters}
 
 
-def predicted_summary(curve: Curve) -> dict:
-    """Give the batch sizes that gradient noise and curvature predict, in examples."""
-    return {
-        "noise_scale": interval_summary(noise_scale_of(curve)),
-        "curvature": interval_summary(curvature_batch_of(curve)),
-    }
-
-
 def fit_summary(found: Critical) -> dict:
-    """Give the forms compared and how far the points lie from the curve."""
+    """Return the forms compared and how far the points lie from the curve."""
     return {
         "chosen": found.chosen,
         "candidates": [{"name": c.name, "error": c.error, "b2": c.b2} for c in found.candidates],
@@ -85,7 +73,7 @@ def fit_summary(found: Critical) -> dict:
 
 
 def doubling_summary(size: int, saves: Interval) -> dict:
-    """Give what going from B to 2 B saves in steps and costs in examples, in per cent."""
+    """Return what going from B to 2 B saves in steps and costs in examples, in per cent."""
     costs = Interval(*(100 * (2 * (1 - s) - 1) for s in (saves.value, saves.high, saves.low)))
     return {
         "batch_size": size,
@@ -95,7 +83,7 @@ def doubling_summary(size: int, saves: Interval) -> dict:
 
 
 def curve_summary(workload: Workload, curve: Curve, found: Critical | None) -> dict:
-    """Give one curve of one workload."""
+    """Return one curve of one workload."""
     summary = {
         "name": workload.name,
         "curve": curve.name,
@@ -107,20 +95,20 @@ def curve_summary(workload: Workload, curve: Curve, found: Critical | None) -> d
         summary["critical_batch_size"] = critical_summary(found)
         summary["next_doubling"] = [doubling_summary(size, saves) for size, saves in found.doublings]
         summary["fit"] = fit_summary(found)
-        summary["predicted"] = predicted_summary(curve)
+        predicted = {"noise_scale": found.noise, "curvature": found.curvature}
+        summary["predicted"] = {name: interval_summary(i) for name, i in predicted.items()}
         if found.resampled:
             summary["resampled"] = resampled_summary(found.resampled)
     return summary
 
 
-def summary(analysis: Analysis, verdicts: dict[str, Verdict], left_out: list[tuple[str, str]]) -> dict:
-    """Give the whole report."""
-    workloads = [curve_summary(w, c, found) for w, curves in analysis for c, found in curves]
+def summary(analysis: Analysis, given: list[Answer], claims: list[dict]) -> dict:
+    """Return the whole report."""
+    workloads = [curve_summary(w, c, found) for w in analysis.workloads for c, found in analysis.pairs(w)]
+    answers = [
+        {"workload": a.workload.name, "answer": a.text, "confident": a.confident, "because": a.because} for a in given
+    ]
+    left_out = [{"path": path, "reason": reason} for path, reason in analysis.left_out]
     return plain_number(
-        {
-            "version": 1,
-            "workloads": workloads,
-            "claims": [claim_summary(claim, verdicts[claim.id]) for claim in CLAIMS],
-            "left_out": [{"path": path, "reason": reason} for path, reason in left_out],
-        }
+        {"version": 2, "answers": answers, "workloads": workloads, "claims": claims, "left_out": left_out}
     )
