@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(STAMP): constraints.txt pyproject.toml
 	@echo "Installing the pinned set into .venv: about 3 minutes and 6 GB, once."
@@ -19,13 +19,45 @@ demo: $(STAMP)  ## a small batch-size study of all three tasks, and its report
 	$(BIN)/python -m tasks sweep configs/sweeps/demo/*.yaml --runs runs/demo
 	$(BIN)/python -m tasks report runs/demo --out report/demo
 
+# The studies of docs/programme.md, those first whose claims are decided for the fewest CPU-minutes.
+EMBEDDED := configs/sweeps/embedded
+FIRST := golmant_fig1_classification golmant_arm_base golmant_arm_noise40 golmant_arm_wide golmant_arm_lenet \
+  golmant_arm_quarter golmant_arm_half golmant_longer you_recipe_baseline you_recipe_whole you_recipe_untuned \
+  you_recipe_critical golmant_lowest_loss you_layerwise golmant_arm_lars golmant_arm_lamb golmant_arm_adam \
+  golmant_fig2_scaling_rules golmant_fig2_failure golmant_fig2_scaling_rules_m0_64 golmant_fig2_failure_m0_64 \
+  you_optimizers you_equal_updates you_diffusion golmant_fig1_language golmant_fig1_segmentation golmant_arm_noise20
+LONG := you_recipe shallue_tuned
+
+reproduce: $(STAMP)  ## the programme that decides the claims: 90 minutes of 2 cores, goes on where it was stopped
+	$(BIN)/python -m tasks sweep $(FIRST:%=$(EMBEDDED)/%.yaml) --runs runs/reproduction
+	$(BIN)/python -m tasks report runs/reproduction --out report/reproduction
+
+reproduce-long: reproduce  ## what the programme leaves out, into the same folder: hours
+	$(BIN)/python -m tasks sweep $(LONG:%=$(EMBEDDED)/%.yaml) --runs runs/reproduction
+	$(BIN)/python -m tasks report runs/reproduction --out report/reproduction
+
+check: $(STAMP)  ## format check, lint and types, as every submission is checked
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check .
+	$(MAKE) types
+
+format: $(STAMP)  ## put the code into its format and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(STAMP)  ## the type checker, on the modules that pyproject.toml lists
+	$(BIN)/mypy
+
+lint: $(STAMP)  ## the linter alone
+	$(BIN)/ruff check .
+
 test: $(STAMP)  ## the tests (5 minutes on 2 cores)
 	$(BIN)/python -m pytest -n auto
 
 test-slow: $(STAMP)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
 
-lint: $(STAMP)  ## ruff
-	$(BIN)/ruff check .
+bench: $(STAMP)  ## what a step, a whole fit and a start cost over their peers (5 minutes; JSON in bench.json)
+	$(BIN)/python -m tasks.benchmark speed --json bench.json
 
-.PHONY: help install demo test test-slow lint
+.PHONY: help install demo reproduce reproduce-long check format types lint test test-slow bench

@@ -121,6 +121,10 @@ class Plateau:
     window: int
     improvement: float = 0.01
 
+    def __post_init__(self) -> None:
+        if self.window < 1 or not 0 <= self.improvement < math.inf:
+            raise ValueError("plateau: window is at least 1 example and improvement a finite number, at least 0")
+
 
 @dataclass(frozen=True)
 class TargetResult:
@@ -325,5 +329,8 @@ def read_record(path: Path) -> Record | Unusable:
 def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text`, so that a reader sees the old file or the new one."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text)
-    os.replace(part, path)
+    try:
+        part.write_text(text)
+        os.replace(part, path)
+    finally:  # a full disk is not to be filled with parts
+        part.unlink(missing_ok=True)

@@ -1,10 +1,13 @@
 """Checkpoints by time, atomic, a fixed number of them: what a killed run goes on from."""
 
+import errno
 import os
+import re
 import signal
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +26,60 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except RuntimeError as error:  # torch's, whose words do not name the file
+            raise OSError(errno.EIO, "cannot be written (is the disk full?)", str(path)) from error
+        finally:  # a full disk is not to be filled with parts
+            part.unlink(missing_ok=True)
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints that a run can go on from, newest first."""
-    return sorted((directory / "checkpoints").glob("step=*.ckpt"), key=lambda p: int(p.stem[5:]), reverse=True)
+    """Return the checkpoints that a run can go on from, newest first; files of other names are left alone."""
+    files = (directory / "checkpoints").glob("step=*.ckpt")
+    named = [path for path in files if re.fullmatch(r"step=[0-9]{1,18}\.ckpt", path.name) and path.is_file()]
+    return sorted(named, key=lambda path: int(path.stem[5:]), reverse=True)
+
+
+def damage(path: Path) -> str | None:
+    """Return what is wrong with a checkpoint file, None where every part has the checksum that it was written with.
+
+    `torch.load` reads past a flipped bit.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            part = file.testzip()
+    except Exception as error:  # zipfile raises many kinds for a damaged header
+        return type(error).__name__
+    return f"the checksum of its part {part} is wrong" if part else None
+
+
+def owner(path: Path) -> str | None:
+    """Return the identity of the run that wrote a checkpoint, None where it cannot be read."""
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return held["callbacks"]["RollingCheckpoint"]["identity"]
+    except Exception:  # torch.load raises many kinds for a file that is no checkpoint
+        return None
 
 
 def newest_whole(directory: Path, identity: str) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint of a run that can be read and is this run's own, and a sentence for each refused."""
+    """Return a run's newest checkpoint that is whole and its own, and a sentence for each that is passed over."""
     refused = []
     for path in checkpoints(directory):
-        try:
-            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            own = held["callbacks"]["RollingCheckpoint"]["identity"] == identity
-        except Exception as error:  # torch.load raises many kinds for a file that is no whole checkpoint
-            refused.append(f"{path} is no whole checkpoint ({type(error).__name__}): it is passed over")
-            continue
-        if own:
+        wrong = damage(path)
+        own = None if wrong else owner(path)
+        if own == identity:
             return path, refused
-        refused.append(f"{path} belongs to a run of another config: it is passed over")
+        if own is None:
+            refused.append(f"{path} is no whole checkpoint ({wrong or 'it cannot be read'}): it is passed over")
+        else:
+            refused.append(f"{path} belongs to a run of another config: it is passed over")
     return None, refused
 
 

@@ -37,9 +37,7 @@ class FashionMNIST(ClassImages):
             return super().load()
         splits = embedded()
         if self.val_examples > len(splits["val"]):
-            raise ValueError(
-                f"data.val_examples is {self.val_examples}: the embedded images have 2000 for it"
-            )
+            raise ValueError(f"data.val_examples is {self.val_examples}: the embedded images have 2000 for it")
         return splits | {"val": splits["val"].at(torch.arange(self.val_examples))}
 
     def read(self, root: Path) -> dict[str, Examples]:

@@ -4,6 +4,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from datamodules.base import Examples
 from datamodules.images import check_labels
 
+PIECE = 2**20  # bytes
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -19,22 +21,39 @@ FILES = {
 
 
 def read_file(path: Path, dimensions: int) -> Tensor:
-    """The uint8 array of one IDX file; ValueError if it is cut off or of another kind."""
+    """The uint8 array of one IDX file; ValueError if it is cut off, empty or of another kind."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(4 + 4 * dimensions)
+            shape = check_header(path, header, dimensions)
+            content = read_at_most(file, math.prod(shape) + 1)  # no more than that, whatever it would unpack to
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a whole gzip file ({error}): fetch it again") from error
-    magic = bytes([0, 0, 8, dimensions])  # 8: unsigned bytes
-    header = 4 + 4 * dimensions
-    if content[:4] != magic or len(content) < header:
-        raise ValueError(f"{path} is not an IDX file of bytes in {dimensions} dimensions")
-    shape = tuple(int(n) for n in np.frombuffer(content, ">i4", dimensions, 4))
-    if len(content) - header != math.prod(shape):
+    if len(content) != math.prod(shape):
+        found = f"{len(content):,}" if len(content) < math.prod(shape) else "more"
         raise ValueError(
-            f"{path} holds {len(content) - header} bytes where its header tells of {math.prod(shape)} "
-            f"(shape {shape}): it is cut off or damaged, fetch it again"
+            f"{path} holds {found} bytes where its header tells of {math.prod(shape):,} (shape {shape}): it is cut off "
+            "or damaged, fetch it again"
         )
-    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).view(shape)
+    return torch.frombuffer(content, dtype=torch.uint8).view(shape)
+
+
+def check_header(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
+    """Return the shape that an IDX file's header declares. Raises ValueError for one of another kind or of nothing."""
+    if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < 4 + 4 * dimensions:  # 8: unsigned bytes
+        raise ValueError(f"{path} is not an IDX file of bytes in {dimensions} dimensions")
+    shape = tuple(int(n) for n in np.frombuffer(header, ">i4", dimensions, 4))
+    if min(shape) < 1:
+        raise ValueError(f"{path} holds nothing: its header declares the shape {shape}, fetch it again")
+    return shape
+
+
+def read_at_most(file: IO[bytes], most: int) -> bytearray:
+    """Return the next bytes of a file, `most` of them or as many as there are; memory grows with what is there."""
+    content = bytearray()
+    while len(content) < most and (piece := file.read(min(PIECE, most - len(content)))):
+        content += piece
+    return content
 
 
 def find(root: Path, name: str, data_set: str) -> Path:
@@ -53,9 +72,7 @@ def read_folder(root: Path, classes: int, data_set: str = "") -> dict[str, Examp
         images_path, labels_path = (find(root, name, data_set) for name in (images_name, labels_name))
         images, labels = read_file(images_path, 3), read_file(labels_path, 1).long()
         if images.shape[1:] != (28, 28):
-            raise ValueError(
-                f"{images_path} has images of {tuple(images.shape[1:])} pixels: (28, 28) was expected"
-            )
+            raise ValueError(f"{images_path} has images of {tuple(images.shape[1:])} pixels: (28, 28) was expected")
         check_labels(labels_path, labels, len(images), classes)
         splits[split] = Examples(images.unsqueeze(1), labels)
     return splits

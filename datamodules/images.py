@@ -45,9 +45,7 @@ def join(parts: list[Examples]) -> Examples:
 def check_labels(path: Path, labels: Tensor, images: int, classes: int) -> None:
     """ValueError naming `path` unless there is a label of 0 to classes - 1 for each of so many images."""
     if not images or len(labels) != images:
-        raise ValueError(
-            f"{path}: {images} images and {len(labels)} labels, where as many and some were expected"
-        )
+        raise ValueError(f"{path}: {images} images and {len(labels)} labels, where as many and some were expected")
     if labels.min() < 0 or labels.max() >= classes:
         wrong = labels.min() if labels.min() < 0 else labels.max()
         raise ValueError(f"{path} has class {wrong}: the classes are 0 to {classes - 1}")

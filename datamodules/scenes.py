@@ -110,15 +110,11 @@ class ComposedScenes(InMemoryDataModule):
     ) -> None:
         super().__init__(batch_size, epochs, epoch_end, variant, growth)
         if min(train, val, test) < 1:
-            raise ValueError(
-                f"data.train, val and test are {train}, {val} and {test}: give at least 1 scene each"
-            )
+            raise ValueError(f"data.train, val and test are {train}, {val} and {test}: give at least 1 scene each")
         if not 28 <= canvas <= 96:
             raise ValueError(f"data.canvas is {canvas}: give 28 (an item) to 96 (a strip of texture) pixels")
         if not 0 <= min_items <= max_items:
-            raise ValueError(
-                f"data.min_items {min_items} and max_items {max_items}: give 0 <= min_items <= max_items"
-            )
+            raise ValueError(f"data.min_items {min_items} and max_items {max_items}: give 0 <= min_items <= max_items")
         self.sizes = {"train": train, "val": val, "test": test}
         self.augmentation = augmentation
         self.recipe = Recipe(canvas, min_items, max_items)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from scipy.io import loadmat
+from scipy.io import loadmat, whosmat
 from torchvision import datasets
 
 from datamodules.augment import Augmentation
@@ -19,7 +19,11 @@ def read_mat(path: Path) -> Examples:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: data.root must hold the .mat files, or set data.download")
     try:
-        content = loadmat(path)
+        kinds = {name: (shape, kind) for name, shape, kind in whosmat(path)}  # from the headers alone
+        (shape, kind), (rows, _) = kinds["X"], kinds["y"]
+        if shape[:3] != (32, 32, 3) or len(shape) != 4 or kind != "uint8" or rows != (shape[3], 1):
+            raise ValueError(f"X is {kind} of {shape} and y of {rows}, not uint8 of (32, 32, 3, n) and (n, 1)")
+        content = loadmat(path, variable_names=["X", "y"])
         images = torch.from_numpy(content["X"]).permute(3, 2, 0, 1).contiguous()
         labels = torch.from_numpy(content["y"].astype("int64")).flatten()
     except Exception as error:  # a damaged file raises nearly anything
@@ -60,9 +64,7 @@ class SVHN(ClassImages):
         growth: Growth | None = None,
     ) -> None:
         super().__init__(root, download, augmentation, val_examples, batch_size, epochs, epoch_end, variant, growth)
-        self.parts = (
-            ("extra", "train") if extra else ("train",)
-        )  # validation is cut from the end: from `train`
+        self.parts = ("extra", "train") if extra else ("train",)  # validation is cut from the end: from `train`
 
     def fetch_all(self, root: Path) -> None:
         for part in (*self.parts, "test"):

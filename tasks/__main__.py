@@ -17,6 +17,10 @@ HELP = """usage: python -m tasks VERB ...
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit status: 2 for a user's mistake, 1 for a failed run."""
+    if args is None:
+        from tasks.streams import keep_standard_streams
+
+        keep_standard_streams()
     args = list(sys.argv[1:] if args is None else args)
     verb = args[0] if args else "--help"
     if verb in ("-h", "--help"):

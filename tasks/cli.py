@@ -1,16 +1,14 @@
 """The command line: the only place that knows tasks, data, callbacks and run directories all together."""
 
 import contextlib
-import ctypes
 import gc
-import hashlib
-import json
-import logging
 import os
+import re
 import signal
 import sys
-import warnings
+import traceback
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +17,7 @@ import yaml
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loops.fit_loop import _FitLoop
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 # imported so that YAML can name these classes by their short names
@@ -52,27 +51,44 @@ from callbacks.convergence_detector import ConvergenceDetector, Target
 from callbacks.evaluation_schedule import EvaluationSchedule
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.progress import Progress
-from callbacks.record import Unusable, read_record, write_atomically
-from callbacks.rolling_checkpoint import FINAL, AtomicCheckpointIO, RollingCheckpoint, newest_whole
+from callbacks.record import write_atomically
+from callbacks.rolling_checkpoint import AtomicCheckpointIO, RollingCheckpoint
 from callbacks.run_record import RunRecord
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
-from tasks.errors import REFUSED, USER_ERRORS, FinishedError, UserError, difference, sentence
+from tasks.errors import REFUSED, USER_ERRORS, FailedError, FinishedError, UserError, not_finite, sentence, short
+from tasks.process import check_arguments, config_first, is_first, keep_freed_memory, quiet
+from tasks.run_directory import claimed, default_name, essence, fingerprint, locate, measured_checkpoint, resume_from
 from tasks.wandb_logger import RunWandbLogger
 
-# what a run is does not depend on these, so they may differ when it is resumed
-INCIDENTAL = {"trainer": ("logger", "default_root_dir", "devices", "num_nodes"), "progress": ("every", "show")}
+DEFAULTS = {  # of the trainer
+    "default_root_dir": "runs",
+    "max_epochs": 1,
+    "val_check_interval": 1,
+    "check_val_every_n_epoch": None,
+    "num_sanity_val_steps": -1,
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
+}
 
 
 class PlacedError(Exception):
-    """Not an error: ends the road of a run as soon as its directory is known."""
+    """Raised by those who want to know a run's directory alone: nothing is built."""
+
+
+class FitLoop(_FitLoop):
+    """Lightning's, which leaves out the start and the end of a fit whose last step was made before it was cut off."""
+
+    skip = False
 
 
 class Parser(LightningArgumentParser):
     """Says what is wrong in one sentence instead of printing the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        fit = f"python -m tasks {Cli.verb}"
+        fit = f"python -m tasks {sys.argv[1]}"
         hint = f"; `{fit} --help` lists the options, `--model.help CLASS` and `--data.help CLASS` those of a class"
         unknown = ("not accepted" in message or "unrecognized" in message) and hint not in message
         raise UserError(sentence(message) + (hint if unknown else "")) from ex
@@ -81,14 +97,27 @@ class Parser(LightningArgumentParser):
 class Cli(LightningCLI):
     """LightningCLI with this project's callbacks, run directories and error messages."""
 
-    verb = "fit"  # only its parser is built: that is most of the start-up
-    placed: Callable[["Cli"], None]  # called when `directory` is known, before anything is built
+    def __init__(self, verb: str, placed: Callable[["Cli"], None], held: contextlib.ExitStack) -> None:
+        self.verb = verb  # only its parser is built: that is most of the start-up
+        self.placed = placed  # called when `directory` is known, before anything is built
+        self.held = held  # what is given back at the end, whatever that is
+        super().__init__(
+            ExactBatchTask,
+            InMemoryDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            trainer_defaults=DEFAULTS | {"callbacks": [PredictionWriter()] if verb == "predict" else []},
+        )
 
-    @classmethod
-    def subcommands(cls) -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:
         skip = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "return_predictions"}
-        skip |= {"verbose", "weights_only"} | ({"ckpt_path"} if cls.verb == "fit" else set())
-        return {cls.verb: skip}
+        skip |= {"verbose", "weights_only"} | ({"ckpt_path"} if self.verb == "fit" else set())
+        return {self.verb: skip}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(EvaluationSchedule, "evaluation")
@@ -96,6 +125,9 @@ class Cli(LightningCLI):
         parser.add_lightning_class_args(RunRecord, "run")
         parser.add_lightning_class_args(Progress, "progress")
         parser.add_lightning_class_args(RollingCheckpoint, "checkpoint")
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave a checkpoint closed: Lightning's looks for hyperparameters in it, which no run here saves."""
 
     # before anything is built ---------------------------------------------------------------------------
 
@@ -107,82 +139,30 @@ class Cli(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        for flag, (allowed, instead) in REFUSED.items():
-            if config.trainer.get(flag) not in allowed:
-                raise UserError(f"trainer.{flag}={config.trainer[flag]} contradicts exact batches: use {instead}")
-        if config.trainer.max_steps == 0 or config.trainer.max_steps < -1:
-            raise UserError(f"trainer.max_steps is {config.trainer.max_steps}: give at least 1, or -1 for no limit")
-        try:
-            for target in config.convergence.targets or []:
-                Target.parse(target)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        check(config)
         if self.subcommand != "fit":  # a mirror of the run would begin anew
             config.trainer.logger = False
-        dump = self._essence(yaml.safe_load(self._dump(config)))
+        settings = essence(yaml.safe_load(self._dump(config)))
+        for number in not_finite(settings):
+            raise UserError(f"{number}: give a finite number")
         if config.run.name is None:
-            digest = hashlib.sha256(json.dumps(dump, sort_keys=True).encode()).hexdigest()[:8]
-            config.run.name = f"b{dump['data']['init_args']['batch_size']}-s{dump['seed_everything']}-{digest}"
-            dump["run"]["name"] = config.run.name
-        self.settings = dump
-        self.identity = hashlib.sha256(json.dumps(dump, sort_keys=True).encode()).hexdigest()
-        self.directory = Path(config.trainer.default_root_dir) / config.run.study / config.run.name
+            config.run.name = settings["run"]["name"] = default_name(settings)
+        self.settings, self.identity = settings, fingerprint(settings)
+        self.directory = locate(Path(config.trainer.default_root_dir), config.run.study, config.run.name)
         self.placed(self)
         if self.subcommand == "fit":
-            self._look_for_a_run(dump)
-        elif config.ckpt_path is None:
-            final = self.directory / "checkpoints" / FINAL
-            config.ckpt_path = str(final) if final.exists() else self._whole_checkpoint()
-            if config.ckpt_path is None:
-                raise UserError(f"{self.directory} holds no checkpoint: fit this run first, or give --ckpt_path")
+            if is_first():
+                self.held.enter_context(claimed(self.directory))
+            self.resume_from = resume_from(self.directory, settings)
+        else:
+            config.ckpt_path = str(measured_checkpoint(config.ckpt_path, self.directory, self.identity))
 
     def _dump(self, config: Any) -> str:
         parser = self._parser(self.subcommand)  # parsing has validated: to do so again takes most of a dump
-        return parser.dump(config, skip_unset=False, skip_link_targets=False, skip_validation=True)
-
-    @staticmethod
-    def _essence(dump: dict[str, Any]) -> dict[str, Any]:
-        for key in ("config", "ckpt_path", "checkpoint"):
-            dump.pop(key, None)
-        for part, names in INCIDENTAL.items():
-            dump[part] = {k: v for k, v in dump[part].items() if k not in names}
-        return dump
-
-    def _whole_checkpoint(self) -> str | None:
-        path, refused = newest_whole(self.directory, self.identity)
-        for sentence_ in refused:
-            print(sentence_, file=sys.stderr)
-        return str(path) if path else None
-
-    def _look_for_a_run(self, dump: dict[str, Any]) -> None:
-        """Resume the run that the directory holds, or refuse another's."""
-        self.resume_from = None
-        if not (self.directory / "record.json").exists() or not (self.directory / "config.yaml").exists():
-            return
-        record = read_record(self.directory / "record.json")
-        if isinstance(record, Unusable):
-            raise UserError(
-                f"{self.directory} holds a damaged record.json ({record.reason}): delete that directory, or give "
-                "another --run.name"
-            )
         try:
-            saved = self._essence(yaml.safe_load((self.directory / "config.yaml").read_text()))
-        except (ValueError, yaml.YAMLError) as error:
-            raise UserError(
-                f"{self.directory} holds a damaged config.yaml: delete that directory, or give another --run.name"
-            ) from error
-        if saved != dump:
-            raise UserError(
-                f"{self.directory} already holds another run, which differs in {difference(saved, dump)}: "
-                "give another --run.name, or delete that directory"
-            )
-        if record.ended:
-            step = record.final.get("step", 0)
-            raise FinishedError(
-                f"{self.directory} holds this run, finished: {record.status} at step {step:.0f}; give another "
-                "--run.name to run it again"
-            )
-        self.resume_from = self._whole_checkpoint()
+            return parser.dump(config, skip_unset=False, skip_link_targets=False, skip_validation=True)
+        except yaml.YAMLError as error:
+            raise UserError(f"{error.args[-1]!r} cannot be written into config.yaml: give another class") from error
 
     # building -------------------------------------------------------------------------------------------
 
@@ -195,6 +175,8 @@ class Cli(LightningCLI):
     def instantiate_trainer(self, **options: Any) -> Trainer:
         trainer = super().instantiate_trainer(**options)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        before, trainer.fit_loop = trainer.fit_loop, FitLoop(trainer, max_epochs=1)
+        trainer.fit_loop.epoch_loop = before.epoch_loop
         cluster = trainer._accelerator_connector.cluster_environment
         if isinstance(cluster, SLURMEnvironment):  # its checkpoints of its own would start other runs of the same root
             cluster.auto_requeue = False
@@ -221,8 +203,9 @@ class Cli(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         options = super()._prepare_subcommand_kwargs(subcommand)
+        options["weights_only"] = True  # a checkpoint is data: none may run code
         if subcommand == "fit":
-            options["ckpt_path"] = self.resume_from
+            options["ckpt_path"] = str(self.resume_from) if self.resume_from else None
             if self.resume_from and self.trainer.is_global_zero:
                 print(f"resuming from {self.resume_from}", file=sys.stderr)
         if subcommand in ("validate", "test"):
@@ -236,8 +219,23 @@ class Cli(LightningCLI):
             super()._run_subcommand(subcommand)
         except USER_ERRORS as error:
             if self.trainer.global_step:
-                raise
+                raise FailedError(f"{sentence(error)}; the same command goes on in {self.directory}") from error
             raise UserError(sentence(error)) from error
+        except (FailedError, MemoryError):
+            raise
+        except Exception as error:  # what nobody foresaw
+            if out_of_memory(error):
+                raise
+            first = f"{type(error).__name__}: {error}".split("\n")[0]
+            raise FailedError(f"{first}{self._keep_traceback()}", 1 if self.trainer.global_step else 2) from error
+
+    def _keep_traceback(self) -> str:
+        """Write the traceback into the run's directory; return the words that say so."""
+        try:
+            write_atomically(self.directory / "traceback.txt", traceback.format_exc())
+        except OSError:
+            return ""
+        return f"; {self.directory / 'traceback.txt'} says where"
 
     def after_validate(self) -> None:
         """Print what was measured."""
@@ -250,6 +248,8 @@ class Cli(LightningCLI):
     def after_fit(self) -> None:
         """Read the test split, once, at the stop (protocol rule 4), and say how the run ended."""
         writer = next(c for c in self.trainer.callbacks if isinstance(c, RunRecord))
+        if writer.record.status == "failed":
+            raise FailedError(writer.record.error)
         if writer.record.status not in ("diverged", "outrun") and "test" in self.datamodule.splits:
             self.trainer.test(self.model, self.datamodule, verbose=False)
         writer.close(self.trainer, self.model)
@@ -263,35 +263,37 @@ class Cli(LightningCLI):
             print(f"{record.status} at step {record.final['step']:,.0f}{scores}: {self.directory}", file=sys.stderr)
 
 
-def config_first(args: Sequence[str]) -> list[str]:
-    """Put --config options before all others: jsonargparse lets a later file override earlier flags silently."""
-    verb, rest, first, others = args[:1], list(args[1:]), [], []
-    while rest:
-        option = rest.pop(0)
-        if option in ("--config", "-c") and rest:
-            first += [option, rest.pop(0)]
-        else:
-            (first if option.startswith(("--config=", "-c=")) else others).append(option)
-    return [*verb, *first, *others]
+def check(config: Any) -> None:
+    """Raise UserError where settings contradict what every run here keeps to."""
+    for flag, (allowed, instead) in REFUSED.items():
+        if config.trainer.get(flag) not in allowed:
+            raise UserError(f"trainer.{flag}={config.trainer[flag]} is not supported here: use {instead}")
+    if config.trainer.max_steps == 0 or config.trainer.max_steps < -1:
+        raise UserError(f"trainer.max_steps is {config.trainer.max_steps}: give at least 1, or -1 for no limit")
+    check_devices(config.trainer.accelerator, config.trainer.devices)
+    try:
+        for target in config.convergence.targets or []:
+            Target.parse(target)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
-def quiet() -> None:
-    """Silence what the libraries say of every run and nobody can use."""
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+def check_devices(accelerator: Any, devices: Any) -> None:
+    """Raise UserError where a CPU is asked for far more processes than it has cores: they would start for hours."""
+    if not str(devices).isdecimal():
+        if isinstance(devices, str) and devices != "auto" and not re.fullmatch(r"-1|[0-9]+(, ?[0-9]+)*,?", devices):
+            raise UserError(f"trainer.devices is {short(devices)}: give a number, a list of numbers, or auto")
+        return
+    cores = os.cpu_count() or 1
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    if on_cpu and int(devices) > 8 * cores:
+        raise UserError(f"trainer.devices is {short(devices)}, and this machine has {cores} cores: give {cores}")
 
 
-def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next step: by default it gives large pieces back to the system.
-
-    Their page faults made the steps of Fashion-MNIST 1.2 to 1.6 times as long on a CPU, as of batch 256.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        for option, value in {-4: 0, -1: 2**31 - 1}.items():  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
-            libc.mallopt(option, value)
+@cache
+def spare_the_imports() -> None:
+    """Have garbage collections pass over what was imported, once: the one that ends a run took 0.2 s, a tenth of it."""
+    gc.freeze()
 
 
 def place(args: Sequence[str]) -> Path:
@@ -311,33 +313,15 @@ def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> 
     """Run `fit`, `validate`, `test` or `predict` with `args`; may be called many times in one process."""
     os.environ.pop("PL_GLOBAL_SEED", None)
     keep_freed_memory()
+    spare_the_imports()
     # Lightning's launcher starts the other ranks by running sys.argv again
     argv, sys.argv = sys.argv, [sys.argv[0], *config_first(args)]
-    Cli.verb, Cli.placed = args[0], staticmethod(placed)
     try:
-        Cli(
-            ExactBatchTask,
-            InMemoryDataModule,
-            save_config_callback=None,
-            seed_everything_default=0,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            parser_class=Parser,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            trainer_defaults={
-                "default_root_dir": "runs",
-                "max_epochs": 1,
-                "val_check_interval": 1,
-                "check_val_every_n_epoch": None,
-                "num_sanity_val_steps": -1,
-                "logger": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "use_distributed_sampler": False,
-                "callbacks": [PredictionWriter()] if args[0] == "predict" else [],
-            },
-        )
+        with contextlib.ExitStack() as held:
+            check_arguments(sys.argv[1:])
+            Cli(args[0], placed, held)
+    except RecursionError as error:
+        raise UserError("a value is nested too deep: give fewer levels") from error
     finally:
         sys.argv = argv
         torch.use_deterministic_algorithms(False)
@@ -350,12 +334,31 @@ def main(args: Sequence[str]) -> int:
     try:
         run(args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return say(error, 2)
+    except FailedError as error:
+        return say(error, error.status)
     except FinishedError as note:
         print(note, file=sys.stderr)
     except SystemExit as exit_:  # Lightning's answer to Ctrl-C and SIGTERM, after the record is written
         if isinstance(exit_, SIGTERMException):
             return 128 + signal.SIGTERM
         return 130 if exit_.code == 1 else exit_.code
+    except (OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not out_of_memory(error):
+            raise
+        memory = "out of memory: give a smaller model.micro_batch_size, or more memory"
+        return say(memory if out_of_memory(error) else sentence(error), 1)
     return 0
+
+
+def say(error: object, status: int) -> int:
+    """Print an error as one sentence; return the exit status."""
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether the host or the GPU had no memory left."""
+    words = ("can't allocate memory", "not enough memory", "bad_alloc", "Cannot allocate memory")
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or any(word in str(error) for word in words)

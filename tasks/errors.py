@@ -1,6 +1,8 @@
-"""What a person can get wrong, and how it is said: one sentence with the mend."""
+"""What a person can get wrong: one sentence that states the problem and the fix."""
 
+import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -19,6 +21,10 @@ REFUSED = {  # trainer flag: (allowed values, what to use instead)
     "overfit_batches": ((0, 0.0), "data.epochs with a small data set"),
     "limit_train_batches": ((None, 1.0), "data.epochs or trainer.max_steps"),
     "limit_val_batches": ((None, 1.0), "a data set with a smaller validation split"),
+    "max_time": (
+        (None,),
+        "`timeout 8h python -m tasks fit ...`: the same command goes on from its checkpoint",
+    ),
     "fast_dev_run": ((False,), "trainer.max_steps=2"),
     "precision": ((None, "32-true", 32, "32", "64-true", 64, "64", "bf16-mixed", "bf16-true"), "bf16-mixed"),
 }
@@ -28,8 +34,35 @@ class UserError(Exception):
     """A person's mistake: one sentence with the mend, exit status 2."""
 
 
+class FailedError(Exception):
+    """A run that could not go on: one sentence; exit status 1, or 2 where not even a step was made."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class FinishedError(Exception):
     """The run directory already holds this very run, finished: nothing to do."""
+
+
+def short(value: object) -> str:
+    """Return a value as a sentence can show it, its middle left out where it is long."""
+    text = repr(str(value))
+    return text if len(text) <= 100 else f"{text[:60]}...{text[-20:]}"
+
+
+def not_finite(settings: Any, path: str = "") -> Iterator[str]:
+    """Yield "NAME is VALUE" for every number of a configuration that is infinite or not a number."""
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            hidden = key in ("init_args", "dict_kwargs")  # as one writes the option
+            yield from not_finite(value, path if hidden else f"{path}.{key}".lstrip("."))
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            yield from not_finite(value, path)
+    elif isinstance(settings, float) and not math.isfinite(settings):
+        yield f"{path} is {settings}"
 
 
 def sentence(message: object) -> str:

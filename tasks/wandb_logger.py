@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from tasks.wandb_mode import choose_mode, told
 
-INIT_TIMEOUT, FINISH_TIMEOUT = "30", "60"  # seconds; wandb's own defaults block for minutes
+INIT_TIMEOUT, FINISH_TIMEOUT = "30", "15"  # seconds; wandb's own defaults block for minutes, or for ever
 STARTS = 4  # times that W&B may give a sweep's cell that does not end well to an agent
 
 
@@ -80,7 +80,12 @@ class RunWandbLogger(WandbLogger):
     def close(self) -> None:
         """End the W&B run, so that another run of this process begins its own."""
         if self._experiment is not None:
-            self._experiment.finish()
+            run = self._experiment
+            run.finish()
+            if run._finish_timed_out:
+                kept = Path(run.dir).parent
+                said = f"W&B's server stopped answering: the rest is kept, `wandb sync {kept}` uploads it"
+                print(said, file=sys.stderr)
 
     def name_run(self, directory: Path) -> None:
         """Give the W&B run the run directory's name and, so that a resumed run keeps it, an id that stays there."""

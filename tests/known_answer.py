@@ -40,31 +40,24 @@ def name_of(study: int) -> str:
     return f"quadratic{study:03}"
 
 
-def write_sweeps(folder: Path, study: int) -> list[Path]:
-    """Write one study, a staged sweep a batch size; no two studies have a seed in common."""
-    draw = random.Random(study)
-    return [write_sweep(folder, study, size, draw.random() - 0.5) for size in quadratic_model.SIZES]
-
-
-def write_sweep(folder: Path, study: int, size: int, offset: float) -> Path:
-    """Write the search for the rate at one batch size and its confirmation."""
+def write_sweep(folder: Path, study: int) -> Path:
+    """Write one study, all batch sizes tuned and confirmed; no two studies have a seed in common."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    steps = quadratic_model.tuned(size)[0]
+    sizes, rate = quadratic_model.SIZES, "model.optimizer.init_args.lr"
+    steps = max(quadratic_model.tuned(size)[0] for size in sizes)
     tune, confirm = ([100 * study + s for s in seeds] for seeds in (quadratic_model.TUNING, quadratic_model.FRESH))
-    rate = "model.optimizer.init_args.lr"
     values = {
-        **{"run.study": [name_of(study)], "data.batch_size": [size], "seed_everything": [tune[0]]},
-        rate: [float(f"{r:.4g}") for r in quadratic_model.coarse_rates(size, offset)],
+        **{"run.study": [name_of(study)], "data.batch_size": sizes, "seed_everything": [tune[0]]},
+        rate: [float(f"{r:.4g}") for r in quadratic_model.coarse_rates(random.Random(study).random() - 0.5)],
         "convergence.targets": [f"[{{metric: val/loss, direction: min, value: {quadratic_model.GOAL}}}]"],
-        **{"convergence.budget_steps": [int(4 * steps)], "convergence.budget_examples": [int(4 * steps * size)]},
+        **{"convergence.budget_steps": [int(4 * steps)], "convergence.budget_examples": [int(4 * steps)]},
     }
     command = ["${interpreter}", "-m", "tasks", "fit", "--config", str(folder / "config.yaml"), "${args}"]
     parameters = {name: {"values": given} for name, given in values.items()}
     sweep = {"program": "tasks/__main__.py", "method": "grid", "command": command, "parameters": parameters}
-    refinements = quadratic_model.REFINEMENTS
-    plan = {"learning_rate": rate, "tune": {"seeds": tune, "refinements": refinements}, "confirm": {"seeds": confirm}}
-    file = folder / f"{study:03}-{size}.yaml"
+    plan = {"learning_rate": rate, "tune": {"seeds": tune}, "confirm": {"seeds": confirm}}
+    file = folder / f"{study:03}.yaml"
     file.write_text(yaml.safe_dump(sweep))
     file.with_name(f"{file.stem}.plan.yaml").write_text(yaml.safe_dump(plan))
     return file
@@ -80,7 +73,7 @@ def train(folder: Path, studies: range, workers: int) -> None:
     """Run the studies that are not finished."""
     for first in studies[::AT_ONCE]:
         some = studies[studies.index(first) :][:AT_ONCE]
-        files = [file for study in some for file in write_sweeps(folder / "sweeps", study)]
+        files = [write_sweep(folder / "sweeps", study) for study in some]
         tasks("sweep", *files, "--runs", folder / "runs", "--workers", workers)
 
 

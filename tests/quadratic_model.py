@@ -10,9 +10,9 @@ import numpy as np
 
 from callbacks.hit import crossing_at, hits
 from tasks.report.analysis.fits import size_at
-from tasks.report.sources.runs import Run
-from tasks.report.sources.runs import Hit
-from tasks.sweep.tuning import Score, Search
+from tasks.report.sources.runs import Hit, Run
+from tasks.sweep.plan import BUDGET
+from tasks.sweep.tuning import Score, search
 from tests.fake_runs import evaluation_steps
 from tests.made_up import run
 
@@ -66,7 +66,6 @@ CURVATURE, NOISE, GOAL = MODEL.curvature, MODEL.noise, MODEL.goal
 expected_steps, tuned, hit_of = MODEL.expected_steps, MODEL.tuned, MODEL.hit_of
 SIZES = [2**k for k in range(8)]  # from B2 / 16, where scaling is perfect, to 8 B2, where nothing is gained
 TUNING, FRESH = [1], [11, 12, 13, 14, 15]  # seeds
-RATIO, REFINEMENTS = 2**0.25, 0  # of the rates: the search begins where a x2 grid, refined twice, would end
 
 
 @cache
@@ -77,9 +76,9 @@ def known_b2() -> float:
     return size_at(dense, np.log(fewest), 2.0)
 
 
-def coarse_rates(size: float, offset: float) -> list[float]:
-    """Give three rates a factor RATIO apart, of which the middle one is off the best by `offset` of that."""
-    return [tuned(size)[1] * RATIO ** (offset + k) for k in (-1, 0, 1)]
+def coarse_rates(offset: float) -> list[float]:
+    """Give three rates a factor 2 apart; the lowest is off the best of the smallest size by `offset` of that."""
+    return [tuned(SIZES[0])[1] * 2.0 ** (offset + k) for k in range(3)]
 
 
 def losses_of(rate: float, size: int, last: int, random) -> np.ndarray:
@@ -103,25 +102,26 @@ def trained(rate: float, size: int, seed: int, draw: int) -> Run:
 
 
 def study(draw: int) -> list[Run]:
-    """Tune the rate at each size as the real sweep does, and confirm the best with fresh seeds."""
-    random = np.random.default_rng(draw)
-    return [run for size in SIZES for run in arm(size, coarse_rates(size, random.random() - 0.5), draw)]
+    """Walk the sizes as the real sweep does, and confirm each size's rate with fresh seeds."""
+    start, bound, runs = coarse_rates(np.random.default_rng(draw).random() - 0.5)[:1], math.inf, []
+    for size in SIZES:
+        tried, rate, fewest = arm(size, start, bound, draw)
+        runs += [*tried, *(trained(rate, size, seed, draw) for seed in FRESH)]
+        start, bound = [rate, 2 * rate], BUDGET * fewest
+    return runs
 
 
-def arm(size: int, rates: list[float], draw: int) -> list[Run]:
-    """Search for the rate at one size, then confirm it; the runs of both."""
-    trials: dict[tuple[float, int], Run] = {}
+def arm(size: int, start: list[float], bound: float, draw: int) -> tuple[list[Run], float, float]:
+    """Search for the rate at one size; the runs, the rate and the fewest steps."""
+    trials: dict[float, Run] = {}
 
-    def score(rate: float, seed: int) -> Score:
-        if (rate, seed) not in trials:
-            trials[rate, seed] = trained(rate, size, seed, draw)
-        steps = middle(trials[rate, seed])
-        return Score(steps, 0.0 if math.isfinite(steps) else math.inf)
+    def score(rate: float, limit: float) -> Score:
+        trials[rate] = trained(rate, size, TUNING[0], draw)
+        steps = middle(trials[rate])
+        return Score(steps if steps <= limit else math.inf, 0.0 if math.isfinite(steps) else math.inf)
 
-    search = Search(rates, TUNING, score, refinements=REFINEMENTS)
-    while not search.run():
-        pass
-    return [*trials.values(), *(trained(search.best(), size, seed, draw) for seed in FRESH)]
+    found = search(start, score, bound)
+    return list(trials.values()), found.rate, found.steps
 
 
 def middle(r: Run) -> float:

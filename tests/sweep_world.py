@@ -14,8 +14,7 @@ import numpy as np
 import yaml
 
 from tasks.optim.scaling import Duration, lr_factor
-from tasks.report.sources.runs import Run
-from tasks.report.sources.runs import Hit
+from tasks.report.sources.runs import Hit, Run
 from tasks.sweep.files import Cell, config_files, read_sweep
 from tasks.sweep.ledger import State
 from tasks.sweep.plan import source
@@ -280,7 +279,7 @@ def runs_of(path: Path, claim: str, holds: bool = True) -> list[Run]:
     """Go through a sweep, stage after stage, until it wants no more runs."""
     sweep = read_sweep(path)
     cells = source(sweep)
-    rates = getattr(cells, "rates", [math.nan])
+    rates = getattr(cells, "rates", None) or [math.nan]  # none where rules carry them
     world = World(claim, holds, rates[len(rates) // 2])
     runs, states = [], {}
     left = State("left", {}, None)

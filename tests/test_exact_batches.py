@@ -62,9 +62,7 @@ def run(name: str, micro: int | None, batch_size: int, epoch_end: str, optimizer
     smoothing=st.sampled_from([0.0, 0.1]),
 )
 def test_micro_batches_change_nothing(name, batch_size, micro, epoch_end, optimizer, smoothing):
-    one, many = (
-        run(name, m, batch_size, epoch_end, optimizer, label_smoothing=smoothing) for m in (batch_size, micro)
-    )
+    one, many = (run(name, m, batch_size, epoch_end, optimizer, label_smoothing=smoothing) for m in (batch_size, micro))
     assert difference(weights(many), weights(one)) < 1e-12
     assert one.evaluation["val/loss"] == pytest.approx(many.evaluation["val/loss"], rel=1e-12)
 

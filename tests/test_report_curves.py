@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from tasks.report.analysis.curves import choose, workloads
-from tasks.report.sources.runs import Hit
 from tasks.report.analysis.settings import ingredients
+from tasks.report.sources.runs import Hit
 from tests.made_up import hit, hyperbola, run, study
 from tests.test_report_golmant import check, rules
 

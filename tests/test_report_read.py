@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.report.command import main
-from tasks.report.sources.runs import read_curve, read_runs
-from tasks.report.sources.runs import UnusableError
+from tasks.report.sources.runs import UnusableError, read_curve, read_runs
 from tests.fake_runs import make_run
 
 

@@ -13,9 +13,9 @@ import pytest
 from callbacks.record import to_json
 from tasks.report.analysis.critical import critical
 from tasks.report.analysis.curves import workloads
-from tasks.report.sources.runs import Run, read_runs
+from tasks.report.analysis.targets import parse, retarget
 from tasks.report.sources.mlperf import GROWING, read_source, read_sources
-from tasks.report.analysis.targets import chosen_again, parse
+from tasks.report.sources.runs import Run, read_runs
 from tests.fake_runs import make_run
 
 MLPERF = Path(__file__).parents[2] / "shared" / "data" / "mlperf_rcp"
@@ -168,6 +168,6 @@ def test_runs_that_mirror_their_record_to_wandb_are_placed_by_a_target_from_thei
     (tmp_path / "export.json").write_text(json.dumps(content))
     (found,), left_out = read_source(tmp_path / "export.json")
     assert not left_out
-    (again,) = chosen_again([found], [parse("val/accuracy>=0.8")])
+    (again,) = retarget([found], [parse("val/accuracy>=0.8")])
     assert again.hits[0].at("steps") == pytest.approx(run.hits[0].at("steps"))
     assert again.batch_size == 64

@@ -103,8 +103,7 @@ def test_a_torn_or_foreign_checkpoint_is_passed_over(tmp_path, capsys, monkeypat
     assert main(cli(tmp_path / "whole", *steps)) == 0
     assert main(cli(tmp_path / "foreign", *steps, "--seed_everything", "5")) == 0
     monkeypatch.setattr(ConvergenceDetector, "on_validation_end", interrupt_at(7))
-    with pytest.raises(RuntimeError, match="pulled"):
-        main(cli(tmp_path / "cut", *steps))
+    assert main(cli(tmp_path / "cut", *steps)) == 1
     monkeypatch.undo()
     newest, older = checkpoints(tmp_path / "cut" / "fashion_mnist" / "run")
     torn = newest.with_name("step=8.ckpt")

@@ -9,11 +9,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 
+from callbacks.record import Record, read_record
 from tasks.sweep.command import main
+from tasks.sweep.ledger import ATTEMPTS
 from tests.hostile import write_sweep
 
 ROOT = Path(__file__).parent.parent
@@ -31,15 +35,15 @@ def test_bad_ends_do_not_take_the_sweep_down_and_ended_cells_stay_ended(tmp_path
     command = [str(path), "--runs", str(runs), "--workers", "2"]
     assert main(command) == 1
     out = capfd.readouterr().out
-    assert re.search(r"^ *tiny +3/3 +0 +0 +1 +0 +2 +0 *$", out, re.MULTILINE)
+    assert re.search(r"^ *tiny +3/3 +0 +0 +1 +0 +0 +2 +0 *$", out, re.MULTILINE)
     assert "RuntimeError: the disc is on fire" in out
-    assert "signal 9" in out
+    assert f"signal 9: out of memory?), {ATTEMPTS} times" in out
     [record] = records(runs).values()
     assert (record["status"], record["final"]["step"], record["seed"]) == ("budget", 3, 7)
-    assert len(journal.read_text().splitlines()) == 3
+    assert len(journal.read_text().splitlines()) == 2 + ATTEMPTS  # a killed one is tried again
     assert "the disc is on fire" in "".join(log.read_text() for log in runs.glob("*/*/log.txt"))
     assert main([*command, "--status"]) == main(command) == 1
-    assert len(journal.read_text().splitlines()) == 3  # nothing ran again
+    assert len(journal.read_text().splitlines()) == 2 + ATTEMPTS  # nothing ran again
 
 
 def test_a_parameter_that_the_config_does_not_have_is_refused_before_the_first_run(tmp_path, capfd):
@@ -49,6 +53,47 @@ def test_a_parameter_that_the_config_does_not_have_is_refused_before_the_first_r
     assert len(errors) == 1
     assert "betch_size" in errors[0]
     assert not records(tmp_path / "runs")
+
+
+def study_of(folder, study, **parameters):
+    """A sweep whose runs belong to `study`, with a plan that an amendment may change."""
+    path = write_sweep(folder, name=study, run__study=[study], **parameters)
+    path.with_name(f"{study}.plan.yaml").write_text("margins: {golmant-1: {delta: 0.1}}\n")
+    return path
+
+
+def test_a_run_is_made_once_for_all_studies_and_stays_when_the_plan_is_amended(tmp_path, capfd):
+    journal, runs = tmp_path / "journal", tmp_path / "runs"
+    given = {"data__fate": ["fine"], "data__journal": [str(journal)]}
+    first = study_of(tmp_path, "first", **given, seed_everything=[7, 8])
+    options = ["--runs", str(runs), "--workers", "1"]
+    assert main([str(first), *options]) == 0
+    second = study_of(tmp_path, "second", **given, seed_everything=[8, 9])
+    assert main([str(second), *options]) == 0
+    assert len(journal.read_text().splitlines()) == 3  # seed 8 of the second study is the first's
+    found = {(r.study, r.seed): r for r in map(read_record, runs.glob("*/*/record.json"))}
+    assert set(found) == {("first", 7), ("first", 8), ("second", 8), ("second", 9)}
+    copy, original = found["second", 8], found["first", 8]
+    assert copy.copied_from == f"first/{original.run}"
+    assert copy.plan.hash == found["second", 9].plan.hash != original.plan.hash
+    labels = ("study", "run", "plan", "copied_from", "settings")
+    assert all(getattr(copy, f.name) == getattr(original, f.name) for f in fields(Record) if f.name not in labels)
+    folder = runs / "second" / copy.run
+    assert (folder / "curve.csv").read_bytes() == (runs / "first" / original.run / "curve.csv").read_bytes()
+    assert not (folder / "checkpoints").exists()
+    assert yaml.safe_load((folder / "config.yaml").read_text())["run"]["study"] == "second"
+
+    first.with_name("first.plan.yaml").write_text("margins: {golmant-1: {delta: 0.2}}\n")
+    first = write_sweep(tmp_path, name="first", run__study=["first"], **given, seed_everything=[7, 8, 9])
+    assert main([str(first), *options]) == 0
+    assert "3/3" in capfd.readouterr().out
+    assert len(journal.read_text().splitlines()) == 3  # and seed 9 is the second's
+    amended = {r.seed: r for r in map(read_record, runs.glob("first/*/record.json"))}
+    assert len(amended) == len(list(runs.glob("first/*"))) == 3
+    assert {r.plan.hash for r in amended.values()} == {amended[9].plan.hash} != {original.plan.hash}
+    assert [amended[seed].plan.amended for seed in (7, 8, 9)] == [True, True, False]
+    assert main([str(first), *options]) == 0
+    assert [read_record(p) for p in runs.glob("first/*/record.json")] == list(amended.values())
 
 
 # slow: minutes of real processes --------------------------------------------------------------------------

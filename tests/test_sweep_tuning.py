@@ -189,7 +189,7 @@ def test_a_plan_walks_the_sizes_and_confirms_each(sweep):
     assert {flags(cell)["plan"]["hash"] for cell in ended} == {read_plan(sweep).hash}
     final = stage(ended, "confirm")
     assert len(final) == len(SIZES) * 5
-    assert len(stage(ended, "tune")) <= 4.5 * len(SIZES)
+    assert len(stage(ended, "tune")) <= 25  # 3 to 5 at a size: a x4 and a x16 step begin with 3 and 5
     for cell in final:
         values = dict(cell.values)
         assert flags(cell)["plan"]["tuned"]
@@ -202,11 +202,11 @@ def test_each_size_has_a_budget_of_its_own_tuned_steps_and_a_crossing_is_followe
     for cell in drive(source(sweep), {}):
         size, asked = dict(cell.values)["data.batch_size"], flags(cell)
         if asked["plan"]["stage"] == "confirm":
-            assert 1.0 <= asked["budget_steps"] / (4 * true_steps(size)) < 1.2
+            assert 1.0 <= asked["budget_steps"] / (6 * true_steps(size)) < 1.2
             assert asked["budget_examples"] == asked["budget_steps"] * size
         elif "outrun_steps" in asked:
             assert asked["budget_steps"] >= 1.5 * asked["outrun_steps"] * 0.95
-            assert asked["outrun_steps"] <= 4.4 * true_steps(16)
+            assert size == SIZES[0] or asked["outrun_steps"] <= 4.6 * true_steps(SIZES[0])
     first = [flags(c) for c in stage(drive(source(sweep), {}), "tune") if "outrun_steps" not in flags(c)]
     assert len(first) == 1  # only the very first run knows no bound
 

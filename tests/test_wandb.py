@@ -182,6 +182,31 @@ def test_a_server_that_breaks_after_the_login_does_not_stop_the_run(tmp_path, en
 
 
 @pytest.mark.slow
+def test_a_server_that_dies_in_mid_run_costs_seconds_and_the_data_are_kept(tmp_path, environment):
+    write_sweep(tmp_path, seed_everything=[0])
+    command = [sys.executable, "-m", "tasks", "fit", "--config", str(tmp_path / "config.yaml")]
+    command += ["--config", "configs/logger/wandb.yaml", f"--trainer.default_root_dir={tmp_path / 'runs'}"]
+    command += [f"--trainer.logger.save_dir={tmp_path}", "--data.fate=slow"]
+    server = Server()
+    environment |= {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": server.url}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    while not server.runs:
+        assert process.poll() is None
+        time.sleep(0.1)
+    server.close()
+    began = time.monotonic()
+    said = process.communicate(timeout=120)[1]
+    print(f"the run ended {time.monotonic() - began:.0f} s after the server, 2 of them its own")
+    assert process.returncode == 0, said
+    assert time.monotonic() - began < 40
+    [kept] = tmp_path.glob("wandb/run-*/")
+    assert f"W&B's server stopped answering: the rest is kept, `wandb sync {kept}` uploads it" in said
+    reader = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", next(kept.glob("*.wandb"))]
+    lines = subprocess.run(reader, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len([line for line in lines if json.loads(line)["type"] == "history"]) >= 4
+
+
+@pytest.mark.slow
 def test_the_real_agents_run_a_whole_grid_and_a_killed_cell_comes_back(tmp_path, environment):
     path = write_sweep(tmp_path, data__batch_size=[4, 8], seed_everything=[0, 1])
     content = yaml.safe_load(path.read_text())

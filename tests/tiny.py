@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import Checkpoint
 
 from callbacks.convergence_detector import ConvergenceDetector
 from callbacks.evaluation_schedule import EvaluationSchedule
@@ -70,7 +71,7 @@ def fit(
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=any(c.__class__.__name__ == "RollingCheckpoint" for c in callbacks),
+        enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         use_distributed_sampler=False,
         callbacks=[EvaluationSchedule(1.5, first=1), *(callbacks or [ConvergenceDetector()])],
         **settings,

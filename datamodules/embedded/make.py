@@ -66,6 +66,7 @@ def state_of_the_union(out: Path) -> None:
 
 
 def main() -> None:
+    """Write the embedded files from their sources."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fashion-mnist", type=Path, required=True, help="folder of the four IDX files")
     parser.add_argument("--out", type=Path, default=FOLDER)

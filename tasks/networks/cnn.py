@@ -70,9 +70,9 @@ class LeNet(nn.Sequential):
         )
 
 
-def _head(channels: int, num_classes: int, hidden: Sequence[int], grid: int, dropout: float = 0.0):
+def _head(channels: int, num_classes: int, hidden: Sequence[int], grid: int, dropout: float = 0.0) -> list[nn.Module]:
     """The layers from a feature map of any size to the logits."""
-    layers = [_Grid(grid), nn.Flatten()]
+    layers: list[nn.Module] = [_Grid(grid), nn.Flatten()]
     width = channels * grid * grid
     for size in hidden:
         layers += [nn.Linear(width, size), nn.ReLU()]

@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=N",
-        help="the examples in an epoch of an MLPerf benchmark, for absolute steps; the batch scale needs no such number",
+        help="the examples in an epoch of an MLPerf benchmark, for absolute steps; the batch scale needs no number",
     )
     words.add_argument("--keep", type=Path, metavar="FILE.jsonl.xz", help="also write the runs to one small file")
     words.add_argument(

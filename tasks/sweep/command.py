@@ -37,7 +37,9 @@ class Runner:
 
     def extend(self) -> None:
         """Take up the cells that follow from those that have ended."""
-        self.states = {cell: self.look(cell) for source in self.sources for cell in source.cells(self.look)}
+        turns = enumerate(self.sources)
+        self.turn = {cell: turn for turn, source in turns for cell in source.cells(self.look)}
+        self.states = {cell: self.look(cell) for cell in self.turn}
 
     def look(self, cell: Cell) -> State:
         """The cell's state as last seen."""
@@ -71,6 +73,10 @@ class Runner:
             self._feed(pool)
             for cell, kind, detail in pool.wait(1.0):
                 if kind == "died":
+                    self.ledger.note_vanished(cell, detail)
+                elif kind == "stopped":
+                    raise RuntimeError(detail)
+                elif kind == "hung":
                     self.ledger.end_vanished(cell, "failed", reason=detail)
                 self._refresh(cell, display)
             mine = pool.running()
@@ -98,10 +104,10 @@ class Runner:
         waiting = [c for c, s in self.states.items() if s.status == "left" and c not in mine] if idle else []
         cost = costs(self.states)
 
-        def urgency(cell: Cell) -> tuple[bool, float, int]:
-            """Tuning first, since others follow from it; then the longest, so that all workers end together."""
-            seconds = cost(cell)
-            return (cell.sweep.endswith(" tune"), float("inf") if seconds is None else seconds, cell.batch_size)
+        def urgency(cell: Cell) -> tuple[int, bool, float, int]:
+            """The files in their order; of a file tuning first, since others follow from it; then the longest."""
+            seconds, tunes = cost(cell), cell.sweep.endswith(" tune")
+            return (-self.turn[cell], tunes, float("inf") if seconds is None else seconds, cell.batch_size)
 
         for worker in idle[: len(waiting)]:
             cell = max(waiting, key=urgency)
@@ -169,9 +175,12 @@ def main(argv: list[str] | None = None) -> int:
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         return sweep(options)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:  # no worker starts, or none can write
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         return 130

@@ -12,9 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tasks.sweep import parameters
+from tasks.yaml_file import read_yaml
 
 EXAMPLE = "command: ['${interpreter}', -m, tasks, fit, --config, configs/..., '${args}']"
 MACRO = re.compile(r"\$\{(\w+)(?::(\w+))?\}")
@@ -115,27 +114,46 @@ def _environment(match: re.Match[str]) -> str:
     return os.environ.get(match[2], match[2]) if match[1] == "envvar" else match[0]
 
 
-def read_yaml(path: Path) -> Any:
-    """A file's content; ValueError where it cannot be read or is not YAML."""
-    try:
-        return yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-
-
 def read_sweep(path: Path) -> Sweep:
     """Read and check a sweep file; ValueError names the file and the field that is wrong."""
     sweep = Sweep(path, read_yaml(path))
     try:
         check(sweep.content)
-        for config in sweep.configs():
-            if not Path(config).is_file():
-                raise ValueError(f"--config: there is no file {config} (paths are from the folder you are in)")
+        names = [given for config in sweep.configs() if (given := given_name(config)) is not None]
+        check_names(sweep, names)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return sweep
+
+
+def given_name(config: Any) -> Any:
+    """Return the run's name that a config file gives, None where it leaves it open. Raises ValueError for no config."""
+    try:
+        there = isinstance(config, str) and Path(config).is_file()
+    except OSError:
+        there = False
+    if not there:
+        raise ValueError(f"--config: there is no file {str(config)[:200]} (paths are from the folder you are in)")
+    content = read_yaml(Path(config))
+    if not isinstance(content, dict):
+        raise ValueError(f"--config: {config} holds no settings")
+    run = content.get("run")
+    return run.get("name") if isinstance(run, dict) else None
+
+
+def check_names(sweep: Sweep, given: list[Any]) -> None:
+    """Raise ValueError where several cells would have one run's directory."""
+    given = given + [arg for arg in sweep.command if arg.startswith("--run.name")]
+    swept = sweep.content["parameters"].get("run.name")
+    if swept is None and not given:
+        return
+    cells = sweep.content.get("run_cap", parameters.count(sweep.content["parameters"]))
+    names = {str(name) for name in swept.get("values", [swept.get("value")])} if swept else {"one"}
+    if cells > len(names):
+        raise ValueError(
+            f"run.name: {cells:,} runs cannot share {len(names)} name{'s' * (len(names) > 1)}: leave it out, and each "
+            "run is named after its settings"
+        )
 
 
 def check(content: Any) -> None:
@@ -149,18 +167,20 @@ def check(content: Any) -> None:
             raise ValueError(f"{name}: is {content[name]!r}: give text")
     method = content.get("method")
     if method not in ("grid", "random"):
-        raise ValueError(f"method: {ELSEWHERE.get(method, f'is {method!r}: give grid or random')}")
+        raise ValueError(f"method: {ELSEWHERE.get(str(method), f'is {method!r}: give grid or random')}")
     if "program" not in content:
         raise ValueError("program: is missing (`wandb agent` asks for one): write program: tasks/__main__.py")
     if "early_terminate" in content:
         raise ValueError("early_terminate: only W&B's server stops runs by it: use `wandb agent`, or leave it out")
     cap = content.get("run_cap", 1 if method == "grid" else None)
-    if isinstance(cap, bool) or not isinstance(cap, int) or cap < 1:
+    if isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap <= parameters.MOST_CELLS:
         raise ValueError("run_cap: give the number of runs, at least 1; method: random needs it")
     metric = content.get("metric", {"name": ""})
     if not isinstance(metric, dict) or "name" not in metric or metric.get("goal", "minimize") not in GOALS:
         raise ValueError("metric: give a name, and minimize or maximize as its goal")
     parameters.check(content["parameters"], method)
+    if method == "grid" and (cells := parameters.count(content["parameters"])) > parameters.MOST_CELLS:
+        raise ValueError(f"parameters: stand for {cells:,} runs: give at most {parameters.MOST_CELLS:,}")
     check_command(content.get("command"))
 
 

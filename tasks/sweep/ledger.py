@@ -48,16 +48,25 @@ class Ledger:
 
     def read(self, cell: Cell) -> dict[str, Any]:
         """The cell's entry, empty where it was never begun."""
+        path = self.path(cell, ".json")
         try:
-            return json.loads(self.path(cell, ".json").read_text())
+            entry = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise ValueError(f"{path} cannot be read ({error}): delete it, and its cell is looked up again") from error
+        if problem := malformed(entry):
+            raise ValueError(f"{path} is no entry of a sweep ({problem}): delete it, and its cell is looked up again")
+        return entry
 
     def write(self, cell: Cell, **entry: Any) -> None:
         """Replace the cell's entry."""
         part = self.path(cell, f".{os.getpid()}.part")
-        part.write_text(json.dumps(entry, indent=1))
-        os.replace(part, self.path(cell, ".json"))
+        try:
+            part.write_text(json.dumps(entry, indent=1))
+            os.replace(part, self.path(cell, ".json"))
+        finally:  # a full disk is not to be filled with parts
+            part.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lock(self, cell: Cell) -> Iterator[bool]:
@@ -68,8 +77,12 @@ class Ledger:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
-            else:
-                yield True
+                return
+            except OSError as error:
+                raise ValueError(
+                    f"{self.folder} has no file locks ({error.strerror}): give --runs elsewhere"
+                ) from error
+            yield True
 
     def state(self, cell: Cell) -> State:
         """Where the cell stands now."""
@@ -82,7 +95,7 @@ class Ledger:
                     status = entry["status"]
                     if status == "running":
                         status = "failed" if entry["attempts"] >= ATTEMPTS else "left"
-                        entry["reason"] = f"its process vanished {entry['attempts']} times"
+                        entry["reason"] = f"{entry.get('reason', 'its process vanished')}, {entry['attempts']} times"
         if status in ("running", "failed"):
             return State(status, entry, None)
         record = read_record(Path(entry["directory"]) / "record.json") if "directory" in entry else None
@@ -90,6 +103,13 @@ class Ledger:
         if record and (status == "done" or record.ended):  # a signal may come between the run's end and the entry's
             return State(record.status, entry, record)
         return State("left", entry, None)
+
+    def note_vanished(self, cell: Cell, reason: str) -> None:
+        """Say why a cell's process vanished; the cell is tried again until its attempts are spent."""
+        with self.lock(cell) as mine:
+            entry = self.read(cell)
+            if mine and entry.get("status") == "running":
+                self.write(cell, **entry | {"reason": reason})
 
     def end_vanished(self, cell: Cell, status: str, **facts: Any) -> None:
         """Say how a cell ended whose process could not."""
@@ -107,3 +127,15 @@ class Ledger:
         entry |= {"host": socket.gethostname(), "started": time.time(), **facts}
         self.write(cell, **entry)
         return entry
+
+
+def malformed(entry: Any) -> str | None:
+    """Return what is wrong with an entry as it was read, None where it is whole."""
+    if not isinstance(entry, dict) or entry.get("status") not in ("running", "done", "interrupted", "failed", "left"):
+        return "no status"
+    numbers = dict.fromkeys(("attempts", "started", "seconds"), int | float)
+    kinds = numbers | dict.fromkeys(("directory", "reason", "log"), str)
+    wrong = [name for name, kind in kinds.items() if name in entry and not isinstance(entry[name], kind)]
+    if wrong:
+        return f"{wrong[0]} is {entry[wrong[0]]!r}"[:100]
+    return "no attempts" if entry["status"] == "running" and not {"attempts", "started"} <= set(entry) else None

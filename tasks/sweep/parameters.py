@@ -25,6 +25,8 @@ DISCRETE = {
     "categorical": {"values"},
     "categorical_w_probabilities": {"values", "probabilities"},
 }
+MOST_CELLS = 100_000  # of a grid; beyond it W&B's server stops answering, too
+LARGEST = 1e15  # of a bound: no setting is larger, and every whole number up to it is a float
 DEFAULTS = {"mu": 0.0, "sigma": 1.0, "a": 1.0, "b": 1.0, "q": 1.0}
 OLD = ("log_uniform", "inv_log_uniform", "q_log_uniform")  # their bounds were exponents
 KINDS = [*DISCRETE, *NAMED, *QUANTIZED]
@@ -40,7 +42,7 @@ def kind(parameter: Parameter) -> str:
     if "parameters" in parameter:
         return "nested"
     if "distribution" in parameter:
-        return parameter["distribution"]
+        return str(parameter["distribution"])
     if "values" in parameter:
         return "categorical_w_probabilities" if "probabilities" in parameter else "categorical"
     if "value" in parameter:
@@ -54,7 +56,7 @@ def check(parameters: Any, method: str, path: str = "parameters") -> None:
     if not isinstance(parameters, dict) or not parameters:
         raise ValueError(f"{path}: give at least one parameter")
     for name, parameter in parameters.items():
-        field = f"{path}.{name}"
+        field = f"{path}.{str(name)[:100]}"
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name):
             raise ValueError(f"{field}: a name is letters, digits, '.', '_' and '-'")
         if not isinstance(parameter, dict):
@@ -91,10 +93,19 @@ def _check_one(parameter: Parameter, method: str, field: str) -> None:
         raise ValueError(f"{field}.max: {parameter['max']} is not above min, {parameter['min']}")
     if "values" in needed and (not isinstance(parameter["values"], list) or not parameter["values"]):
         raise ValueError(f"{field}.values: give a list with at least one value")
+    for value in parameter.get("values", [parameter["value"]] if "value" in parameter else []):
+        _check_value(value, field)
     if "probabilities" in needed:
         _check_probabilities(parameter, field)
     if method == "grid" and name not in ("constant", "categorical", "int_uniform", "q_uniform"):
         raise ValueError(f"{field}: a grid cannot have the distribution {name}: give values, or use method: random")
+
+
+def _check_value(value: Any, field: str) -> None:
+    if value is None:
+        raise ValueError(f"{field}: null reaches a run as the text None: give a value, or leave the parameter out")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{field}: is {value}: give finite numbers")
 
 
 def _check_number(value: Any, number: str, name: str, field: str) -> None:
@@ -103,6 +114,8 @@ def _check_number(value: Any, number: str, name: str, field: str) -> None:
         if name == "int_uniform":
             what = "a whole number, or write both bounds with a point"
         raise ValueError(f"{field}: is {value!r}: give {what}")
+    if not abs(value) <= LARGEST:
+        raise ValueError(f"{field}: give a number of at most {LARGEST:g}")
     if (number == "q" and value <= 0) or (number in ("sigma", "a", "b") and value < 0):
         raise ValueError(f"{field}: is {value}: it must be positive")
     if number == "min" and name.endswith("log_uniform_values") and value <= 0:
@@ -111,7 +124,7 @@ def _check_number(value: Any, number: str, name: str, field: str) -> None:
 
 def _check_probabilities(parameter: Parameter, field: str) -> None:
     chances = parameter["probabilities"]
-    good = isinstance(chances, list) and all(isinstance(p, int | float) and p >= 0 for p in chances)
+    good = isinstance(chances, list) and all(isinstance(p, int | float) and 0 <= p <= 1 for p in chances)
     if not good or len(chances) != len(parameter["values"]) or abs(sum(chances) - 1) > 1e-6:
         raise ValueError(f"{field}.probabilities: give one for each value, together 1")
 
@@ -134,6 +147,24 @@ def _axis(parameter: Parameter) -> list[Any]:
         q = parameter.get("q", 1.0)
         return [parameter["min"] + i * q for i in range(math.ceil((parameter["max"] - parameter["min"]) / q))]
     return parameter["values"]
+
+
+def count(parameters: Mapping[str, Parameter]) -> int:
+    """Return the number of combinations of the values, which may be far too many to list."""
+    return math.prod(_length(parameter) for parameter in parameters.values())
+
+
+def _length(parameter: Parameter) -> int:
+    name = kind(parameter)
+    if name == "nested":
+        return count(parameter["parameters"])
+    if name == "constant":
+        return 1
+    if name == "int_uniform":
+        return parameter["max"] - parameter["min"] + 1
+    if name == "q_uniform":
+        return math.ceil((parameter["max"] - parameter["min"]) / parameter.get("q", 1.0))
+    return len(parameter["values"])
 
 
 def draw(parameters: Mapping[str, Parameter], source: random.Random) -> dict[str, Any]:

@@ -197,9 +197,9 @@ class Staged:
     """The cells that a plan asks for, given how the earlier ones ended: the same answer in every process.
 
     An arm is all that is swept but batch size, rate and seed. With `tune`, the sizes of an arm are walked in rising
-    order: the search at the smallest begins in the middle of the sweep's rates, every other at the rate chosen before,
-    times 1 to the ratio of the sizes. A size is confirmed as soon as its rate is chosen. Without `tune` there is one
-    rate, and the pilot sets the budgets.
+    order: the search at the smallest begins in the lower quarter of the sweep's rates, every other at the rate chosen
+    before, times 1 to the ratio of the sizes. A size is confirmed as soon as its rate is chosen. Without `tune` there
+    is one rate, and the pilot sets the budgets.
     """
 
     complete = False  # until the last stage has begun
@@ -230,7 +230,7 @@ class Staged:
         for size in sorted(arm):
             start = [rate * 2.0**k for k in range(max(1, round(math.log2(size / before))) + 1)] if before else []
             found = search(
-                start or [self.rates[len(self.rates) // 2]],
+                start or [self.rates[len(self.rates) // 4]],
                 partial(self._race, arm[size], size),
                 BUDGET * steps,
                 () if before else self.rates,
@@ -239,7 +239,8 @@ class Staged:
                 return False
             rate, steps, before = found.rate, found.steps if math.isfinite(found.steps) else steps, size
             facts = {"tuned": found.bracketed, "trials": found.trials}
-            whole &= self._confirm(arm[size], size, rate, budget(BUDGET * steps, size), facts)
+            allowed = budget(FOLLOW * BUDGET * steps, size)  # a crossing within the budget is followed up
+            whole &= self._confirm(arm[size], size, rate, allowed, facts)
         return whole
 
     def _race(self, setting: dict[str, Any], size: int, rate: float, bound: float) -> Score | None:

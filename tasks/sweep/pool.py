@@ -16,6 +16,7 @@ from tasks.sweep.files import Cell
 from tasks.sweep.worker import Place, work
 
 STALL = 900.0
+STARTS = 3  # times in a row that processes may die before they are ready
 GRACE = 30.0  # seconds that a worker has to save its run before it is killed
 
 
@@ -69,9 +70,10 @@ class Worker:
     alive: float = 0.0  # when that was
 
     def give(self, order: str, what: Any) -> None:
-        """Send a job."""
+        """Send a job; a process that died meanwhile is found by the end of its pipe."""
         self.job, self.since, self.alive = what, time.monotonic(), time.monotonic()
-        self.pipe.send((order, what))
+        with contextlib.suppress(OSError):
+            self.pipe.send((order, what))
 
 
 class Pool:
@@ -90,6 +92,7 @@ class Pool:
         work: Callable[[connection.Connection, Place, Path], None] = work,
     ) -> None:
         self.runs, self.stall, self.limit, self.work = runs, stall, limit, work
+        self.still_born = 0  # processes that died before they were ready, since one was
         self.context = multiprocessing.get_context("spawn")
         self.workers = [self._start(place) for place in places]
 
@@ -110,7 +113,7 @@ class Pool:
         return [w.job for w in self.workers if isinstance(w.job, Cell)]
 
     def wait(self, seconds: float) -> list[tuple[Any, str, Any]]:
-        """What happened within `seconds`: (job, "checked" | "ended" | "died", detail)."""
+        """What happened within `seconds`: (job, "checked" | "ended" | "died" | "hung", detail)."""
         events = []
         for pipe in connection.wait([w.pipe for w in self.workers], seconds):
             worker = next(w for w in self.workers if w.pipe is pipe)
@@ -120,7 +123,7 @@ class Pool:
                 events += self._bury(worker)
                 continue
             if kind == "ready":
-                worker.ready = True
+                worker.ready, self.still_born = True, 0
             elif kind == "beat":
                 self._note(worker, *detail)
             else:
@@ -144,17 +147,19 @@ class Pool:
         minutes = (time.monotonic() - worker.since) / 60
         return self._bury(worker, f"it hung and was killed after {minutes:.1f} minutes")
 
-    def _bury(self, worker: Worker, reason: str | None = None) -> list[tuple[Any, str, Any]]:
+    def _bury(self, worker: Worker, hung: str | None = None) -> list[tuple[Any, str, Any]]:
         """Replace a dead worker; say which job died with it."""
         worker.process.join()
         worker.pipe.close()
         self.workers.remove(worker)
-        if not worker.ready:
-            raise RuntimeError(f"a worker process could not start (exit status {worker.process.exitcode})")
-        self.workers.append(self._start(worker.place))
         code = worker.process.exitcode
-        reason = reason or f"its process died ({f'signal {-code}: out of memory?' if code < 0 else f'status {code}'})"
-        return [(worker.job, "died", reason)] if worker.job is not None else []
+        how = f"signal {-code}: out of memory?" if code < 0 else f"status {code}"
+        self.still_born += not worker.ready
+        if self.still_born >= STARTS:
+            raise RuntimeError(f"{STARTS} worker processes could not start (the last: {how})")
+        self.workers.append(self._start(worker.place))
+        end = ("hung", hung) if hung else ("died", f"its process died ({how})")
+        return [(worker.job, *end)] if worker.job is not None else []
 
     def close(self) -> None:
         """End the workers: the idle at once, the busy after they have saved their run."""

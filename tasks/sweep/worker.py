@@ -15,10 +15,12 @@ from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
 
+from tasks.streams import keep_standard_streams
 from tasks.sweep.files import Cell
 from tasks.sweep.ledger import FINAL, Ledger
 from tasks.sweep.share import Shared
 
+LEAST = 2**20  # bytes of a disk that is not full
 BEAT = 2.0  # seconds between two signs of life
 
 
@@ -40,6 +42,7 @@ def work(pipe: connection.Connection, place: Place, runs: Path) -> None:
 
     from tasks import cli
 
+    keep_standard_streams()  # `os.dup2` below changes what is behind them
     torch.set_num_threads(place.threads)
     cli.quiet()
     gc.collect()
@@ -61,8 +64,12 @@ def work(pipe: connection.Connection, place: Place, runs: Path) -> None:
         if order == "check":
             send("checked", _complaint(cli, what))
         else:
-            status, sound = run_cell(cli, ledger, what)
-            send("ended", status)
+            try:
+                status, sound = run_cell(cli, ledger, what)
+            except OSError as error:  # of the ledger, not of a run
+                send("stopped", f"{runs}: {error.strerror}: the same command goes on from here")
+                return
+            send(*("stopped", full(runs)) if status == "interrupted" and full(runs) else ("ended", status))
             if not sound:  # memory or a GPU may be left in disorder: a fresh process takes over
                 return
 
@@ -100,6 +107,8 @@ def run_cell(cli: Any, ledger: Ledger, cell: Cell) -> tuple[str, bool]:
             shared = Shared(ledger.folder.parent)
             args, tell = [*cell.args, *local_flags(ledger)], lambda **facts: ledger.write(cell, **entry | facts)
             end = fit(cli, args, tell, shared)
+        if end["status"] == "failed" and full(ledger.folder):
+            end["status"] = "interrupted"  # it is not the cell's fault
         directory = Path(end.get("directory", ""))
         if "directory" in end and directory.exists():
             with (directory / "log.txt").open("ab") as whole:
@@ -109,6 +118,14 @@ def run_cell(cli: Any, ledger: Ledger, cell: Cell) -> tuple[str, bool]:
         facts = {"log": str(log), "seconds": time.monotonic() - began, "ended": time.time()}
         ledger.write(cell, **entry | end | facts)
         return end["status"], end["status"] == "done" or end.get("user_error", False)
+
+
+def full(folder: Path) -> str | None:
+    """Return the sentence that says that nothing more can be written here, None where it can."""
+    place = os.statvfs(folder)
+    if place.f_bavail * place.f_frsize >= LEAST:
+        return None
+    return f"the disk of {folder} is full: make room, the same command goes on from here"
 
 
 def local_flags(ledger: Ledger) -> list[str]:
@@ -157,6 +174,9 @@ def fit(cli: Any, args: list[str], tell: Callable[..., None], shared: Shared) ->
             return end
     except SystemExit:  # SIGTERM, after the record was written
         return end | {"status": "interrupted"}
+    except cli.FailedError as error:
+        traceback.print_exc()
+        return end | {"status": "failed", "reason": str(error)}
     except Exception as error:
         traceback.print_exc()
         return end | {"status": "failed", "reason": f"{type(error).__name__}: {error}".split("\n")[0]}

@@ -97,7 +97,7 @@ def subject(w: Workload) -> str:
     vowel = network[0] in (SPOKEN_AN if first.isupper() else "aeiouAEIOU")
     size = f"{w.data.train_examples:,} " if w.data.train_examples else ""
     noise = f" ({100 * w.data.label_noise:g} % of the labels wrong)" if w.data.label_noise else ""
-    article = "" if network.startswith("your ") else "An " if vowel else "A "
+    article = "" if network.startswith(("your ", "MLPerf's ")) else "An " if vowel else "A "
     text = f"{article}{network} on {size}{spaced(w.data.name)}{' examples' if size else ''}{noise} to {goal(w)}"
     return text[0].upper() + text[1:]
 
@@ -118,11 +118,19 @@ def goal(w: Workload) -> str:
     return f"a {SPLITS[split]} {metric} of {w.hit.value:.4g}"
 
 
-def between(found: Interval) -> str:
+def between(found: Interval, smallest: float) -> str:
     """Return a batch size with its interval: 115 (85 to 160)."""
-    if math.isnan(found.low) or math.isnan(found.high):
-        return f"{found.value:,.0f} (how sure that is, is not known)"
-    ends = f"{found.low:,.0f} to {found.high:,.0f}" if math.isfinite(found.high) else f"{found.low:,.0f} or more"
+    low, high = found.low > smallest, math.isfinite(found.high)
+    if low and high:
+        ends = f"{found.low:,.0f} to {found.high:,.0f}"
+    else:
+        ends = (
+            f"{found.low:,.0f} or more"
+            if low
+            else f"{found.high:,.0f} or less"
+            if high
+            else "these runs do not bound it"
+        )
     return f"{found.value:,.0f} ({ends})"
 
 
@@ -131,16 +139,17 @@ def limit(found: Critical | None) -> str:
     if found is None or found.fit is None:
         return "too few batch sizes arrived to say how far the batch can be raised (4 are needed, better 7)"
     first, last = (f"{size:,.0f}" for size in found.data.sizes[[0, -1]])
-    useful, double = found.useful_end, found.b2
+    useful, double, smallest = found.useful_end, found.b2, found.data.sizes[0]
     if math.isinf(useful.value):
         raised = f"raise the batch up to {last}, the largest studied: each doubling still saves a fifth of the steps"
-    elif useful.value < found.data.sizes[0]:
+    elif useful.value < smallest:
         raised = f"stay at batch {first} or below: from there on, doubling saves less than a fifth of the steps"
     else:
-        raised = f"raise the batch up to about {between(useful)}, each doubling saves at least a fifth of the steps"
+        raised = f"raise the batch up to about {between(useful, smallest)}"
+        raised += ", each doubling saves at least a fifth of the steps"
     if math.isinf(double.value):
         return f"{raised}; no batch up to {last} costs twice the examples"
-    return f"{raised}; beyond {between(double)} a run costs more than twice the examples"
+    return f"{raised}; beyond {between(double, smallest)} a run costs more than twice the examples"
 
 
 def advised(curve: Curve, found: Critical | None) -> Point | None:
@@ -175,7 +184,7 @@ def doubts(curve: Curve, found: Critical | None) -> list[str]:
         reasons.append("it is a demo or a smoke study")
     seeds = min((len({o.seed for o in p.counted}) for p in curve.points if p.n), default=0)
     if seeds < LEAST_SEEDS:
-        reasons.append(f"{seeds} seed{'s' * (seeds != 1)} at some batch size, {LEAST_SEEDS} are needed")
+        reasons.append(f"only {seeds} seed{'s' * (seeds != 1)} at some batch size, {LEAST_SEEDS} are needed")
     return reasons + (found.why_not if found else ["fewer than two batch sizes arrived"])
 
 

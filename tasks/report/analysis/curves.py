@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
-from callbacks.record import Data
 
+from callbacks.record import Data
 from tasks.report.analysis.intervals import Interval, log_median, middle_interval
 from tasks.report.analysis.settings import WORDS, arm, fixed_settings, plan_says_untuned, setting
 from tasks.report.sources.runs import Hit, Run

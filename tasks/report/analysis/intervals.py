@@ -150,25 +150,6 @@ def resampled_interval(value: float, draws: Sequence[float]) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def ratio_interval(a: Interval, b: Interval) -> Interval:
-    """Return a / b for positive intervals from different runs (method of variance estimates recovery, logs).
-
-    Where an end is infinite the ratio is bounded by the ends alone, which is wider than it need be.
-    """
-    if math.isnan(a.value) or math.isnan(b.value):
-        return NOTHING
-    ends = (a.value, a.low, a.high, b.value, b.low, b.high)
-    if all(math.isfinite(x) and x > 0 for x in ends):
-        la, lb = math.log(a.value), math.log(b.value)
-        down = math.hypot(la - math.log(a.low), math.log(b.high) - lb)
-        up = math.hypot(math.log(a.high) - la, lb - math.log(b.low))
-        return Interval(*(math.exp(la - lb + d) for d in (0, -down, up)), min(a.dof, b.dof))
-    both_unknown = math.isinf(a.value) and math.isinf(b.value)
-    value = math.nan if both_unknown else 0.0 if math.isinf(b.value) else a.value / b.value
-    low = a.low / b.high if math.isfinite(a.low) else math.nan
-    return Interval(value, low, a.high / b.low if b.low > 0 else math.inf, min(a.dof, b.dof))
-
-
 def shift_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
     """Return by how much a exceeds b, where infinite values are the largest (Hodges and Lehmann).
 

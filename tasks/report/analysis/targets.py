@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass, replace
 
 import numpy as np
-from callbacks.hit import crossing_at, hits
 
+from callbacks.hit import crossing_at, hits
 from tasks.report.analysis.curves import group
 from tasks.report.sources.runs import Hit, Redraw, Run
 

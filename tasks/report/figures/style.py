@@ -10,7 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
 
 from tasks.report.analysis.curves import Curve, Workload
 
@@ -31,6 +31,7 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with a dollar is no formula
     "svg.hashsalt": "report",
     "lines.linewidth": 1.6,
 }
@@ -91,6 +92,9 @@ class Drawing:
                 size = STYLE["figure.figsize"]
             drawing, axes = plt.subplots(ncols=self.panels, squeeze=False, figsize=size)
             self.draw(axes[0])
+            for axis in (axis for a in axes[0] for axis in (a.xaxis, a.yaxis)):
+                if isinstance(axis.get_major_formatter(), LogFormatter):  # its powers are formulas
+                    axis.set_major_formatter(plain_number)
             with warnings.catch_warnings():  # long names of curves may leave it no room, which is no harm
                 warnings.filterwarnings("ignore", "constrained_layout not applied")
                 drawing.draw_without_rendering()
@@ -127,6 +131,11 @@ def largest(workloads: Iterable[Workload]) -> Workload:
     return max(workloads, key=lambda w: sum(points_of(c) for c in w.curves))
 
 
+def plain_number(value: float, _: object) -> str:
+    """Return a tick's number without a power of ten."""
+    return f"{value:,.10g}"
+
+
 def batch_axis(axes, sizes) -> None:
     """Make the horizontal axis the global batch size, with a tick at each that was run and has room for its label."""
     axes.set_xscale("log", base=2)
@@ -147,4 +156,4 @@ def log_axis(axes, label: str, side: str = "y") -> None:
     axis = axes.yaxis if side == "y" else axes.xaxis
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axis.set_major_formatter(plain_number)

@@ -56,7 +56,7 @@ HOW = [
     (
         "Steps to a target",
         "A run's evaluations lie at steps that grow by a ratio. Through them the isotonic regression on log step is "
-        "laid: the best curve that never gets worse. The hit is where it crosses the target, and it counts once the run "
+        "laid: the best curve that never gets worse. The hit is where it crosses the target; it counts once the run "
         "has gone on to 1.5 times that step. A run that spent its budget or diverged counts as infinite; failed and "
         "running runs are not counted.",
     ),
@@ -69,10 +69,10 @@ HOW = [
         "How far the batch can be raised",
         "One value per batch size is fitted, so that the scatter between sizes makes the interval. Where the examples "
         "pass 1.2, 1.25 or 2 times the fewest is read off the convex curve nearest to the points. The interval holds "
-        "every answer of the softened hyperbolas steps = S_min [1 + (B_crit / B)^p]^(1/p) that the points do not reject, "
-        "and reaches over the same interval moved to the estimate. S_min are the steps no batch goes below, B_crit is "
-        "the batch at the bend, p how sharp the bend is. Sizes at which fewer than 80 % of the runs arrive, and batches "
-        "above a quarter of the data, are not fitted.",
+        "every answer of the curves steps = S_min [1 + (B_crit / B)^p]^(1/p) that the points do not reject, and "
+        "reaches over the same interval moved to the estimate. S_min are the steps no batch goes below, B_crit is "
+        "the batch at the bend, p how sharp the bend is. Sizes at which fewer than 80 % of the runs arrive, and "
+        "batches above a quarter of the data, are not fitted.",
     ),
     (
         "The learning rate",
@@ -82,8 +82,8 @@ HOW = [
     (
         "Confidence",
         "High: the rate was tuned at each of 5 or more sizes with 5 or more seeds, the interval lies inside the range "
-        "studied, steps fall by nearly half per doubling at the small end (slope above 0.8) and hardly at the large one "
-        "(below 0.3), and forms of curve that fit as well agree within a factor of 1.5. Limited: the reasons stand "
+        "studied, steps nearly halve with each doubling at the small end (slope above 0.8) and hardly change at the "
+        "large one (below 0.3), and forms of curve that fit as well agree within a factor of 1.5. Limited: the reasons stand "
         "beside it.",
     ),
 ]
@@ -143,7 +143,8 @@ def as_markdown(report: Report, how: list[tuple[str, str]]) -> str:
     for title, items in (("Figures these runs do not give", report.not_drawn), ("Left out", report.left_out)):
         parts += [f"## {title}", "\n".join(f"- `{name}`: {reason}" for name, reason in items)] if items else []
     parts += ["## Where this comes from", "\n".join(f"- {name}: `{text}`" for name, text in report.provenance)]
-    return "\n\n".join(parts) + "\n"
+    text = "\n\n".join(parts) + "\n"
+    return text.replace("&", "&amp;").replace("<", "&lt;")  # no name of a study is HTML
 
 
 def picture(section: Section) -> str:

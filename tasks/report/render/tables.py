@@ -147,8 +147,8 @@ def critical_table(analysis: Analysis, given: list[Answer]) -> Table:
         for curve, found in analysis.pairs(a.workload)
     ]
     note = (
-        "Batch sizes with 95 % intervals; ∞: beyond the largest batch studied. B2, the largest batch that needs at most "
-        "twice the examples of the cheapest, is a critical batch size where it is identified; on a curve whose rate "
+        "Batch sizes with 95 % intervals; ∞: beyond the largest batch studied. B2, the largest batch at most twice "
+        "as dear as the cheapest, is a critical batch size where it is identified; on a curve whose rate "
         "was not tuned at each size it is where that rule of the rate saturates. Hyperbola: B_crit of steps = S_min "
         "(1 + B_crit / B)."
     )
@@ -263,7 +263,7 @@ def markdown(table: Table) -> str:
     kept = [i for i, cell in enumerate(table.rows[0] if table.rows else table.columns) if not isinstance(cell, Command)]
     kept = [i for i in kept if table.shown is None or i < table.shown]
     lines = [[table.columns[i] for i in kept], ["---"] * len(kept)]
-    lines += [[number(row[i]).replace("|", "\\|").replace("\n", " ") for i in kept] for row in table.rows]
+    lines += [[" ".join(number(row[i]).split()).replace("|", "\\|") for i in kept] for row in table.rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 from callbacks.record import from_fields, to_json
-
 from tasks.report.sources.runs import Found, Run, UnusableError, hits_of, usable
 
 ENDING = ".jsonl.xz"

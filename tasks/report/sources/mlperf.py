@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from callbacks.record import VERSION, Batch, Crossing, Data, Optimizer, Rate, Record
 
+from callbacks.record import VERSION, Batch, Crossing, Data, Optimizer, Rate, Record
 from tasks.report.sources.runs import Found, Hit, Run, UnusableError
 
 EXAMPLES_IN_AN_EPOCH = {"resnet": 1_281_167}  # where MLPerf counts epochs: ImageNet's training images
@@ -59,7 +59,7 @@ def reference_runs(source: Path, name: str, point: dict, sizes: Mapping[str, int
     in_samples = max(values) > LARGEST_EPOCHS
     per_epoch = 1 if in_samples else sizes.get(benchmark)
     nominal = per_epoch is None
-    data = f"{benchmark} data" + (f", an epoch counted as {NOMINAL:,} examples" if nominal else "")
+    data = "its data" + (f", an epoch counted as {NOMINAL:,} examples" if nominal else "")
     rate = (point.get("Hyperparams") or {}).get("opt_base_learning_rate")
     rate = float(rate) if isinstance(rate, int | float) else math.nan
     unit, runs = resolution(values), []
@@ -67,7 +67,7 @@ def reference_runs(source: Path, name: str, point: dict, sizes: Mapping[str, int
         low, high = ((v * (NOMINAL if nominal else per_epoch)) for v in (value - unit, value))
         middle = math.sqrt(low * high)
         hit = Hit(
-            *("MLPerf quality target", "max", None, "reached"),
+            *("the quality target", "max", None, "reached"),
             hit=Crossing(middle / size, middle),
             resolution=high / low,
             nominal=nominal,
@@ -78,7 +78,7 @@ def reference_runs(source: Path, name: str, point: dict, sizes: Mapping[str, int
             study=source.stem,
             run=f"{name}-{i}",
             task="MLPerf reference",
-            network=benchmark,
+            network=f"MLPerf's {benchmark}",
             seed=i,
             data=Data(data),
             optimizer=Optimizer("as submitted"),

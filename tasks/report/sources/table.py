@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 
 from callbacks.record import VERSION, Batch, Crossing, Data, Optimizer, Plan, Rate, Record
-
 from tasks.report.sources.runs import Found, Hit, Run, UnusableError
 
 NEEDED = ("batch_size", "seed", "status")  # and steps or examples

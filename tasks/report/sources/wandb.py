@@ -10,7 +10,6 @@ import math
 from pathlib import Path
 
 from callbacks.record import VERSION, from_fields
-
 from tasks.report.sources.runs import Found, Run, UnusableError, hits_of, usable
 
 MIRRORED = {
