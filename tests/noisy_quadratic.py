@@ -57,6 +57,6 @@ def study(seed: int, sizes=SIZES, tuning: int = 3, fresh: int = 5) -> list[Run]:
 
 def lost(rate: float, size: int, seed: int) -> Run:
     """Make a run at a rate beyond stability, which diverges."""
-    hit = Hit("trainset/loss", "min", MODEL.goal, "diverged", {})
+    hit = Hit("trainset/loss", "min", MODEL.goal, "diverged")
     changes = {"rate__base": rate, "rate__effective": rate, "plan": {"hash": "h", "stage": "tune"}}
     return run([hit], size, seed, study="quadratic", data__train_examples=10**6, **changes)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.report.analysis.answer import analyze
 from tasks.report.analysis.projection import Cluster, project, read_cluster, reduce_seconds, ring
 from tasks.report.figures.own import sentence, time_and_cost
 from tests.made_up import hyperbola, placed, study

@@ -100,7 +100,7 @@ def test_a_figure_is_drawn_from_runs_that_give_it(name, tmp_path):
 
 @pytest.mark.parametrize("name", [n for n in FIGURES if n not in ("golmant-5")])
 def test_a_figure_says_why_it_cannot_be_drawn(name):
-    found = FIGURES[name].make(placed(study(hyperbola(500))))
+    found = FIGURES[name][1](analyzed(study(hyperbola(500))))
     assert isinstance(found, NotDrawable)
     assert "no " in found.reason or name == "noise-scale"
 

@@ -9,12 +9,11 @@ import pytest
 from tasks.report.analysis import fits
 from tasks.report.analysis.critical import critical, fit_curve
 from tasks.report.analysis.curves import Observation
-from tasks.report.analysis.intervals import log_median
+from tasks.report.analysis.intervals import log_median, resampled_interval
 from tasks.report.analysis.points import (
     choices,
     log_steps,
     medians,
-    percentiles,
     point_draws,
     resample,
     target_spread,
@@ -209,5 +208,5 @@ def test_the_bootstrap_sees_what_the_choice_adds(tuning):
 
 
 def test_percentiles_take_infinity():
-    found = percentiles(3.0, np.array([1.0] * 50 + [2.0] * 40 + [INF] * 10))
+    found = resampled_interval(3.0, np.array([1.0] * 50 + [2.0] * 40 + [INF] * 10))
     assert (found.value, found.low, found.high) == (3.0, 1.0, INF)

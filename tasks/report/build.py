@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -175,11 +174,12 @@ def make_figures(wanted: Wanted) -> str:
 
 
 def clear(out: Path) -> None:
-    """Empty the folders that a report writes, so that none of another report's tables stay."""
-    for folder in (out / "figures", out / "tables"):
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+    """Make the folders that a report writes, without the tables and figures that an earlier report left there."""
+    earlier = (out / "summary.json").exists()
+    for folder, kinds in (("figures", ("*.svg", "*.png")), ("tables", ("*.csv",))):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+        for file in (f for kind in kinds for f in (out / folder).glob(kind) if earlier):
+            file.unlink()
 
 
 def make_report(wanted: Wanted) -> str:

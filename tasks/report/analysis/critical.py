@@ -203,9 +203,9 @@ def doublings_of(data: FitData, fitted: fits.Fit) -> list[tuple[int, Interval]]:
 
 
 def useful_end(data: FitData, fitted: fits.Fit) -> Interval:
-    """Return the largest B whose doubling still saves 20 % of the steps, infinite past the largest size."""
+    """Return the largest B whose doubling still saves 20 % of the steps: infinite past, 0 below the studied sizes."""
     found = fitted.interval(fitted.family.size_whose_doubling_saves(WORTH_DOUBLING))
-    return found.mapped(lambda v: math.inf if v > data.sizes[-1] else v)
+    return found.mapped(lambda v: math.inf if v > data.sizes[-1] else 0.0 if v < data.sizes[0] else v)
 
 
 def sensitivity_of(data: FitData) -> dict[str, float]:

@@ -16,9 +16,9 @@ from scipy import optimize, stats
 
 from tasks.report.analysis.intervals import Interval
 
-LOG_STEP = 0.02  # of the grid of critical batch sizes: 2 %
+LOG_STEP = 0.014  # of the grid of critical batch sizes; coarser grids make intervals of what is known well too short
 MIDDLE_LOGIT = 3.0  # slopes at the middle size that every p offers: from 0.05 to 0.95
-POWERS = np.exp(np.linspace(np.log(0.08), np.log(6.0), 40))  # near 0 the curve is a power law
+POWERS = np.exp(np.linspace(np.log(0.08), np.log(6.0), 80))  # near 0 the curve is a power law
 POWERS = POWERS / POWERS[np.abs(POWERS - 1).argmin()]  # the hyperbola itself is one of them
 
 

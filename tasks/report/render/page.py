@@ -83,8 +83,8 @@ HOW = [
         "Confidence",
         "High: the rate was tuned at each of 5 or more sizes with 5 or more seeds, the interval lies inside the range "
         "studied, steps nearly halve with each doubling at the small end (slope above 0.8) and hardly change at the "
-        "large one (below 0.3), and forms of curve that fit as well agree within a factor of 1.5. Limited: the reasons stand "
-        "beside it.",
+        "large one (below 0.3), and forms of curve that fit as well agree within a factor of 1.5. Limited: the reasons "
+        "stand beside it.",
     ),
 ]
 CLAIMS_HOW = (

@@ -48,6 +48,8 @@ def fit_command(point: Point) -> Command:
         return Command(
             f"python -m tasks fit --config {shlex.quote(str(source / 'config.yaml'))} --seed_everything {seed}"
         )
+    if not record.settings:  # of runs from elsewhere
+        return Command("")
     rate = "" if math.isnan(record.rate.base) else f" --model.optimizer.lr {record.rate.base:g}"
     return Command(f"python -m tasks fit --config CONFIG --data.batch_size {point.batch_size}{rate}")
 
@@ -98,7 +100,7 @@ def points_table(workload: Workload) -> Table:
         "largest or the smallest, so a better one may lie beyond. Pareto: no other size is as cheap in steps, "
         "examples, seconds and money at once. The CSV has more columns."
     )
-    shown = columns.index("train so") + 1
+    shown = columns.index("train so") + any(row["train so"] for row in rows)
     return Table("Every batch size", columns, [[row[c] for c in columns] for row in rows], note, shown)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from tasks.report.sources import wandb
 from tasks.report.sources.kept import ENDING, read_kept
-from tasks.report.sources.mlperf import is_reference_point, read_mlperf, wandb
+from tasks.report.sources.mlperf import is_reference_point, read_mlperf
 from tasks.report.sources.runs import Found, Run, read_runs
 from tasks.report.sources.table import is_table, read_table
 
