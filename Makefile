@@ -21,7 +21,7 @@ demo: $(STAMP)  ## a small batch-size study of all three tasks, what it says, an
 
 # The studies of docs/programme.md, those first whose claims are decided for the fewest CPU-minutes.
 EMBEDDED := configs/sweeps/embedded
-FIRST := golmant_fig1_classification golmant_arm_base golmant_arm_noise40 golmant_arm_wide golmant_arm_lenet \
+FIRST := golmant_fig1_classification golmant_arm_base golmant_arm_noise40 golmant_arm_merged golmant_arm_wide golmant_arm_lenet \
   golmant_arm_quarter golmant_arm_half golmant_longer you_recipe_baseline you_recipe_whole you_recipe_untuned \
   you_recipe_critical golmant_lowest_loss you_layerwise golmant_arm_lars golmant_arm_lamb golmant_arm_adam \
   golmant_fig2_scaling_rules golmant_fig2_failure golmant_fig2_scaling_rules_m0_64 golmant_fig2_failure_m0_64 \

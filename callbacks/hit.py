@@ -102,7 +102,9 @@ def hits(steps: Sequence[float], values: Sequence[float], direction: str, goal: 
     met = np.flatnonzero(losses <= target)
     for n in range(met[0] + 1 if len(met) else len(logs), len(logs) + 1):
         at = crossing(logs[:n], losses[:n], target)
-        beyond = 0 if at is None else int((logs[:n] >= at).sum())
+        if at is None:
+            continue
+        beyond = int((logs[:n] >= at).sum())
         if beyond >= FOLLOW_EVALUATIONS and logs[n - 1] >= at + math.log(FOLLOW) - 1e-9:
             line = line_crossing(logs[:n], losses[:n], target, at)
             first = first_below(logs[:n], losses[:n], target)

@@ -31,20 +31,23 @@ Number = Annotated[float, BeforeValidator(_numbers)]  # may be nan or infinite, 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0, lt=10**15)]
+Whole = Annotated[int, Field(gt=-(10**18), lt=10**18)]
+Text = Annotated[str, Field(max_length=2_000)]
 
 
 @dataclass(frozen=True)
 class Data:
-    """The data set as it was trained on; `hash` is of its contents."""
+    """The data set as it was trained on; `hash` is of its contents, `classes` how many its own were merged into."""
 
-    name: str
-    hash: str | None = None
+    name: Text
+    hash: Text | None = None
     train_examples: Count | None = None
     val_examples: int | None = None
     test_examples: int | None = None
     elements_per_example: Positive | None = None
     fraction: Positive = 1.0
     label_noise: Finite = 0.0
+    classes: Count | None = None
     growth: tuple[dict[str, Any], ...] | None = None
 
 
@@ -52,7 +55,7 @@ class Data:
 class Optimizer:
     """The optimizer's class and what it was set to, the rate apart."""
 
-    name: str
+    name: Text
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -133,7 +136,7 @@ class TargetResult:
     `hit` is the crossing of the isotonic regression, which counts; `line` is as unbiased, `first` the raw crossing.
     """
 
-    metric: str
+    metric: Text
     direction: Literal["min", "max"]
     value: Finite | None
     status: Status
@@ -205,11 +208,11 @@ class Record:
 
     version: Literal[2]
     status: Status
-    study: str
-    run: str
-    task: str
-    network: str
-    seed: int
+    study: Text
+    run: Text
+    task: Text
+    network: Text
+    seed: Whole
     data: Data
     optimizer: Optimizer
     rate: Rate
@@ -274,8 +277,12 @@ def _why(error: ValidationError) -> str:
     """Return the first fault in words, its field as a dotted name."""
     first = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "constrained-")))
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{name} is {'missing' if first['type'] == 'missing' else f'wrong: {message}'}" if name else message
+    message = first["msg"].removeprefix("Value error, ")[:200]
+    if first["type"] == "json_invalid":
+        return f"not readable as JSON ({message.removeprefix('Invalid JSON: ')})"
+    if not name:
+        return f"not a run record ({message})"
+    return f"{name} is {'missing' if first['type'] == 'missing' else f'wrong: {message}'}"
 
 
 def from_json(text: str | bytes) -> Record | Unusable:

@@ -116,6 +116,21 @@ class RollingCheckpoint(Checkpoint):
             print("\nstopping after a checkpoint; Ctrl-C again stops at once", file=sys.stderr)
         self._signal = number
 
+    def _end_on_signal(self) -> None:
+        """Let a signal end this process: nothing is left to save, and Lightning's handler waits for other ranks."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._end_at_once)
+
+    def setup(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            self._end_on_signal()
+
+    @staticmethod
+    def _end_at_once(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
     def _restore_handlers(self, *_: Any) -> None:
         while self._handlers:
             signal.signal(*self._handlers.popitem())
@@ -133,7 +148,7 @@ class RollingCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
-        self._restore_handlers()
+        self._end_on_signal()
         trainer.save_checkpoint(self.directory / "checkpoints" / FINAL)
 
     def discard(self) -> None:

@@ -237,6 +237,13 @@ class InMemoryDataModule(LightningDataModule):
 
     def _vary(self, splits: dict[str, Examples]) -> dict[str, Examples]:
         """Apply the variant to `train`; add `trainset`, its fixed part, and under label noise `trainset_clean`."""
+        if self.variant.classes:
+            if self.variant.classes > self.dimensions[-1]:
+                raise ValueError(
+                    f"data.variant.classes is {self.variant.classes}, but there are {self.dimensions[-1]} classes"
+                )
+            splits = {name: replace(split, targets=self.variant.merge(split.targets)) for name, split in splits.items()}
+            self.dimensions = (*self.dimensions[:-1], self.variant.classes)
         train, n = splits["train"], len(splits["train"])
         order, size = self.variant.order(n, train.targets), self.variant.size(n)
         fixed = order[: min(size, TRAIN_SUBSET)]  # the same for every run and, above 2,000, for every size
@@ -269,6 +276,7 @@ class InMemoryDataModule(LightningDataModule):
         elements = 1.0 if train.elements is None else float(train.elements.sum()) / len(train)
         sizes = {f"{s}_examples": len(self.splits.get(s, ())) for s in ("train", "val", "test")}
         variant = {"fraction": self.fraction, "label_noise": self.variant.label_noise}
+        variant["classes"] = self.variant.classes
         name = {"name": type(self).__name__, "hash": digest}
         growth = {"growth": [stage._asdict() for stage in self.order.stages] if self.growth else None}
         return name | sizes | {"elements_per_example": elements} | variant | growth

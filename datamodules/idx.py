@@ -1,10 +1,10 @@
 """The IDX files of MNIST and its kin: plain or gzipped."""
 
 import gzip
+import io
 import math
 import zlib
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ def check_header(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
     return shape
 
 
-def read_at_most(file: IO[bytes], most: int) -> bytearray:
+def read_at_most(file: io.BufferedIOBase, most: int) -> bytearray:
     """Return the next bytes of a file, `most` of them or as many as there are; memory grows with what is there."""
     content = bytearray()
     while len(content) < most and (piece := file.read(min(PIECE, most - len(content)))):

@@ -1,4 +1,4 @@
-"""A training set's size and how clean its labels are: the papers' axes of the data."""
+"""A training set's size, how clean its labels are and how many classes it tells apart: axes of the data."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Variant:
-    """A smaller or noisier training set; validation and test stay as they are.
+    """A smaller or noisier training set, or fewer classes; but for those, validation and test stay as they are.
 
     What is kept grows with the size (25 % lies inside 50 %), what is relabelled with the noise, at one seed.
 
@@ -17,6 +17,7 @@ class Variant:
         examples: how many training examples are kept (null: `fraction` says it).
         balanced: keep equally many examples of each class, as long as a class lasts.
         label_noise: share of all training labels replaced by another class, each equally likely.
+        classes: merge the classes into so many, in every split: class c becomes c modulo `classes` (null: as they are).
         seed: of what is kept and relabelled; it is not the run's seed, so that every run has the same data.
     """
 
@@ -24,6 +25,7 @@ class Variant:
     examples: int | None = None
     balanced: bool = False
     label_noise: float = 0.0
+    classes: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -31,6 +33,8 @@ class Variant:
             raise ValueError(f"data.variant.fraction is {self.fraction}: give more than 0 and at most 1")
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"data.variant.label_noise is {self.label_noise}: give a share, 0 to 1")
+        if self.classes is not None and self.classes < 2:
+            raise ValueError(f"data.variant.classes is {self.classes}: give at least 2, or null")
         if self.examples is not None and self.fraction != 1:
             raise ValueError("data.variant has both fraction and examples: give one of them")
         if self.examples is not None and self.examples < 1:
@@ -56,6 +60,10 @@ class Variant:
         turn = torch.empty(n, dtype=torch.int64).scatter_(0, by_class, place)
         return shuffled[turn.argsort(stable=True)]  # one of each class, then the next of each, ...
 
+    def merge(self, targets: Tensor) -> Tensor:
+        """Return the labels int64 [n] with the classes merged."""
+        return class_labels(targets) % self.classes
+
     def relabel(self, targets: Tensor, classes: int) -> Tensor:
         """The labels int64 [n] with `label_noise` of them wrong."""
         labels = class_labels(targets)
@@ -68,5 +76,5 @@ class Variant:
 def class_labels(targets: Tensor) -> Tensor:
     """`targets` as it is if it holds one class an example, else ValueError."""
     if not isinstance(targets, Tensor) or targets.dim() != 1:
-        raise ValueError("data.variant.balanced and label_noise need data with one class an example")
+        raise ValueError("data.variant.balanced, classes and label_noise need data with one class an example")
     return targets

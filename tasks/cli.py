@@ -57,7 +57,7 @@ from callbacks.run_record import RunRecord
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
 from tasks.errors import REFUSED, USER_ERRORS, FailedError, FinishedError, UserError, not_finite, sentence, short
-from tasks.process import check_arguments, config_first, is_first, keep_freed_memory, quiet
+from tasks.process import check_arguments, config_first, is_first, keep_freed_memory, quiet, signals_restored
 from tasks.run_directory import claimed, default_name, essence, fingerprint, locate, measured_checkpoint, resume_from
 from tasks.wandb_logger import RunWandbLogger
 
@@ -317,7 +317,7 @@ def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> 
     # Lightning's launcher starts the other ranks by running sys.argv again
     argv, sys.argv = sys.argv, [sys.argv[0], *config_first(args)]
     try:
-        with contextlib.ExitStack() as held:
+        with signals_restored(), contextlib.ExitStack() as held:
             check_arguments(sys.argv[1:])
             Cli(args[0], placed, held)
     except RecursionError as error:

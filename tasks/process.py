@@ -1,11 +1,14 @@
 """What this process is set to before a run, whatever the run."""
 
+import contextlib
 import ctypes
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tasks.errors import UserError
@@ -53,6 +56,18 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message="Initializing zero-element tensors.*")
     warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+
+
+@contextlib.contextmanager
+def signals_restored() -> Iterator[None]:
+    """Leave SIGTERM's and SIGINT's handlers as they were: a sweep's worker runs many fits."""
+    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def keep_freed_memory() -> None:

@@ -84,7 +84,7 @@ class Truth:
 
     claim: str
     what: str
-    parts: Callable[[Random], list[Part]]
+    parts: Callable[[Random], list[Part] | tuple[Part, list[Part]]]  # with a premise where the claim has one
     right: str = SUPPORTED  # what should come out; at a margin, what should hardly ever
 
 
@@ -230,6 +230,19 @@ def shares(*arms: tuple[float, int, bool]):
     return parts
 
 
+def you_9(test, train, seeds=10):
+    """Evidence on the deficit of the full batch, in points of test and training accuracy, with its premise."""
+
+    def found(random):
+        tests = [dict(enumerate(x + 2 * POINTS * random.standard_normal(seeds))) for x in (0.0, -test)]
+        trains = [dict(enumerate(x + 0.1 * random.standard_normal(seeds))) for x in (0.0, -train)]
+        shared = [{k: t[k] - MARGINS["you-9"]["share"] * e[k] for k in t} for t, e in zip(trains, tests, strict=True)]
+        premise = Part("deficit", rules.difference(*tests), above=MARGINS["you-9"]["points"])
+        return premise, [Part("training deficit - share x test deficit", rules.difference(*shared), above=0.0)]
+
+    return found
+
+
 def golmant_12(ratio, seeds=12, horizons=2):
     """Horizons at the full batch: how many steps the best of the longer ones saves."""
 
@@ -284,6 +297,8 @@ TRUTHS = [
     Truth("you-7", "1 point better", accuracies([1.0], 10, POINTS, above=-0.5)),
     Truth("you-7", "as good", accuracies([0.0], 10, POINTS, above=-0.5)),
     Truth("you-7", "2 points worse", accuracies([-2.0], 10, 2 * POINTS, above=-0.5), CONTRADICTED),
+    Truth("you-9", "2.5 points of test, none of training (pilot)", you_9(2.5, 0.0), CONTRADICTED),
+    Truth("you-9", "2.5 points of both", you_9(2.5, 2.5)),
     Truth("you-10", "LARS 6 points below momentum (pilot)", accuracies([-6.0, 3.0], 30, 5.0, above=0.5), CONTRADICTED),
     Truth("you-10", "each 5 points above the last", accuracies([5.0, 5.0], 30, 5.0, above=0.5)),
     Truth("you-11", "0 and 98 % arrive", shares((0.02, 10, False), (0.98, 10, True))),
@@ -296,10 +311,17 @@ TRUTHS = [
 ]
 
 
+def evidence(premise: Part | None, parts: list[Part]) -> Evidence:
+    return Evidence(parts, 0, 0.0, "", premise=premise)
+
+
 def outcomes(truth: Truth, studies: int, seed: int = 0) -> tuple[float, float]:
     """Return the share of studies in which the claim is supported and contradicted."""
     random = np.random.default_rng(seed)
-    found = [conjunction(Evidence(truth.parts(random), 0, 0.0, "")) for _ in range(studies)]
+    drawn = [truth.parts(random) for _ in range(studies)]
+    found = [
+        conjunction(evidence(*made)) if isinstance(made, tuple) else conjunction(evidence(None, made)) for made in drawn
+    ]
     return found.count(SUPPORTED) / studies, found.count(CONTRADICTED) / studies
 
 

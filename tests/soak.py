@@ -129,7 +129,8 @@ def main(folder: Path, cells: int, seed: int = 0) -> None:
     assert len(calm) == cells
     assert stormy == calm
     entries = [json.loads(p.read_text()) for p in (folder / "chaos/runs/.sweep").glob("*.json")]
-    assert Counter(entry["status"] for entry in entries) == {"done": cells}
+    assert len(entries) == cells  # an entry may say `running` where its process was killed after the run's end
+    assert not [entry for entry in entries if entry["status"] == "failed"]
     assert len({entry["directory"] for entry in entries}) == cells
     assert not list(folder.rglob("*.part"))
     reports = [report(folder / name, folder / f"report-{name[:5]}") for name in ("calm", "chaos/runs")]

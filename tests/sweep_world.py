@@ -143,12 +143,12 @@ class World:
         found = 4000.0 if self.lie == "golmant-3" else 40.0 if self.claim == "golmant-2" else 90.0
         if metric.startswith("trainset") and self.lie != "golmant-7":
             found *= 1.7
-        if "golmant_fig3_architecture" in f.study and self.lie != "golmant-9":
+        if self.claim in ("golmant-9", "own-2") and self.lie != self.claim:
             found *= 1 if "SmallCNN" in f.network and "channels" not in f.network else 4
-        found /= 3 if f.noise == 0.4 and self.lie != "golmant-10" else 1
-        found /= 6 if f.fraction == 0.25 and self.lie == "golmant-11" else 1
-        if "heuristics" in f.study:
-            return 360.0 if f.optimizer == "LAMB" and self.lie else 40.0
+        found /= 3 if f.noise == 0.4 and self.lie not in ("golmant-10", "own-2") else 1
+        found /= 6 if f.fraction == 0.25 and self.lie in ("golmant-11", "own-2") else 1
+        if f.optimizer == "LAMB" and self.lie == "golmant-13":
+            return 900.0
         return found
 
     def steps(self, f: Facts, metric: str) -> float:
@@ -177,9 +177,9 @@ class World:
         """Steps with a rate that follows a rule: sublinear, and lost at the top."""
         if f.rule == "none":
             return 3000 * (1 + 64 / f.size)
-        if f.size >= HIGH:
+        if f.size >= 16 * f.base and self.lie != "golmant-5":
             return math.inf
-        return 15_000 * (16 / f.size) ** (1.0 if self.lie == "golmant-5" else 0.8)
+        return 10_000 * (16 / f.size) ** (1.0 if self.lie == "golmant-5" else 0.8)
 
     def accuracies(self, f: Facts) -> tuple[float, float]:
         """Training and test accuracy in per cent at the end."""
@@ -187,6 +187,8 @@ class World:
         off = self.off(f)
         large = f.size >= HIGH
         train, test = (94.5, 85.0) if large else (99.0, 90.0)
+        if self.claim == "you-7" and not self.lie:
+            test = 90.0
         if self.lie == "you-9" and large:
             train = 98.9
         if "you_optimizers" in f.study:
@@ -235,7 +237,7 @@ class World:
         random = np.random.default_rng([f.seed, f.size, 5])
         grown = [(t**0.4 if power else 1 + 0.8 * math.log(t)) if t else 0.0 for t in steps]
         reach = 0.5 if f.size >= LOW * 4 else 1.0
-        path = [reach * d * math.exp(0.02 * random.standard_normal()) for d in grown]
+        path = [reach * d * math.exp(0.003 * random.standard_normal()) for d in grown]
         if self.lie == "you-8":
             return {"distance/total": path, "val/accuracy": [0.4 + 0.2 * reach + noise for _ in path]}
         return {"distance/total": path, "val/accuracy": [0.2 + 0.05 * d + noise for d in path]}
@@ -262,12 +264,13 @@ class World:
         train, test = self.accuracies(f)
         final = {"step": last, "examples": last * f.size, "trainset/accuracy": train / 100, "val/accuracy": test / 100}
         if "LinearApproximationError" in f.callbacks:
-            error = f.size / (60 if self.lie == "golmant-8" else 700)
+            error = f.size / (f.base * (2 if self.lie == "golmant-8" else 11))
             final["linear_error/absolute"] = error * math.exp(0.1 * math.sin(f.seed))
         ended = "diverged" if lost else "end" if f.end or not stop else "budget" if never else "targets"
         changes = f.record() | {
             "final": final,
             "stopped_by": ended,
+            "cost": {"examples_per_second": 1e4 * min(1.0, f.size / (8 if self.lie == "own-1" else 2000))},
             "test": None if lost else {"test/accuracy": test / 100},
         }
         made = run(hits, f.size, f.seed, {} if lost else self.curve(f, last), **changes)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from datamodules.base import Examples, InMemoryDataModule
+from datamodules.fashion_mnist import FashionMNIST
 from datamodules.variant import Variant
 
 N, CLASSES = 3_000, 5
@@ -110,3 +111,19 @@ def test_masks_have_no_class_to_balance_or_relabel():
     for variant in (Variant(balanced=True), Variant(label_noise=0.1)):
         with pytest.raises(ValueError, match="one class an example"):
             variant.relabel(torch.zeros(4, 2, 2), 3) if variant.label_noise else variant.order(4, torch.zeros(4, 2, 2))
+
+
+def test_merged_classes_are_those_of_every_split_and_of_the_network():
+    whole, merged = (FashionMNIST(variant=Variant(classes=classes)) for classes in (None, 4))
+    for data in (whole, merged):
+        data.setup("fit")
+    assert merged.dimensions == (1, 4)
+    for split in ("train", "val", "test", "trainset"):
+        assert torch.equal(merged.splits[split].targets, whole.splits[split].targets % 4)
+    assert (whole.facts()["classes"], merged.facts()["classes"]) == (None, 4)
+
+
+@pytest.mark.parametrize(("classes", "message"), [(1, "at least 2"), (11, "but there are 10 classes")])
+def test_classes_that_cannot_be_merged_are_refused(classes, message):
+    with pytest.raises(ValueError, match=message):
+        FashionMNIST(variant=Variant(classes=classes)).setup("fit")

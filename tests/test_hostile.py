@@ -39,7 +39,7 @@ def test_a_bad_config_file_ends_with_one_sentence(tmp_path, capsys, content, sai
     assert str(path) in line
 
 
-@pytest.mark.parametrize(("spoil", "said"), DIRECTORIES, ids=short)
+@pytest.mark.parametrize(("spoil", "said"), DIRECTORIES, ids=range(len(DIRECTORIES)))
 def test_a_spoilt_run_directory_is_refused_in_one_sentence(tmp_path, capsys, spoil, said):
     flags = ["--trainer.max_steps", "2", "--run.name", "mine"]
     assert fit(tmp_path, FASHION, *flags) == 0

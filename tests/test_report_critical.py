@@ -195,7 +195,7 @@ def test_views_change_what_they_say(tmp_path):
     assert fit_data(curve, View(seeds="first")).runs == primary.runs / 2
     by_rule = [fit_data(curve, View(rule=rule)).log_steps for rule in ("hit", "line", "first")]
     assert np.abs(by_rule[1] - by_rule[0]).max() > 0
-    assert by_rule[2] == pytest.approx(by_rule[0])  # these curves never turn back, so the first crossing is the only one
+    assert by_rule[2] == pytest.approx(by_rule[0])  # for curves that never turn back
 
 
 def test_equal_steps_are_quantized_by_one_unit(tmp_path):

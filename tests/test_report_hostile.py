@@ -16,17 +16,17 @@ RECORDS = [  # the text of a record.json, and why its run is left out
     ("[" * 100_000, "not readable as JSON"),
     ("1" * 5_000, "not readable as JSON"),
     ('{"version": 1, "seed": ' + "1" * 5_000 + "}", "not readable as JSON"),
-    ("{}", "not a run record"),
+    ("{}", "not a run record (no version)"),
     ("[]", "not a run record"),
     ('{"version": [], "a": 1}', "record version []"),
-    ("\ufeff{}", "not readable as JSON"),
+    ("\ufeff{}", "not a run record"),
 ]
 FIELDS = [  # a field of a whole record, its value, and why the run is left out
-    ("batch__global", 10**300, "batch.global is a number of more than 18 digits"),
-    ("seed", int("7" * 400), "seed is a number of more than 18 digits"),
-    ("network", "x" * 5_000, "network is no text of at most 2,000 characters"),
-    ("study", "\ud800", "study is no text of at most 2,000 characters"),
-    ("final__step", 10**20, "final.step is a number"),
+    ("batch__size", 10**300, "batch.size is wrong: Input should be less than"),
+    ("parameters", int("7" * 400), "parameters is wrong: Input should be less than"),
+    ("network", "x" * 5_000, "network is wrong: String should have at most 2000 characters"),
+    ("study", "\ud800", "not readable as JSON"),
+    ("final__step", 10**20, "curve.csv ends before the run did"),
 ]
 
 

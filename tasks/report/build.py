@@ -13,18 +13,22 @@ from tasks.report.analysis.answer import Analysis, Answer, analyze, answers
 from tasks.report.analysis.curves import Workload
 from tasks.report.analysis.projection import Cluster, read_cluster
 from tasks.report.analysis.targets import parse, retarget
+from tasks.report.claims.rules import NOT_TESTED, Verdict
+from tasks.report.claims.table import CLAIMS, decide
 from tasks.report.figures import golmant, own, you
 from tasks.report.figures.steps import steps_to_target
 from tasks.report.figures.style import NotDrawable, Table
 from tasks.report.render import page
-from tasks.report.render.summary import summary
+from tasks.report.render.summary import claim_summary, summary
 from tasks.report.render.tables import (
     critical_table,
+    parts_table,
     plain,
     points_table,
     runs_behind,
     runs_table,
     tables_of,
+    views_table,
     write_csv,
 )
 from tasks.report.sources.kept import keep
@@ -152,6 +156,31 @@ def named_sections(
     return sections, missing
 
 
+def verdicts_on(analysis: Analysis) -> dict[str, Verdict]:
+    """Return the verdict on every claim, empty where no plan among the runs' names a claim."""
+    named = any(run.record.plan and run.record.plan.margins for run in analysis.runs)
+    return decide(analysis.workloads) if named else {}
+
+
+def claimed(verdicts: dict[str, Verdict]) -> list[page.Claimed]:
+    """Return the claims that were tested, as the page shows them."""
+    found = []
+    for claim in CLAIMS:
+        verdict = verdicts.get(claim.id)
+        if verdict is None or verdict.evidence is None:
+            continue
+        cells = {"claim": claim.id, "statement": claim.statement, "verdict": verdict.verdict, "reason": verdict.reason}
+        cells |= {"scale": verdict.evidence.scale, "n": verdict.evidence.n, "rerun": claim.rerun}
+        found.append(page.Claimed(cells, [parts_table(verdict), views_table(verdict)], verdict.evidence.runs))
+    return found
+
+
+def claims_table(claims: list[page.Claimed]) -> Table:
+    """List the claims that were tested."""
+    columns = ["claim", "statement", "verdict", "reason", "n", "scale", "rerun"]
+    return Table("Claims", columns, [[c.cells[name] for name in columns] for c in claims])
+
+
 def machine(file: Path | None) -> Cluster:
     """Return the machine to project on."""
     return read_cluster(file) if file else Cluster()
@@ -195,8 +224,14 @@ def make_report(wanted: Wanted) -> str:
     more, missing = named_sections(analysis, list(FIGURES), cluster, out)
     facts = facts_of(analysis)
     made_from = provenance(analysis, wanted)
-    page.write(out, page.Report(facts, first, [], overview, more, missing, analysis.left_out, made_from))
-    content = summary(analysis, given, [])
+    verdicts = verdicts_on(analysis)
+    claims = claimed(verdicts)
+    if claims:
+        write_csv(claims_table(claims), out / "tables" / "claims.csv")
+    untested = [name for name, verdict in verdicts.items() if verdict.verdict == NOT_TESTED]
+    contents = (facts, first, claims, untested, overview, more, missing, analysis.left_out, made_from)
+    page.write(out, page.Report(*contents))
+    content = summary(analysis, given, [claim_summary(c, verdicts[c.id]) for c in CLAIMS if verdicts])
     (out / "summary.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     tables = map(printed_points, analysis.workloads)
     return "\n\n".join([*tables, facts, *(a.text for a in given), str(out / "report.html")])

@@ -5,8 +5,8 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from callbacks.hit import FOLLOW
 from callbacks.record import Record
 from tasks.sweep.files import Cell, Sweep, read_yaml
 from tasks.sweep.ledger import State
-from tasks.sweep.tuning import Score, search
+from tasks.sweep.tuning import Choice, Score, search
 
 ENDING = ".plan.yaml"
 SEED = "seed_everything"
@@ -93,6 +93,8 @@ def read_plan(sweep: Sweep) -> Plan | None:
         check(plan, sweep)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"{path}: a field is of another kind than a plan's ({error})") from error
     return plan
 
 
@@ -167,7 +169,10 @@ def check_tuning(plan: Plan, rates: list[Any]) -> None:
 def source(sweep: Sweep) -> "Plain | Staged":
     """Where a sweep's cells come from. Raises ValueError."""
     plan = read_plan(sweep)
-    return Staged(sweep, plan) if plan and plan.staged else Plain(sweep, plan)
+    try:
+        return Staged(sweep, plan) if plan and plan.staged else Plain(sweep, plan)
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ValueError(f"{sweep.path}: a field is of another kind than a sweep's or a plan's ({error})") from error
 
 
 def rounded_up(number: float) -> int:
@@ -196,10 +201,11 @@ class Plain:
 class Staged:
     """The cells that a plan asks for, given how the earlier ones ended: the same answer in every process.
 
-    An arm is all that is swept but batch size, rate and seed. With `tune`, the sizes of an arm are walked in rising
-    order: the search at the smallest begins in the lower quarter of the sweep's rates, every other at the rate chosen
-    before, times 1 to the ratio of the sizes. A size is confirmed as soon as its rate is chosen. Without `tune` there
-    is one rate, and the pilot sets the budgets.
+    An arm is all that is swept but batch size, rate and seed. With `tune`, the sizes of an arm are walked in the
+    sweep's order: the search at the first begins in the lower quarter of the sweep's rates, every other at the rate
+    chosen at the next smaller size before it (else the next larger), times 1 to the ratio of the sizes. So a size
+    added at the end changes no run of the others. A size is confirmed as soon as its rate is chosen. Without `tune`
+    there is one rate, and the pilot sets the budgets.
     """
 
     complete = False  # until the last stage has begun
@@ -226,22 +232,32 @@ class Staged:
 
     def _walk(self, arm: dict[int, dict[str, Any]]) -> bool:
         """Ask for the runs of an arm; whether no other can follow."""
-        rate, steps, before, whole = 0.0, math.inf, 0, True
-        for size in sorted(arm):
-            start = [rate * 2.0**k for k in range(max(1, round(math.log2(size / before))) + 1)] if before else []
-            found = search(
-                start or [self.rates[len(self.rates) // 4]],
-                partial(self._race, arm[size], size),
-                BUDGET * steps,
-                () if before else self.rates,
-            )
+        chosen: dict[int, Choice | None] = {}
+        whole = True
+        for size in arm:
+            before = neighbour(chosen, size)
+            known = chosen.get(before)
+            chosen[size] = found = self._search(arm[size], size, before, known) if known or not before else None
             if found is None:
-                return False
-            rate, steps, before = found.rate, found.steps if math.isfinite(found.steps) else steps, size
+                whole = False
+                continue
             facts = {"tuned": found.bracketed, "trials": found.trials}
-            allowed = budget(FOLLOW * BUDGET * steps, size)  # a crossing within the budget is followed up
-            whole &= self._confirm(arm[size], size, rate, allowed, facts)
+            allowed = budget(FOLLOW * BUDGET * found.steps, size)  # a crossing within the budget is followed up
+            whole &= self._confirm(arm[size], size, found.rate, allowed, facts)
         return whole
+
+    def _search(self, setting: dict[str, Any], size: int, before: int, known: Choice | None) -> Choice | None:
+        """Ask for the runs of a search that starts from what is known of another size; None while it lasts.
+
+        Where no rate arrives, the steps of the other size stand for its own.
+        """
+        if known is None:
+            return search([self.rates[len(self.rates) // 4]], partial(self._race, setting, size), coarse=self.rates)
+        factors = [2.0**k for k in range(max(1, round(abs(math.log2(size / before)))) + 1)]
+        start = [known.rate * (factor if size > before else 1 / factor) for factor in factors]
+        steps = known.steps * max(1.0, before / size)
+        found = search(start, partial(self._race, setting, size), BUDGET * steps)
+        return found if found is None or math.isfinite(found.steps) else replace(found, steps=steps)
 
     def _race(self, setting: dict[str, Any], size: int, rate: float, bound: float) -> Score | None:
         """Ask for the runs of one rate with every tuning seed; their median score."""
@@ -312,6 +328,12 @@ class Staged:
 def is_batch_size(name: str) -> bool:
     """Return whether a swept parameter is the batch size."""
     return name.startswith("data.") and name.endswith("batch_size")
+
+
+def neighbour(sizes: Iterable[int], size: int) -> int:
+    """Return the next smaller of `sizes`, else the next larger, 0 where there is none."""
+    smaller = [other for other in sizes if other < size]
+    return max(smaller) if smaller else min(sizes, default=0)
 
 
 def budget(steps: float, size: int) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def best(states: States) -> str:
     """The fewest steps to the first target so far, per batch size."""
     steps: dict[int, float] = {}
     for state in states.values():
-        if state.status == "reached":
+        if state.status == "reached" and state.record is not None:
             size = state.record.batch.size
             steps[size] = min(steps.get(size, float("inf")), state.record.targets[0].at("steps"))
     return ", ".join(f"{size}: {steps[size]:,.0f}" for size in sorted(steps))

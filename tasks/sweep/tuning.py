@@ -75,13 +75,14 @@ def next_wave(scores: dict[float, Score], coarse: Sequence[float]) -> list[float
     """Return the rates that follow from the scores, none where the search has come to its end."""
     best, steps = best_of(scores)
     low, high = min(scores), max(scores)
+    edges = {low: low / 2, high: high * 2}
     if math.isinf(steps):
         outwards = sorted(r for r in coarse if r < low)[-1:] + sorted(r for r in coarse if r > high)[:1]
         if outwards:
             return outwards
     if len(scores) >= MOST + len(coarse):
         return []
-    return [best / 2] * (best == low) + [best * 2] * (best == high)
+    return [best / 2, best * 2] if low == high else [edges[best]] if best in edges else []
 
 
 def vertex(scores: dict[float, Score]) -> float:

@@ -6,6 +6,7 @@ family it is profiled over has three parameters (tests/test_report_coverage.py).
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -214,6 +215,7 @@ def sensitivity_of(data: FitData) -> dict[str, float]:
     return {name: b2_of(data.without(i)) for name, i in ends.items()}
 
 
+@lru_cache(maxsize=4096)  # claims look at the same curves as the analysis
 def fit_curve(curve: Curve, view: View = PRIMARY) -> Fitted | None:
     """Fit a curve and read its ends off it; None with fewer than two sizes."""
     data = fit_data(curve, view)

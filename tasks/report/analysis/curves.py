@@ -4,7 +4,6 @@ import math
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 
@@ -66,11 +65,14 @@ class Point:
         """Return each counted run's cost in this unit, infinite where the target was not reached."""
         return [o.value(unit, rule) for o in self.counted]
 
-    @cache  # noqa: B019  points live as long as the report does
     def interval(self, unit: str) -> Interval:
         """Return the mean of the logs over seeds with its 95 % interval, or the median where some did not arrive."""
+        return self.intervals[unit]
+
+    def __post_init__(self) -> None:
         resolution = max((o.hit.resolution for o in self.counted), default=1.0)
-        return middle_interval([o.value(unit) for o in self.counted], resolution)
+        found = {unit: middle_interval(self.values(unit), resolution) for unit in ("steps", "examples", "seconds")}
+        object.__setattr__(self, "intervals", found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What each claim is judged by where its plan file says nothing else: docs/protocol-verdicts.md gives the reasons."""
+"""What each claim is judged by where its plan file says nothing else: docs/protocol.md gives the reasons."""
 
 RATIO = 1.25  # of speed-ups or steps, from which an effect counts
 

@@ -1,4 +1,4 @@
-"""The rules by which claims are decided, as pure functions of numbers by seed (docs/protocol-verdicts.md).
+"""The rules by which claims are decided, as pure functions of numbers by seed (docs/protocol.md).
 
 A part is an interval with the margin that the claim sets; a claim is the conjunction of its parts. It is supported
 when every part is (an intersection-union test: each at the full level), and contradicted when any part is.
@@ -18,6 +18,7 @@ NOT_TESTED, PREMISE_ABSENT = "not tested", "premise absent"
 DECIDED = (SUPPORTED, CONTRADICTED, PREMISE_ABSENT)
 POCOCK = {1: 1.960, 2: 2.178, 3: 2.289, 4: 2.361}  # two-sided 5 % in all, by the number of looks
 CELL = 0.04  # scatter of log S between tuned cells that their seeds do not show: what the choice of the rate leaves
+SAME = 1e-9  # values no further apart are equal: scipy warns of lost precision
 ARRIVAL = 0.8  # of a cell's runs, below which its log S is not known
 
 Seeds = Mapping[int, float]
@@ -68,6 +69,7 @@ class Evidence:
     post_hoc: str = ""  # why the margins were not fixed before the runs; empty where they were
     counts_steps: bool = True  # does it rest on steps to a target, so that the hit's rule matters?
     rest: list[Part] = field(default_factory=list)
+    runs: tuple = ()  # that it stands on
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def mean(values: Sequence[float], level: float = 0.95) -> Interval:
     """Return a mean with Student's t interval, NaN with fewer than two values."""
     if len(values) < 2 or not np.isfinite(values).all():
         return NOTHING
-    if np.ptp(values) == 0:
+    if np.ptp(values) <= SAME:
         return Interval(values[0], values[0], values[0], len(values) - 1)
     return of_result(np.mean(values), stats.ttest_1samp(values, 0.0).confidence_interval(level), len(values) - 1)
 
@@ -167,7 +169,7 @@ def difference(a: Seeds, b: Seeds, level: float = 0.95) -> Interval:
         return NOTHING
     if not np.isfinite([*x, *y]).all():
         return shift_interval(x, y) if min(arrived(a), arrived(b)) >= ARRIVAL else NOTHING
-    if np.ptp(x) == np.ptp(y) == 0:
+    if max(np.ptp(x), np.ptp(y)) <= SAME:
         return Interval(x[0] - y[0], x[0] - y[0], x[0] - y[0], len(x) + len(y) - 2)
     found = stats.ttest_ind(x, y, equal_var=False)
     return of_result(np.mean(x) - np.mean(y), found.confidence_interval(level), float(found.df))

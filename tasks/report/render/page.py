@@ -12,6 +12,7 @@ from tasks.report.analysis.curves import Observation
 from tasks.report.analysis.intervals import number
 from tasks.report.figures.style import Spot, Table
 from tasks.report.render.tables import Command, markdown, sort_key
+from tasks.report.sources.runs import Run
 
 MOST_LINKS = 2000  # runs listed on the page; with more it names tables/runs.csv, and stays small
 
@@ -35,7 +36,7 @@ class Claimed:
 
     cells: dict[str, object]
     tables: list[Table]
-    behind: list[tuple[str, list[Observation]]] = field(default_factory=list)
+    runs: tuple[Run, ...] = ()  # that it rests on
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Report:
     facts: str
     answers: list[Section]
     claims: list[Claimed]
+    untested: list[str]  # names of claims that these runs do not test
     overview: Table
     sections: list[Section]
     not_drawn: list[tuple[str, str]]
@@ -100,9 +102,9 @@ def embedded(file: Path) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(file.read_bytes()).decode()
 
 
-def link_to(run: Observation, out: Path) -> str | None:
+def link_to(run: Run, out: Path) -> str | None:
     """Return the address of a run's directory as seen from the page, None where it has none."""
-    return None if run.run.curve_file is None else Path(os.path.relpath(run.run.source, out)).as_posix()
+    return None if run.curve_file is None else Path(os.path.relpath(run.source, out)).as_posix()
 
 
 def write(out: Path, report: Report) -> None:
@@ -120,7 +122,7 @@ def write(out: Path, report: Report) -> None:
     how = [*HOW, CLAIMS_HOW] if report.claims else HOW
     listed = sum(len(runs) for s in report.answers for _, runs in s.behind) <= MOST_LINKS
     template = environment.get_template("page.html")
-    page = template.render(report=report, figures=figures, how=how, listed=listed, link=lambda o: link_to(o, out))
+    page = template.render(report=report, figures=figures, how=how, listed=listed, link=lambda run: link_to(run, out))
     (out / "report.html").write_text(page)
     (out / "report.md").write_text(as_markdown(report, how))
 

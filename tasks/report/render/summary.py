@@ -5,8 +5,10 @@ import math
 from tasks.report.analysis.answer import Analysis, Answer
 from tasks.report.analysis.critical import Critical
 from tasks.report.analysis.curves import Curve, Point, Workload
-from tasks.report.analysis.intervals import Interval
+from tasks.report.analysis.intervals import NOTHING, Interval
 from tasks.report.analysis.points import Resampled
+from tasks.report.claims.rules import Part, Verdict
+from tasks.report.claims.table import Claim
 
 
 def plain_number(value):
@@ -100,6 +102,29 @@ def curve_summary(workload: Workload, curve: Curve, found: Critical | None) -> d
         if found.resampled:
             summary["resampled"] = resampled_summary(found.resampled)
     return summary
+
+
+def part_summary(part: Part) -> dict:
+    """Return one measured part of a claim."""
+    return {"what": part.what, **interval_summary(part.interval, "effect"), "verdict": part.verdict} | {
+        "above": part.above,
+        "below": part.below,
+    }
+
+
+def claim_summary(claim: Claim, found: Verdict) -> dict:
+    """Return one claim with its verdict; effect, low and high are those of its first part."""
+    seen = found.evidence
+    parts = [part_summary(p) for p in seen.parts] if seen else []
+    effect = parts[0] if parts else interval_summary(NOTHING, "effect")
+    return {
+        **{"id": claim.id, "paper": claim.paper, "statement": claim.statement},
+        **{"verdict": found.verdict, "reason": found.reason},
+        **{name: effect[name] for name in ("effect", "low", "high")},
+        **{"n": seen.n if seen else 0, "scale": seen.scale if seen else "", "rerun": claim.rerun},
+        "parts": parts,
+        "robustness": [{"row": row, "verdict": verdict} for row, verdict in found.rows],
+    }
 
 
 def summary(analysis: Analysis, given: list[Answer], claims: list[dict]) -> dict:

@@ -10,6 +10,7 @@ from tasks.report.analysis.critical import Critical
 from tasks.report.analysis.curves import Curve, Observation, Point, Workload
 from tasks.report.analysis.intervals import Interval, number, proportion
 from tasks.report.analysis.targets import DRAWS
+from tasks.report.claims.rules import Verdict
 from tasks.report.figures.style import Table
 
 Pairs = list[tuple[Curve, Critical | None]]
@@ -229,6 +230,26 @@ def tables_of(workload: Workload, pairs: Pairs) -> list[Table]:
     """Return all tables of one workload."""
     makers = (doublings_table, forms_table, trust_table, resampling_table, predicted_table)
     return [points_table(workload), *(table for make in makers if (table := make(pairs)))]
+
+
+# claims ---------------------------------------------------------------------------------------------------
+
+
+def parts_table(verdict: Verdict) -> Table:
+    """List the parts that a verdict was made of, the premise first, and what was seen beside them."""
+    seen, rows = verdict.evidence, []
+    kinds = [("premise", [seen.premise] if seen.premise else []), ("decides", seen.parts), ("beside", seen.rest)]
+    for kind, parts in kinds:
+        for p in parts:
+            wanted = " and ".join(f"{w} {m:.3g}" for w, m in (("above", p.above), ("below", p.below)) if m is not None)
+            rows.append([p.what, p.interval, wanted, p.verdict, kind])
+    rows += [[c.what, "yes" if c.holds else "no", "yes", "", "check"] for c in seen.checks]
+    return Table("Parts", ["measure", "effect", "claim says", "verdict", "role"], rows)
+
+
+def views_table(verdict: Verdict) -> Table:
+    """List what the other rule for a hit and halves of the seeds say."""
+    return Table("Seen otherwise", ["view", "verdict"], [list(row) for row in verdict.rows])
 
 
 # as files -------------------------------------------------------------------------------------------------

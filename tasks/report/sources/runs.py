@@ -140,4 +140,6 @@ def read_runs(folder: Path) -> Found:
             left_out.append((str(path.parent), str(reason)))
         else:
             runs.append(run)
+        inner = [found.parent for below in sorted(path.parent.glob("*/")) for found in find_records(below)]
+        left_out += [(str(run), f"it lies within the run {path.parent}") for run in inner]
     return runs, left_out
