@@ -15,7 +15,7 @@ $(STAMP): constraints.txt pyproject.toml
 
 install: $(STAMP)  ## the virtual environment .venv
 
-demo: $(STAMP)  ## a small batch-size study of all three tasks, and its report
+demo: $(STAMP)  ## a small batch-size study of all three tasks, what it says, and its report
 	$(BIN)/python -m tasks sweep configs/sweeps/demo/*.yaml --runs runs/demo
 	$(BIN)/python -m tasks report runs/demo --out report/demo
 
