@@ -34,7 +34,7 @@ class Hit(TargetResult):
     nominal: bool = False  # steps and examples are known up to a common factor alone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """One run, wherever it came from."""
 
