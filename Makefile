@@ -36,6 +36,12 @@ reproduce-long: reproduce  ## what the programme leaves out, into the same folde
 	$(BIN)/python -m tasks sweep $(LONG:%=$(EMBEDDED)/%.yaml) --runs runs/reproduction
 	$(BIN)/python -m tasks report runs/reproduction --out report/reproduction
 
+publish: $(STAMP)  ## keep the ended studies of runs/reproduction; make results/ and the documents' tables from them
+	$(BIN)/python -m tasks.report.publish --keep runs/reproduction
+
+verify: $(STAMP)  ## every published verdict and number made anew from the kept runs; fails on a difference
+	$(BIN)/python -m tasks.report.publish --check
+
 check: $(STAMP)  ## format check, lint and types, as every submission is checked
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check .
@@ -60,4 +66,4 @@ test-slow: $(STAMP)  ## the tests that take minutes each
 bench: $(STAMP)  ## what a step, a whole fit and a start cost over their peers (5 minutes; JSON in bench.json)
 	$(BIN)/python -m tasks.benchmark speed --json bench.json
 
-.PHONY: help install demo reproduce reproduce-long check format types lint test test-slow bench
+.PHONY: help install demo reproduce reproduce-long publish verify check format types lint test test-slow bench
