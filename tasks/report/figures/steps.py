@@ -10,6 +10,7 @@ from tasks.report.analysis.intervals import number
 from tasks.report.figures.style import Drawing, Table, batch_axis, log_axis, look, note
 
 IN_LEGEND = 10
+MOST_MARKS = 100  # single runs on a curve drawn one by one; more are a picture, which keeps the page small
 MARKS = {"reached": (".", 0.35, 4), "budget": ("^", 0.8, 6), "diverged": ("x", 0.8, 6)}  # marker, alpha, size
 Named = list[tuple[str, Curve, Critical | None]]  # what the legend says, the curve, its fit
 
@@ -43,7 +44,13 @@ def draw_runs(axes, runs: list[tuple[float, Observation]], colour: str) -> None:
     for status, (marker, alpha, size) in MARKS.items():
         ended = [(x, o) for x, o in runs if o.status == status]
         at = [o.value("steps") if status == "reached" else o.run.stopped_at("steps") for _, o in ended]
-        kind = {"color": colour, "alpha": alpha, "markersize": size, "markerfacecolor": "none"}
+        kind = {
+            "rasterized": len(runs) > MOST_MARKS,
+            "color": colour,
+            "alpha": alpha,
+            "markersize": size,
+            "markerfacecolor": "none",
+        }
         axes.plot([x for x, _ in ended], at, marker, **kind)
 
 
