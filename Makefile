@@ -15,7 +15,7 @@ $(STAMP): constraints.txt pyproject.toml
 
 install: $(STAMP)  ## the virtual environment .venv
 
-demo: $(STAMP)  ## a small batch-size study of all three tasks, and its report
+demo: $(STAMP)  ## a small batch-size study of all three tasks, what it says, and its report
 	$(BIN)/python -m tasks sweep configs/sweeps/demo/*.yaml --runs runs/demo
 	$(BIN)/python -m tasks report runs/demo --out report/demo
 
@@ -35,6 +35,12 @@ reproduce: $(STAMP)  ## the programme that decides the claims: 90 minutes of 2 c
 reproduce-long: reproduce  ## what the programme leaves out, into the same folder: hours
 	$(BIN)/python -m tasks sweep $(LONG:%=$(EMBEDDED)/%.yaml) --runs runs/reproduction
 	$(BIN)/python -m tasks report runs/reproduction --out report/reproduction
+
+publish: $(STAMP)  ## keep the ended studies of runs/reproduction; make results/ and the documents' tables from them
+	$(BIN)/python -m tasks.report.publish --keep runs/reproduction
+
+verify: $(STAMP)  ## every published verdict and number made anew from the kept runs; fails on a difference
+	$(BIN)/python -m tasks.report.publish --check
 
 check: $(STAMP)  ## format check, lint and types, as every submission is checked
 	$(BIN)/ruff format --check --quiet .
@@ -60,4 +66,4 @@ test-slow: $(STAMP)  ## the tests that take minutes each
 bench: $(STAMP)  ## what a step, a whole fit and a start cost over their peers (5 minutes; JSON in bench.json)
 	$(BIN)/python -m tasks.benchmark speed --json bench.json
 
-.PHONY: help install demo reproduce reproduce-long check format types lint test test-slow bench
+.PHONY: help install demo reproduce reproduce-long publish verify check format types lint test test-slow bench

@@ -16,7 +16,7 @@ from statistics import median
 
 import yaml
 
-from tasks.report.intervals import proportion
+from tasks.report.analysis.intervals import proportion
 from tests import quadratic_model
 from tests.quadratic_model import known_b2
 

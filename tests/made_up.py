@@ -6,9 +6,8 @@ from collections.abc import Callable
 import numpy as np
 
 from callbacks.record import Crossing, Record, from_fields
-from tasks.report.curves import Workload, workloads
-from tasks.report.read import Run
-from tasks.report.record import Hit
+from tasks.report.analysis.curves import Workload, workloads
+from tasks.report.sources.runs import Hit, Run
 from tests.fake_runs import merged
 
 SIZES = [16 * 2**k for k in range(11)]

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from tasks.report.read import Run
-from tasks.report.record import Hit
+from tasks.report.sources.runs import Hit, Run
 from tests.fake_runs import evaluation_steps
 from tests.made_up import run
 from tests.quadratic_model import STABLE, Quadratic, middle

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.report import fits, shapes
+from tasks.report.analysis import fits
+from tasks.report.analysis.critical import size_interval
+from tasks.report.analysis.points import FitData
 from tasks.report.claims import contrasts, rules
 from tasks.report.claims.margins import MARGINS
 from tasks.report.claims.rules import CONTRADICTED, SUPPORTED, Evidence, Part, Seeds, conjunction
-from tasks.report.critical import size_interval
-from tasks.report.fit_data import FitData
 
 SCATTER = {4: 0.13, 16: 0.09, 64: 0.09, 256: 0.16, 2048: 0.18}  # of log S over seeds, 82 % on 8 seeds, isotonic hit
 CHOICE, BETWEEN = (
@@ -75,7 +75,7 @@ def curve(random: Random, seeds: int, sizes=SIZES, critical: float = CRITICAL, s
 
 
 def fitted(data: FitData) -> fits.Fit:
-    return fits.fit(shapes.softened(tuple(data.sizes)), data.log_steps, data.within, data.runs)
+    return fits.fit(fits.softened(tuple(data.sizes)), data.log_steps, data.within, data.runs)
 
 
 @dataclass(frozen=True)

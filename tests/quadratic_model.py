@@ -9,9 +9,8 @@ from functools import cache
 import numpy as np
 
 from callbacks.hit import crossing_at, hits
-from tasks.report.fits import size_at
-from tasks.report.read import Run
-from tasks.report.record import Hit
+from tasks.report.analysis.fits import size_at
+from tasks.report.sources.runs import Hit, Run
 from tasks.sweep.plan import BUDGET
 from tasks.sweep.tuning import Score, search
 from tests.fake_runs import evaluation_steps

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from tasks.report.make import make_report
+from tasks.report.build import make_report
 from tasks.sweep.command import main as sweep
 from tests.hostile import CONFIG
 

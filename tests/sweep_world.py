@@ -14,8 +14,7 @@ import numpy as np
 import yaml
 
 from tasks.optim.scaling import Duration, lr_factor
-from tasks.report.read import Run
-from tasks.report.record import Hit
+from tasks.report.sources.runs import Hit, Run
 from tasks.sweep.files import Cell, config_files, read_sweep
 from tasks.sweep.ledger import State
 from tasks.sweep.plan import source

@@ -90,7 +90,7 @@ def test_files_that_are_named_exist(document):
 
 
 def test_no_document_is_cited_that_is_not_here():
-    names = {(str(p), n) for p in citing_files() for n in re.findall(r"(?<![\w/.*}])[\w/]*\w+\.md\b", p.read_text())}
+    names = {(str(p), n) for p in citing_files() for n in re.findall(r"(?<![\w/.*}-])[\w/-]*\w+\.md\b", p.read_text())}
     absent = {
         (place, name)
         for place, name in names

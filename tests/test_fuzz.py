@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tasks.report.read import read_runs
+from tasks.report.sources.runs import read_runs
 from tasks.sweep.files import Cell, read_sweep
 from tasks.sweep.ledger import Ledger
 from tasks.sweep.plan import source

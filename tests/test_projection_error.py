@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from callbacks.convergence_detector import ConvergenceDetector
 from tasks.image_classification import ImageClassification
 from tasks.networks.cnn import SmallCNN
-from tasks.report.projection import Cluster, projected_step
+from tasks.report.analysis.projection import Cluster, projected_step
 from tests.ranks import on_ranks
 from tests.tiny import Tiny, fit
 

@@ -73,7 +73,7 @@ def test_unusable_records_are_named_with_their_reason(report):
     reasons = {item["path"].rsplit("/", 1)[-1]: item["reason"] for item in left_out}
     assert set(reasons) == {"old", "no-batch", "cut", "foreign", "list", "curve"}
     assert "version 0" in reasons["old"]
-    assert "batch.global" in reasons["no-batch"]
+    assert "batch.size" in reasons["no-batch"]
     assert "JSON" in reasons["cut"]
     assert "curve.csv" in reasons["curve"]
     assert all(name in (report / "report.html").read_text() for name in reasons)
@@ -93,6 +93,6 @@ def test_nothing_to_report_is_one_sentence_and_status_2(runs, tmp_path, capsys):
 
 
 def test_report_imports_no_torch():
-    code = "import sys, tasks.report.command, tasks.report.make; print('torch' in sys.modules)"
+    code = "import sys, tasks.report.command, tasks.report.build; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

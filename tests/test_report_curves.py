@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.report.curves import choose, workloads
-from tasks.report.record import Hit
-from tasks.report.settings import ingredients
+from tasks.report.analysis.curves import choose, workloads
+from tasks.report.analysis.settings import ingredients
+from tasks.report.sources.runs import Hit
 from tests.made_up import hit, hyperbola, run, study
-from tests.test_report_golmant import check, rules
 
 
 def curves_of(runs):
@@ -102,13 +101,6 @@ def test_ingredients_are_named_from_what_the_record_says():
         *("LARS", "warm-up", "decaying rate", "label smoothing", "no decay of norms and biases"),
     }
     assert ingredients(replace(full, recipe=("a", "b"))) == {"a", "b"}
-
-
-def test_two_baseline_sizes_may_come_from_two_studies():
-    runs = rules(0.8, m0s=(16,))
-    for other in rules(0.8, m0s=(64,)):
-        runs.append([replace(r, record=replace(r.record, study="another")) for r in other])
-    check("golmant-5", "supported", *runs)
 
 
 def test_a_rate_that_was_outrun_is_beaten_and_is_no_miss():

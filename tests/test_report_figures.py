@@ -6,18 +6,24 @@ import re
 import numpy as np
 import pytest
 
-from tasks.report import predicted
+from tasks.report.analysis import measures
+from tasks.report.analysis.answer import analyze
+from tasks.report.analysis.critical import critical
+from tasks.report.build import FIGURES
 from tasks.report.command import main
 from tasks.report.command import parser as command_parser
-from tasks.report.critical import critical
-from tasks.report.figures import instruments
-from tasks.report.figures.named import NAMED
-from tasks.report.summary import curve_summary
-from tasks.report.trust import predicted_table
+from tasks.report.figures import own
+from tasks.report.figures.style import Drawing, NotDrawable
+from tasks.report.render.summary import curve_summary
+from tasks.report.render.tables import predicted_table
 from tests.fake_runs import make_study
 from tests.made_up import SIZES, hyperbola, placed, power, run, study
 from tests.made_up import hit as made_up_hit
-from tests.test_report_you import FULL, log_growth, optimizers, rung, walks
+from tests.test_report_measures import FULL, log_growth, optimizers, rung, walks
+
+
+def analyzed(*studies):
+    return analyze([r for runs in studies for r in runs])
 
 
 def losses(size, seed):
@@ -43,8 +49,8 @@ def noisy():
         scales = [100 * 2**k for k in range(4)]
         hits = [made_up_hit(200 * (1 + c / size), size, f"trainset/metric{k}") for k, c in enumerate(scales)]
         steps = [200 * (1 + c / size) for c in scales]
-        curve = {"step": steps, predicted.NOISE: [float(c) for c in scales]}
-        final = {"step": 9, predicted.CURVATURE: 700.0 + seed}
+        curve = {"step": steps, measures.NOISE: [float(c) for c in scales]}
+        final = {"step": 9, measures.CURVATURE: 700.0 + seed}
         return run(hits, size, seed, curve, rate__effective=size**0.5, final=final)
 
     return [runs(size, seed) for size in SIZES for seed in range(3)]
@@ -52,11 +58,11 @@ def noisy():
 
 def instrumented(size, seed):
     """Noise that doubles at each evaluation and a gradient that was lost once; a probe; curvature; a cost by hand."""
-    curve = {"step": [0, 10, 100], "epoch": [0.0, 0.1, 1.0], instruments.NOISE: [8.0, math.nan, 32.0]}
-    curve |= {instruments.ERROR: [1.0, math.nan, 2.0]}
+    curve = {"step": [0, 10, 100], "epoch": [0.0, 0.1, 1.0], own.NOISE: [8.0, math.nan, 32.0]}
+    curve |= {own.ERROR: [1.0, math.nan, 2.0]}
     probe = {"branches": [{"step": 5, "low": size, "high": 2 * size}, {"step": 50, "low": size, "high": math.inf}]}
-    names = (instruments.LINEAR, instruments.RELATIVE, instruments.KESKAR, instruments.TOP, instruments.EXAMPLE)
-    end = dict.fromkeys(names, 1.0 + seed) | {instruments.CURVATURE: 5.0 + seed, "step": 100}
+    names = (own.LINEAR_ERROR, own.RELATIVE, own.KESKAR, own.TOP, own.EXAMPLE)
+    end = dict.fromkeys(names, 1.0 + seed) | {own.CURVATURE: 5.0 + seed, "step": 100}
     used = {"training_seconds": 2.0, "wall_seconds": 3.0, "examples_per_second": 50.0 * size, "flops": 4e9}
     used |= {"peak_memory_bytes": 2**30, "money": 7.0, "currency": "EUR", "prices_of": "2026-01-02"}
     return {"curve": curve, "instruments__probe": probe, "final": end, "cost": used}
@@ -78,14 +84,13 @@ WORK = {
     "time-and-cost": [study(hyperbola(500), each=measured)],
     "noise-scale": [noisy()],
     **{name: [study(hyperbola(500), seeds=3, each=instrumented)] for name in ("noise-along", "curvature", "cost")},
-    "tuning-budget": [study(hyperbola(500), rate__effective=r, tuned=False) for r in (0.1, 0.2, 0.4)],
 }
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_drawn_from_runs_that_give_it(name, tmp_path):
-    drawing = NAMED[name].make(placed(*WORK[name]))
-    assert not isinstance(drawing, str), drawing
+    drawing = FIGURES[name][1](analyzed(*WORK[name]))
+    assert isinstance(drawing, Drawing), drawing
     files = [tmp_path / f"x.{kind}" for kind in ("svg", "png")]
     drawing.save(files)
     assert all(file.stat().st_size > 5000 for file in files)
@@ -93,26 +98,28 @@ def test_a_figure_is_drawn_from_runs_that_give_it(name, tmp_path):
     assert all(len(row) == len(drawing.table.columns) for row in drawing.table.rows)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMED if n not in ("golmant-5", "tuning-budget")])
+@pytest.mark.parametrize("name", [n for n in FIGURES if n not in ("golmant-5")])
 def test_a_figure_says_why_it_cannot_be_drawn(name):
-    assert "no " in NAMED[name].make(placed(study(hyperbola(500)))) or name == "noise-scale"
+    found = FIGURES[name][1](analyzed(study(hyperbola(500))))
+    assert isinstance(found, NotDrawable)
+    assert "no " in found.reason or name == "noise-scale"
 
 
 def test_every_figure_has_its_case_and_its_place_in_the_help():
-    assert set(WORK) == set(NAMED)
+    assert set(WORK) == set(FIGURES)
     text = re.sub(r"\s+", "", command_parser().format_help())
-    assert all(name in text for name in NAMED if not re.fullmatch(r"golmant-[2-4]", name))
+    assert all(name in text for name in FIGURES if not re.fullmatch(r"golmant-[2-4]", name))
 
 
 def test_contours_follow_the_loss():
-    rows = NAMED["golmant-1"].make(placed(*WORK["golmant-1"])).table.rows
+    rows = FIGURES["golmant-1"][1](analyzed(*WORK["golmant-1"])).table.rows
     for _, _, level, size, steps in rows:
         exact = 200 * (1 + 500 / size) * math.log(2 / level)
         assert exact * 0.99 <= steps <= exact * 1.2  # the first evaluation at or below it
 
 
 def test_speedup_is_against_the_smallest_batch():
-    rows = NAMED["golmant-2"].make(placed(*rules())).table.rows
+    rows = FIGURES["golmant-2"][1](analyzed(*rules())).table.rows
     ideal = {size: best for _, size, _, best in rows}
     assert ideal[1024] == 64
     linear = {size: s for name, size, s, _ in rows if "linear" in name}
@@ -120,14 +127,14 @@ def test_speedup_is_against_the_smallest_batch():
 
 
 def test_gains_of_the_ladder_are_differences_of_its_rungs():
-    rows = NAMED["you-recipe"].make(placed(*WORK["you-recipe"])).table.rows
+    rows = FIGURES["you-recipe"][1](analyzed(*WORK["you-recipe"])).table.rows
     assert [row[0] for row in rows] == ["baseline", "+ warm-up", "+ lars, smoothing"]
     assert rows[1][3].value == pytest.approx(5, abs=0.3)
     assert rows[2][3].value == pytest.approx(10, abs=0.5)
 
 
 def test_predicted_and_measured_noise_agree_where_they_are_made_to():
-    rows = NAMED["noise-scale"].make(placed(*WORK["noise-scale"])).table.rows
+    rows = FIGURES["noise-scale"][1](analyzed(*WORK["noise-scale"])).table.rows
     assert len(rows) == 4
     for _, _, noise, curvature, measured_size, _ in rows:
         assert measured_size.value == pytest.approx(noise.value, rel=0.05)
@@ -142,29 +149,29 @@ def test_a_noise_scale_that_is_undefined_at_the_target_counts_as_infinite():
     nan = math.nan
 
     def noise(seed, *values):
-        curve = {"step": [0, 10, 20, 40], predicted.NOISE: list(values)}
+        curve = {"step": [0, 10, 20, 40], measures.NOISE: list(values)}
         return run([made_up_hit(30, 16, "trainset/loss")], 16, seed, curve)
 
     columns = (nan, 1.0, 4.0, 8.0), (nan, 1.0, 4.0, nan), (nan, 1.0, nan, 9.0), (nan, nan, nan, 9.0)
     scales = [noise(seed, *values) for seed, values in enumerate(columns)]
     ((curve,),) = [w.curves for w in placed(scales)]
-    found = [predicted.noise_at_hit(o) for p in curve.points for o in p.counted]
+    found = [measures.noise_at_hit(o) for p in curve.points for o in p.counted]
     assert found[:3] == pytest.approx([6.0, math.inf, math.inf])
     assert math.isnan(found[3])  # not sampled yet
-    assert predicted.noise_scale_of(curve).value == math.inf
+    assert measures.noise_scale_of(curve).value == math.inf
 
 
 def test_instruments_are_summed_up_as_by_hand():
-    placed_runs = placed(*WORK["cost"])
-    size, n, *cells = NAMED["cost"].make(placed_runs).table.rows[0]
+    runs = analyzed(*WORK["cost"])
+    size, n, *cells = FIGURES["cost"][1](runs).table.rows[0]
     assert (size, n) == (16, 3)
     assert [c.value for c in cells[:6]] == [2.0, 3.0, 800.0, 4.0, 2.0, 1024.0]
     assert math.isnan(cells[6].value)  # no meter: not known, not zero
     assert cells[7].value == 7.0
-    size, n, *cells = NAMED["curvature"].make(placed_runs).table.rows[0]
+    size, n, *cells = FIGURES["curvature"][1](runs).table.rows[0]
     assert [c.value for c in cells] == [2.0] * 5 + [6.0]
     assert cells[5].high - 6.0 == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)  # Student's t, 2 degrees of freedom
-    _, _, early, late, lost, probe = NAMED["noise-along"].make(placed_runs).table.rows[0]
+    _, _, early, late, lost, probe = FIGURES["noise-along"][1](runs).table.rows[0]
     assert math.isnan(early.value)  # the evaluation there lost the gradient; no other stands in for it
     assert (late.low, late.value, late.high) == (28.0, 32.0, 36.0)
     assert lost == "1 of 2"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.report.command import main
-from tasks.report.read import read_runs
+from tasks.report.sources.runs import read_runs
 from tests.fake_runs import make_run, make_study
 
 RECORDS = [  # the text of a record.json, and why its run is left out

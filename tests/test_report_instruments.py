@@ -6,14 +6,12 @@ from pathlib import Path
 import pytest
 
 from tasks.__main__ import main
-from tasks.report.critical import critical
-from tasks.report.curves import workloads
-from tasks.report.distance import DISTANCE
-from tasks.report.predicted import CURVATURE, NOISE, curvature_batch_of, noise_scale_of
-from tasks.report.read import read_runs
-from tasks.report.targets import chosen_again, parse
-from tasks.report.trust import predicted_table
-from tasks.report.verdicts.golmant_studies import LINEAR_ERROR
+from tasks.report.analysis.critical import critical
+from tasks.report.analysis.curves import workloads
+from tasks.report.analysis.measures import CURVATURE, DISTANCE, LINEAR_ERROR, NOISE, curvature_batch_of, noise_scale_of
+from tasks.report.analysis.targets import parse, retarget
+from tasks.report.render.tables import predicted_table
+from tasks.report.sources.runs import read_runs
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 OVERLAYS = ("gradient_noise_scale", "weight_distance", "linear_approximation_error", "sharpness")
@@ -34,7 +32,7 @@ def test_a_run_with_the_instruments_is_read_back_with_what_they_measured(tmp_pat
     assert all(math.isfinite(run.curve[name][-1]) for name in (NOISE, DISTANCE))
     assert all(math.isfinite(run.final[name]) for name in (LINEAR_ERROR, CURVATURE))
     loss = run.curve["trainset/loss"]
-    (workload,) = workloads(chosen_again(runs, [parse(f"trainset/loss<={sorted(loss)[2]}")]))
+    (workload,) = workloads(retarget(runs, [parse(f"trainset/loss<={sorted(loss)[2]}")]))
     (curve,) = workload.curves
     noise = [v for v in run.curve[NOISE] if math.isfinite(v)]  # none before the first step
     assert min(noise) <= noise_scale_of(curve).value <= max(noise)

@@ -13,9 +13,8 @@ import yaml
 
 from callbacks.record import read_record
 from tasks.__main__ import main
-from tasks.report import fits, shapes
-from tasks.report.critical import critical
-from tasks.report.fit_data import PRIMARY
+from tasks.report.analysis import fits
+from tasks.report.analysis.critical import fit_curve
 from tests.known_answer import CONFIG, answers, judge, train
 from tests.made_up import placed
 from tests.quadratic_model import CURVATURE, FRESH, GOAL, NOISE, SIZES, expected_steps, known_b2, study, tuned
@@ -66,7 +65,7 @@ def test_without_noise_the_estimate_is_the_known_one_and_the_family_of_the_inter
     sizes = np.array(SIZES, dtype=float)
     convex = fits.size_at(sizes, fits.convex_steps(sizes, log_steps), 2.0)
     assert convex == pytest.approx(known_b2(), rel=0.01)
-    family = shapes.softened(tuple(SIZES))
+    family = fits.softened(tuple(SIZES))
     best = fits.fit(family, log_steps).best
     assert family.size_at(2.0, SIZES[0])[best] == pytest.approx(1.03 * known_b2(), rel=0.02)
 
@@ -74,7 +73,7 @@ def test_without_noise_the_estimate_is_the_known_one_and_the_family_of_the_inter
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_simulated_studies_hold_the_known_critical_batch_size_in_93_of_100():
-    found = [critical(placed(study(draw))[0].curves[0], PRIMARY, False).b2 for draw in range(200)]
+    found = [fit_curve(placed(study(draw))[0].curves[0]).b2 for draw in range(200)]
     covered = np.mean([i.low <= known_b2() <= i.high for i in found])
     ratio = np.median([i.value for i in found]) / known_b2()
     print(f"200 simulated studies: median B2 {ratio:.3f} of the known, held in {100 * covered:.1f} %")

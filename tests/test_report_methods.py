@@ -1,6 +1,5 @@
-"""Censored medians, Shallue's score, tuning budgets and targets chosen again, each against another way."""
+"""Medians, shifts and differences with their intervals, and targets chosen again, each against another way."""
 
-import itertools
 import math
 
 import numpy as np
@@ -8,38 +7,17 @@ import pytest
 from scipy import stats
 
 from callbacks.record import UNITS
-from tasks.report.curves import workloads
-from tasks.report.intervals import difference_interval, median_interval, rank_of, ratio_interval, shift_interval
-from tasks.report.read import Run, read_runs
-from tasks.report.survival import log_normal, log_normal_median, turnbull, turnbull_median
-from tasks.report.targets import chosen_again, parse, quartile
-from tasks.report.tuning import best_of, steps_to_result
+from tasks.report.analysis.intervals import (
+    difference_interval,
+    median_interval,
+    rank_of,
+    shift_interval,
+)
+from tasks.report.analysis.targets import parse, quartile, retarget
+from tasks.report.sources.runs import Run, read_runs
 from tests.fake_runs import make_run, make_study
 
 INF = math.inf
-
-
-def test_with_right_censoring_alone_turnbull_is_kaplan_meier():
-    random = np.random.default_rng(0)
-    times, ends = random.integers(1, 30, size=40), random.integers(10, 40, size=40)
-    seen = times <= ends
-    low = np.where(seen, times - 0.5, ends)  # nothing lies between a time and its half
-    points, mass = turnbull(low, np.where(seen, times, INF))
-    other = stats.ecdf(stats.CensoredData(uncensored=times[seen], right=ends[~seen])).cdf
-    for t in other.quantiles[:-1]:
-        assert mass[points <= t].sum() == pytest.approx(other.evaluate(t), abs=1e-6)
-
-
-def test_the_log_normal_fit_is_scipys_for_censored_data():
-    random = np.random.default_rng(1)
-    x = random.normal(5, 0.4, size=30)
-    low, high = np.floor(x * 10) / 10, np.floor(x * 10) / 10 + 0.1
-    late = x > 5.4
-    low[late], high[late] = 5.4, INF
-    data = stats.CensoredData(interval=np.stack([low[~late], high[~late]], axis=1), right=low[late])
-    with np.errstate(divide="ignore"):
-        expected = stats.norm.fit(data, loc=5, scale=0.3)
-    assert log_normal(np.exp(low), np.exp(high)) == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -117,39 +95,6 @@ def test_differences_are_scipys():
     assert (found.low, found.high) == pytest.approx((welch.low, welch.high))
 
 
-def test_a_ratio_of_intervals_covers_and_is_open_where_they_are():
-    random = np.random.default_rng(0)
-    hits = 0
-    for _ in range(300):
-        pairs = [median_interval([(v, v) for v in np.exp(random.normal(m, 0.3, size=5))]) for m in (1.0, 0.0)]
-        found = ratio_interval(*pairs)
-        hits += found.low <= math.e <= found.high
-    assert hits / 300 > 0.92
-    open_one = ratio_interval(median_interval([(v, v) for v in (8, 9, 10, INF, INF, INF)]), pairs[1])
-    assert open_one.high == INF
-    assert open_one.low > 1
-
-
-def test_steps_to_result_as_shallue_scores():
-    trials = [
-        ("b", [10, 20, 30], [0.5, 0.3, 0.2]),
-        ("a", [10, 20, 30], [0.5, 0.3, 0.1]),
-        ("c", [15, 25], [0.9, 0.29]),
-        ("d", [5], [math.nan]),
-    ]
-    assert steps_to_result(trials, "min", 0.3) == (25, "c")  # 0.3 itself is not below 0.3
-    assert steps_to_result(trials, "min", 0.25) == (30, "a")  # a tie goes to the smaller name
-    assert steps_to_result(trials, "min", 0.05) is None
-    assert steps_to_result([("a", [1, 2], [0.1, 0.9])], "max", 0.5) == (2, "a")
-
-
-def test_best_of_k_is_the_median_over_all_choices():
-    steps = [5, 3, 9, INF, 4, INF]
-    for k in range(1, 7):
-        direct = np.sort([min(c) for c in itertools.combinations(steps, k)])
-        assert best_of(steps, k) == direct[(len(direct) - 1) // 2]
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> list[Run]:
     folder = tmp_path_factory.mktemp("runs")
@@ -159,17 +104,8 @@ def runs(tmp_path_factory) -> list[Run]:
     return read_runs(folder)[0]
 
 
-def test_other_medians_of_a_point(runs):
-    (workload,) = workloads(runs)
-    point = workload.curves[0].points[1]
-    assert point.n == 6
-    expected = 100 * (1 + 300 / 64)
-    assert turnbull_median(point) == pytest.approx(expected, rel=0.1)
-    assert log_normal_median(point) == pytest.approx(expected, rel=0.1)
-
-
-def test_the_own_target_chosen_again_gives_the_same_hits(runs):
-    for run in chosen_again(runs, [parse("val/accuracy>=0.8")]):
+def test_the_own_target_retarget_gives_the_same_hits(runs):
+    for run in retarget(runs, [parse("val/accuracy>=0.8")]):
         before = next(r for r in runs if r.source == run.source).hits[0]
         assert run.hits[0].status == before.status
         if before.status == "reached":
@@ -179,7 +115,7 @@ def test_the_own_target_chosen_again_gives_the_same_hits(runs):
 
 
 def test_a_harder_target_is_censored_where_the_run_stopped(runs):
-    found = chosen_again(runs, [parse("val/accuracy>=0.95"), parse("trainset/loss<=0.4")])
+    found = retarget(runs, [parse("val/accuracy>=0.95"), parse("trainset/loss<=0.4")])
     (hard, easy) = zip(*(run.hits for run in found), strict=True)
     assert {h.status for h in hard} == {"budget", "diverged"}
     assert sum(h.status == "reached" for h in easy) == 12
@@ -187,7 +123,7 @@ def test_a_harder_target_is_censored_where_the_run_stopped(runs):
 
 def test_relative_targets_are_worked_out_per_workload(runs):
     def value(text):
-        return {h.value for run in chosen_again(runs, [parse(text)]) for h in run.hits}
+        return {h.value for run in retarget(runs, [parse(text)]) for h in run.hits}
 
     (quantile,) = value("val/accuracy:quantile=0.5")
     best = [max(r.curve["val/accuracy"]) for r in runs]
@@ -198,7 +134,7 @@ def test_relative_targets_are_worked_out_per_workload(runs):
 
 
 def test_golmants_target_comes_from_other_seeds_than_its_steps(runs):
-    found = chosen_again(runs, [parse("trainset/loss:golmant")])
+    found = retarget(runs, [parse("trainset/loss:golmant")])
     scored = {r.record.seed for r in found if r.batch_size == 256 and r.hits}
     assert scored == {2, 3}
     source = [r for r in runs if r.batch_size == 256 and r.record.seed in (0, 1)]
@@ -220,4 +156,4 @@ def test_targets_that_are_not_understood_are_refused_with_the_forms_there_are(te
 
 def test_a_metric_that_no_run_has_is_refused_with_those_there_are(runs):
     with pytest.raises(ValueError, match="val/accuracy"):
-        chosen_again(runs, [parse("val/miou>=0.5")])
+        retarget(runs, [parse("val/miou>=0.5")])

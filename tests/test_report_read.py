@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.report.command import main
-from tasks.report.read import read_curve, read_runs
-from tasks.report.record import UnusableError
+from tasks.report.sources.runs import UnusableError, read_curve, read_runs
 from tests.fake_runs import make_run
 
 
@@ -112,7 +111,7 @@ def test_binary_rubbish_and_missing_curves_are_no_traceback(base, tmp_path, caps
 
 
 def test_a_seed_run_twice_counts_once_and_a_failed_try_not_at_all(tmp_path):
-    from tasks.report.curves import workloads
+    from tasks.report.analysis.curves import workloads
 
     make_run(tmp_path / "a", 200, 64, seed=1, started="2026-01-01")
     make_run(tmp_path / "b", 300, 64, seed=1, started="2026-01-02")

@@ -6,24 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.report import fits
-from tasks.report.critical import critical
-from tasks.report.curves import Observation
-from tasks.report.fit_data import PRIMARY
-from tasks.report.intervals import log_median
-from tasks.report.resampling import (
+from tasks.report.analysis import fits
+from tasks.report.analysis.critical import critical, fit_curve
+from tasks.report.analysis.curves import Observation
+from tasks.report.analysis.intervals import log_median, resampled_interval
+from tasks.report.analysis.points import (
     choices,
     log_steps,
     medians,
-    percentiles,
     point_draws,
     resample,
     target_spread,
     with_target,
 )
-from tasks.report.summary import curve_summary
-from tasks.report.targets import chosen_again, hit_of, parse
-from tasks.report.trust import resampling_table
+from tasks.report.analysis.targets import hit_of, parse, retarget
+from tasks.report.render.summary import curve_summary
+from tasks.report.render.tables import resampling_table
 from tests import noisy_quadratic
 from tests.fake_runs import evaluation_steps
 from tests.made_up import hyperbola, placed, run, study
@@ -107,13 +105,13 @@ def true_critical() -> float:
 
 
 def golmant_coverage(studies: int) -> tuple[float, ...]:
-    """Give the shares of studies whose B2 is held: as reported, with the target as given, by percentiles."""
+    """Return the shares of studies whose B2 is held: as reported, with the target as given, by percentiles."""
     dense, inside = np.geomspace(SIZES[0], LARGEST, 400), np.zeros(3)
     truth = fits.size_at(dense, np.log1p(true_critical() / dense), 2.0)
     for draw in range(studies):
-        (workload,) = placed(chosen_again(golmant_study(draw), [GOLMANT]))
+        (workload,) = placed(retarget(golmant_study(draw), [GOLMANT]))
         (curve,) = workload.curves
-        found = critical(curve, PRIMARY, False)
+        found = fit_curve(curve)
         alone = found.fit.interval(found.fit.family.size_at(2.0, float(SIZES[0])))
         drawn = resample(curve).b2
         inside += [i.low <= truth <= i.high for i in (found.b2, alone, drawn)]
@@ -122,7 +120,7 @@ def golmant_coverage(studies: int) -> tuple[float, ...]:
 
 @pytest.fixture(scope="module")
 def golmants():
-    return chosen_again(golmant_study(0), [GOLMANT])
+    return retarget(golmant_study(0), [GOLMANT])
 
 
 def test_steps_to_every_redrawn_target_are_those_of_the_hit_rule(golmants):
@@ -155,7 +153,7 @@ def test_a_fixed_curve_may_mix_lengths_of_a_decay():
     for i, r in enumerate(runs):
         rate = replace(r.record.rate, schedule="cosine", horizon_steps=100 + i % 2)
         runs[i] = replace(r, record=replace(r.record, rate=rate))
-    (curve,) = placed(chosen_again(runs, [GOLMANT]))[0].curves
+    (curve,) = placed(retarget(runs, [GOLMANT]))[0].curves
     assert critical(curve).resampled.b2.low > 0
 
 
@@ -176,7 +174,7 @@ def test_b2_of_golmants_target_is_covered():
 
 
 def tuned_scatter(size: int, tuning: int, fresh: int, studies: int) -> tuple[float, float, float]:
-    """Give the true scatter of a tuned point's log S on the quadratic model, and the bootstrap's, choice redrawn, held.
+    """Return the scatter of a tuned point on the quadratic model, and the bootstrap's, choice redrawn and held.
 
     Studies draw from one pool of runs at rates x sqrt(2) apart.
     """
@@ -210,5 +208,5 @@ def test_the_bootstrap_sees_what_the_choice_adds(tuning):
 
 
 def test_percentiles_take_infinity():
-    found = percentiles(3.0, np.array([1.0] * 50 + [2.0] * 40 + [INF] * 10))
+    found = resampled_interval(3.0, np.array([1.0] * 50 + [2.0] * 40 + [INF] * 10))
     assert (found.value, found.low, found.high) == (3.0, 1.0, INF)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from callbacks.record import to_json
-from tasks.report.critical import critical
-from tasks.report.curves import workloads
-from tasks.report.read import Run, read_runs
-from tasks.report.sources import GROWING, read_source, read_sources
-from tasks.report.targets import chosen_again, parse
+from tasks.report.analysis.critical import critical
+from tasks.report.analysis.curves import workloads
+from tasks.report.analysis.targets import parse, retarget
+from tasks.report.sources.read import GROWING, read_source, read_sources
+from tasks.report.sources.runs import Run, read_runs
 from tests.fake_runs import make_run
 
 MLPERF = Path(__file__).parents[2] / "shared" / "data" / "mlperf_rcp"
@@ -43,11 +43,16 @@ def test_mlperf_points_become_runs_with_the_resolution_of_their_unit(tmp_path):
     (tmp_path / "r.json").write_text(json.dumps(content))
     runs, left_out = read_source(tmp_path / "r.json")
     ends = [(56_000, 64_000), (64_000, 72_000), (72_000, 80_000)]
-    assert [r.hits[0].at("examples") for r in runs] == pytest.approx([math.sqrt(low * high) for low, high in ends])
-    assert [r.hits[0].resolution for r in runs] == pytest.approx([high / low for low, high in ends])
+    known, nominal = runs[:3], runs[3:]
+    assert [r.hits[0].at("examples") for r in known] == pytest.approx([math.sqrt(low * high) for low, high in ends])
+    assert [r.hits[0].resolution for r in known] == pytest.approx([high / low for low, high in ends])
     assert runs[0].hits[0].at("steps") == pytest.approx(math.sqrt(7000 * 8000))
-    assert [path.split(": ")[-1] for path, _ in left_out] == ["b", "c"]
-    assert "not known" in left_out[1][1]
+    assert [path.split(": ")[-1] for path, _ in left_out] == ["b"]
+    assert all(r.hits[0].nominal and "counted as 1,000,000" in r.record.data.name for r in nominal)
+    sized = read_source(tmp_path / "r.json", {"bert": 3_000})[0][3:]
+    assert [r.hits[0].nominal for r in sized] == [False, False]
+    ratios = [a.hits[0].at("steps") / b.hits[0].at("steps") for a, b in zip(nominal, sized, strict=True)]
+    assert ratios == pytest.approx([1_000_000 / 3_000] * 2)
 
 
 def test_runs_whose_batch_grows_are_left_out_by_name(tmp_path):
@@ -168,6 +173,6 @@ def test_runs_that_mirror_their_record_to_wandb_are_placed_by_a_target_from_thei
     (tmp_path / "export.json").write_text(json.dumps(content))
     (found,), left_out = read_source(tmp_path / "export.json")
     assert not left_out
-    (again,) = chosen_again([found], [parse("val/accuracy>=0.8")])
+    (again,) = retarget([found], [parse("val/accuracy>=0.8")])
     assert again.hits[0].at("steps") == pytest.approx(run.hits[0].at("steps"))
     assert again.batch_size == 64

@@ -5,13 +5,13 @@ from collections import Counter
 
 import numpy as np
 
+from tasks.report.analysis.curves import Curve, Workload, tuned_point
+from tasks.report.analysis.points import View
+from tasks.report.analysis.settings import horizon
 from tasks.report.claims import contrasts, rules
 from tasks.report.claims import studies as s
 from tasks.report.claims.golmant import rule_cells
 from tasks.report.claims.rules import Missing, Part, Seeds
-from tasks.report.curves import Curve, Workload, tuned_point
-from tasks.report.fit_data import View
-from tasks.report.settings import horizon
 
 HARD, PARTS = 0.4, (0.25, 0.5)  # the label noise and the parts of the data that decide
 

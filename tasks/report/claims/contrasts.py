@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from tasks.report import fits
+from tasks.report.analysis import fits
+from tasks.report.analysis.intervals import NOTHING, Interval
 from tasks.report.claims import rules
 from tasks.report.claims.rules import Part, Seeds
-from tasks.report.intervals import NOTHING, Interval
 
 Pair = tuple[Seeds, Seeds]  # log steps by seed at a small and at a large batch
 

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
+from tasks.report.analysis.curves import Observation, Workload, group
+from tasks.report.analysis.intervals import NOTHING, Interval
+from tasks.report.analysis.points import View, half
 from tasks.report.claims import studies as s
 from tasks.report.claims.rules import Missing, Part
-from tasks.report.curves import Observation, Workload, group
-from tasks.report.fit_data import View, half
-from tasks.report.intervals import NOTHING, Interval
 
 LINEAR_ERROR = "linear_error/absolute"  # |L(w) - linear approximation| at the end of training, in `final`
 DRAWS = 1000

@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 
+from tasks.report.analysis.curves import Curve, Observation, Workload, group
+from tasks.report.analysis.intervals import NOTHING, Interval
+from tasks.report.analysis.points import View
 from tasks.report.claims import contrasts, rules
 from tasks.report.claims import studies as s
 from tasks.report.claims.rules import Missing, Part, Seeds
-from tasks.report.curves import Curve, Observation, Workload, group
-from tasks.report.fit_data import View
-from tasks.report.intervals import NOTHING, Interval
 
 NO_CURVE = Missing("no curve tuned at 5 or more batch sizes with 5 or more seeds each")
 WIDE = 256  # times the smallest batch, from which a range holds the papers'
@@ -137,7 +137,7 @@ def claim_6(workloads: list[Workload], view: View) -> s.Found:
 
 
 def equal_updates(runs: list[Observation]) -> bool:
-    """Say whether runs went on to the same number of updates."""
+    """Return whether runs went on to the same number of updates."""
     steps = {round(o.run.stopped_at("steps")) for o in runs if not math.isnan(o.run.stopped_at("steps"))}
     return len(steps) == 1 and all(o.run.record.stopped_by in ("budget", "end") for o in runs)
 

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
+from tasks.report.analysis.curves import Curve, Workload
+from tasks.report.analysis.intervals import Interval
+from tasks.report.analysis.points import View, half
 from tasks.report.claims import studies as s
 from tasks.report.claims.rules import Missing, Part, Seeds
-from tasks.report.curves import Curve, Workload
-from tasks.report.fit_data import View, half
-from tasks.report.intervals import Interval
 
 FULL = 0.9  # of the largest throughput, from which the machine counts as filled
 DRAWS = 2000

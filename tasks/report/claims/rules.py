@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import stats
 
-from tasks.report.intervals import NOTHING, Interval, shift_interval
+from tasks.report.analysis.intervals import NOTHING, Interval, shift_interval
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
 NOT_TESTED, PREMISE_ABSENT = "not tested", "premise absent"
@@ -69,6 +69,7 @@ class Evidence:
     post_hoc: str = ""  # why the margins were not fixed before the runs; empty where they were
     counts_steps: bool = True  # does it rest on steps to a target, so that the hit's rule matters?
     rest: list[Part] = field(default_factory=list)
+    runs: tuple = ()  # that it stands on
 
 
 @dataclass(frozen=True)

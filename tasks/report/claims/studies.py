@@ -3,23 +3,20 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
+from tasks.report.analysis.critical import LEAST_STEPS, Fitted, fit_curve
+from tasks.report.analysis.curves import Curve, Observation, Point, Workload, group, same_but_target
+from tasks.report.analysis.points import View, half
 from tasks.report.claims.margins import MARGINS
 from tasks.report.claims.rules import Check, Evidence, Missing, Part, Seeds
-from tasks.report.critical import LEAST_STEPS, Critical, critical
-from tasks.report.curves import COUNTED, Curve, Observation, Point, Workload, group
-from tasks.report.fit_data import View, half
 
 LEAST_SEEDS, LEAST_SIZES = 5, 5
 CLASSIFICATION = "ImageClassification"
 TRAIN, VALIDATION = "trainset/", "val/"
 Found = Evidence | Missing
 Placed = tuple[Workload, Curve]
-
-critical_of = lru_cache(maxsize=4096)(critical)
 
 
 def runs_on(curve: Curve) -> list[Observation]:
@@ -78,16 +75,16 @@ def cells(curve: Curve, view: View) -> dict[int, Seeds]:
 
 
 def long_enough(values: Seeds) -> bool:
-    """Say whether the runs that arrived took 20 steps or more."""
+    """Return whether the runs that arrived took 20 steps or more."""
     arrived = [v for v in values.values() if math.isfinite(v)]
     return not arrived or float(np.mean(arrived)) >= math.log(LEAST_STEPS)
 
 
-def fitted(curve: Curve, view: View) -> Critical | None:
+def fitted(curve: Curve, view: View) -> Fitted | None:
     """Return the fit of a tuned curve of 5 sizes or more with enough seeds and rates inside their grids."""
     if not curve.tuned:
         return None
-    found = critical_of(curve, view, False)
+    found = fit_curve(curve, view)
     if found is None or found.fit is None or len(found.data.sizes) < LEAST_SIZES:
         return None
     used = [p for p in curve.points if p.batch_size not in found.data.left_out]
@@ -101,12 +98,6 @@ def whole_curves(workloads: Iterable[Workload], claim: str, view: View, task: st
     """Return the curves of a task that can be fitted, on clean labels, most sizes first."""
     found = [(w, c) for w, c in placed(workloads, claim) if w.task == task and not w.data.label_noise]
     return sorted(((w, c) for w, c in found if fitted(c, view)), key=lambda item: -len(item[1].points))
-
-
-def same_but_target(workload: Workload) -> tuple:
-    """Return what two targets of the same runs share."""
-    data = workload.data
-    return (workload.study, workload.task, workload.network, workload.parameters, data.hash, data.fraction)
 
 
 def by_target(pairs: list[Placed]) -> list[dict[str, Placed]]:
@@ -149,7 +140,9 @@ def evidence(claim: str, parts: list[Part], used: Iterable[Placed], **more) -> E
     used = list(used)
     curves = [c for _, c in used]
     _, post_hoc = judged(claim, curves)
-    return Evidence(parts, runs_of(*curves), censored_share(*curves), scale_of(used), post_hoc=post_hoc, **more)
+    runs = [o.run for c in curves for o in runs_on(c)]
+    stands_on = (runs_of(*curves), censored_share(*curves), scale_of(used))
+    return Evidence(parts, *stands_on, post_hoc=post_hoc, runs=tuple(dict.fromkeys(runs)), **more)
 
 
 def tuned_check(curves: Iterable[Curve], view: View) -> list[Check]:
@@ -169,18 +162,11 @@ def censored_share(*curves: Curve) -> float:
 
 
 def scale_of(used: Iterable[Placed]) -> str:
-    """Say on what data, networks and batch sizes a verdict stands."""
+    """Return on what data, networks and batch sizes a verdict stands."""
     used = list(used)
     names = dict.fromkeys(f"{w.name}, {w.target} ({c.name})" for w, c in used)
     sizes = [p.batch_size for _, c in used for p in c.points]
     return f"{'; '.join(names)}; batch {min(sizes):,} to {max(sizes):,}"
-
-
-def every_run(workload: Workload) -> list[Observation]:
-    """Return all runs of a workload that have a result, trials included."""
-    points = [p for c in workload.curves for p in c.points]
-    runs = dict.fromkeys(o for p in points for o in (p.every or p.observations))
-    return [o for o in runs if o.status in COUNTED]
 
 
 def by_seed(observations: Iterable[Observation], value: Callable[[Observation], float | None]) -> Seeds:

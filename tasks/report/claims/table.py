@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tasks.report.analysis.curves import Workload
+from tasks.report.analysis.points import View
 from tasks.report.claims import arms, failure, golmant, own, rules, you
 from tasks.report.claims import studies as s
 from tasks.report.claims.rules import Verdict
-from tasks.report.curves import Workload
-from tasks.report.fit_data import View
 
 PAPERS = {"golmant": "Golmant et al. 2018", "you": "You et al. 2020", "own": "this project's reading"}
 FIG1, BASE = "golmant_fig1_classification", "golmant_arm_base"

@@ -4,17 +4,16 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
 
+from tasks.report.analysis.curves import Observation, Workload, choose, group, tuned_point
+from tasks.report.analysis.intervals import Interval
+from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
+from tasks.report.analysis.points import View, half
+from tasks.report.analysis.settings import constant_rate, ingredients, setting
 from tasks.report.claims import rules
 from tasks.report.claims import studies as s
 from tasks.report.claims.golmant import equal_updates
 from tasks.report.claims.rules import Missing, Part, Seeds
-from tasks.report.curves import Observation, Workload, choose, group, tuned_point
-from tasks.report.distance import DISTANCE, Growth, growth
-from tasks.report.fit_data import View, half
-from tasks.report.intervals import Interval
-from tasks.report.settings import constant_rate, ingredients, setting
 
 OPTIMIZERS = ("SGD", "LARS", "LAMB")
 UNTUNED = frozenset({"untuned baseline"})
@@ -54,15 +53,6 @@ def diffusion(workloads: list[Workload], view: View, claim: str, wins: str) -> s
         part = Part(what, replace(surely, high=perhaps.high), above=margins["share"])
         return s.evidence(claim, [part], [(w, curve)], counts_steps=False)
     return Missing(f"no study with {DISTANCE} at constant rate, 3 batch sizes and 5 seeds")
-
-
-@lru_cache(maxsize=4096)
-def growth_of(o: Observation, from_step: float = 0.0) -> Growth | str:
-    """Compare the forms of growth in one run, from a step on."""
-    curve = o.run.curve
-    if DISTANCE not in curve or not constant_rate(o.run.record):
-        return "no distances at constant rate"
-    return growth(curve["step"], curve[DISTANCE], max(o.run.record.rate.warmup_steps, from_step))
 
 
 def at_equal_updates(workloads: list[Workload], claim: str, view: View) -> tuple[s.Placed, list, list] | None:

@@ -5,34 +5,36 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tasks.report.critical import critical
-from tasks.report.curves import Curve, Observation, Workload, group
-from tasks.report.figures.drawing import Drawing, largest, points_of, steps_table
-from tasks.report.figures.steps import Named, curves_panel
-from tasks.report.figures.style import batch_axis, log_axis, look, plt
-from tasks.report.intervals import log_median, mean_interval
-from tasks.report.tables import Table
-from tasks.report.verdicts.golmant_studies import LINEAR_ERROR
-from tasks.report.verdicts.studies import TRAIN, VALIDATION, same_but_target, test_accuracy
+from tasks.report.analysis.answer import Analysis
+from tasks.report.analysis.curves import Curve, Observation, Workload, group, main_curve, same_but_target
+from tasks.report.analysis.intervals import log_median, mean_interval
+from tasks.report.analysis.measures import LINEAR_ERROR, test_accuracy
+from tasks.report.figures.steps import Named, curves_panel, steps_table
+from tasks.report.figures.style import (
+    Drawing,
+    NotDrawable,
+    Table,
+    batch_axis,
+    largest,
+    log_axis,
+    look,
+    plt,
+    points_of,
+)
 
 LEVELS = 8
 LOSS = "trainset/loss"
-
-
-def main_curve(w: Workload) -> Curve:
-    """Choose the curve that stands for a workload: the tuned one, else the one with the same rate, else any."""
-    order = sorted(w.curves, key=lambda c: (not c.tuned, c.facts["rate.scaling_rule"] != "none", -points_of(c)))
-    return order[0]
+TRAIN, VALIDATION = "trainset/", "val/"
 
 
 def first_below(o: Observation, level: float) -> float:
-    """Give the first step at which a run's training loss is at a level, infinite if never."""
+    """Return the first step at which a run's training loss is at a level, infinite if never."""
     steps, losses = o.run.curve.get("step", []), o.run.curve.get(LOSS, [])
     return next((s for s, v in zip(steps, losses, strict=False) if v <= level), math.inf)
 
 
 def contour_levels(curve: Curve) -> list[float]:
-    """Give losses evenly spaced on the log scale, from what all sizes pass to the lowest that any reaches."""
+    """Return losses evenly spaced on the log scale, from what all sizes pass to the lowest that any reaches."""
     lows = [min(v) for p in curve.points for o in p.counted if (v := finite(o)) and len(v) > 1]
     starts = [finite(o)[0] for p in curve.points for o in p.counted if finite(o)]
     if not lows or min(lows) <= 0 or min(starts) <= min(lows):
@@ -41,7 +43,7 @@ def contour_levels(curve: Curve) -> list[float]:
 
 
 def finite(o: Observation) -> list[float]:
-    """Give a run's training losses that are numbers."""
+    """Return a run's training losses that are numbers."""
     return [v for v in o.run.curve.get(LOSS, []) if math.isfinite(v)]
 
 
@@ -55,13 +57,13 @@ def contours(curve: Curve) -> list[tuple[float, list[tuple[int, float]]]]:
     return found
 
 
-def figure_1(workloads: list[Workload]) -> Drawing | str:
+def figure_1(analysis: Analysis) -> Drawing | NotDrawable:
     """Contours of equal training loss over batch size and iterations, one panel a domain."""
-    tasks = {task: largest(ws) for task, ws in group(workloads, lambda w: w.task).items()}
+    tasks = {task: largest(ws) for task, ws in group(analysis.workloads, lambda w: w.task).items()}
     shown = {w.task: (w, contours(main_curve(w))) for w in tasks.values()}
     shown = {task: (w, lines) for task, (w, lines) in shown.items() if any(points for _, points in lines)}
     if not shown:
-        return "no runs with trainset/loss in their curves"
+        return NotDrawable("no runs with trainset/loss in their curves")
     rows = [
         [task, main_curve(w).name, level, size, steps]
         for task, (w, lines) in shown.items()
@@ -93,7 +95,7 @@ def rule_curves(workloads: list[Workload]) -> tuple[Workload, list[Curve]] | Non
 
 
 def speedups(curve: Curve) -> list[tuple[int, float, float]]:
-    """Give (batch size, speed-up over the smallest, the ideal)."""
+    """Return (batch size, speed-up over the smallest, the ideal)."""
     steps = [(p.batch_size, p.interval("steps").value) for p in curve.points if p.n]
     if not steps or not math.isfinite(steps[0][1]):
         return []
@@ -101,7 +103,7 @@ def speedups(curve: Curve) -> list[tuple[int, float, float]]:
 
 
 def by_size(curve: Curve, value: Callable[[Observation], float | None]) -> list[tuple]:
-    """Give (batch size, mean with interval or single value) of a number over seeds."""
+    """Return (batch size, mean with interval or single value) of a number over seeds."""
     found = []
     for p in curve.points:
         values = [v for v in map(value, p.counted) if v is not None and math.isfinite(v)]
@@ -111,7 +113,7 @@ def by_size(curve: Curve, value: Callable[[Observation], float | None]) -> list[
 
 
 def linear_error(o: Observation) -> float | None:
-    """Give a run's error of the linear approximation."""
+    """Return a run's error of the linear approximation."""
     return o.run.final.get(LINEAR_ERROR)
 
 
@@ -127,11 +129,11 @@ def mean_panel(axes, curves: list[Curve], value: Callable, label: str) -> None:
     axes.set_ylabel(label)
 
 
-def figure_2(workloads: list[Workload]) -> Drawing | str:
+def figure_2(analysis: Analysis) -> Drawing | NotDrawable:
     """Speed-up by rule; test accuracy and the error of the linear approximation."""
-    study = rule_curves(workloads)
+    study = rule_curves(analysis.workloads)
     if study is None:
-        return "no study with two or more learning-rate scaling rules"
+        return NotDrawable("no study with two or more learning-rate scaling rules")
     w, curves = study
     has_error = any(by_size(c, linear_error) for c in curves)
     rows = [[c.name, *row] for c in curves for row in speedups(c)]
@@ -160,15 +162,17 @@ def panel_of(named: Named) -> Callable:
     return lambda axes: curves_panel(axes, named)
 
 
-def compared(groups: list[tuple[str, list[Workload], Callable[[Workload], str]]], none: str) -> Drawing | str:
+def compared(
+    analysis: Analysis, groups: list[tuple[str, list[Workload], Callable[[Workload], str]]], none: str
+) -> Drawing | NotDrawable:
     """Draw, per group with two or more members, their main curves in one panel."""
     shown = []
     for title, members, label in groups:
-        named = {label(w): (label(w), main_curve(w), critical(main_curve(w))) for w in members}
+        named = {label(w): (label(w), *analysis.main(w)) for w in members}
         if len(named) > 1:
             shown.append((title, list(named.values())))
     if not shown:
-        return none
+        return NotDrawable(none)
 
     def draw(panels) -> None:
         for axes, (title, named) in zip(panels, shown, strict=True):
@@ -184,7 +188,7 @@ def largest_group(workloads: list[Workload], key: Callable, label: Callable[[Wor
     return max(groups, key=lambda ws: (len({label(w) for w in ws}), len(ws)), default=[])
 
 
-def figure_3(workloads: list[Workload]) -> Drawing | str:
+def figure_3(analysis: Analysis) -> Drawing | NotDrawable:
     """Architectures on the same data; data sets (or label noise) with the same architecture."""
 
     def data(w: Workload) -> str:
@@ -194,13 +198,15 @@ def figure_3(workloads: list[Workload]) -> Drawing | str:
     def network(w: Workload) -> str:
         return f"{w.network}, {w.parameters:,} parameters" if w.parameters else w.network
 
-    same_data = largest_group(workloads, lambda w: (w.study, w.data.hash, w.hit.metric), network)
-    same_network = largest_group(workloads, lambda w: (w.study, w.network, w.data.fraction, w.hit.metric), data)
+    same_data = largest_group(analysis.workloads, lambda w: (w.study, w.data.hash, w.hit.metric), network)
+    same_network = largest_group(
+        analysis.workloads, lambda w: (w.study, w.network, w.data.fraction, w.hit.metric), data
+    )
     groups = [("Architecture", same_data, network), ("Complexity of the data", same_network, data)]
-    return compared(groups, "no study with two or more networks, data sets or levels of label noise")
+    return compared(analysis, groups, "no study with two or more networks, data sets or levels of label noise")
 
 
-def figure_4(workloads: list[Workload]) -> Drawing | str:
+def figure_4(analysis: Analysis) -> Drawing | NotDrawable:
     """The same data set at several sizes."""
 
     def fraction(w: Workload) -> str:
@@ -208,19 +214,20 @@ def figure_4(workloads: list[Workload]) -> Drawing | str:
 
     key = lambda w: (w.study, w.data.name, w.network, w.data.label_noise, w.hit.metric)  # noqa: E731
     return compared(
-        [("Size of the data", largest_group(workloads, key, fraction), fraction)],
+        analysis,
+        [("Size of the data", largest_group(analysis.workloads, key, fraction), fraction)],
         "no study with two or more data fractions",
     )
 
 
-def figure_5(workloads: list[Workload]) -> Drawing | str:
+def figure_5(analysis: Analysis) -> Drawing | NotDrawable:
     """Steps to a training and to a validation target, and test accuracy at the end."""
     kinds = (TRAIN, VALIDATION)
-    groups = group([w for w in workloads if w.hit.metric.startswith(kinds)], same_but_target).values()
+    groups = group([w for w in analysis.workloads if w.hit.metric.startswith(kinds)], same_but_target).values()
     members = max(groups, key=lambda ws: (len({w.hit.metric.startswith(TRAIN) for w in ws}), len(ws)), default=[])
     if not members:
-        return "no run with a training or validation target"
-    named = [(w.target, main_curve(w), critical(main_curve(w))) for w in members]
+        return NotDrawable("no run with a training or validation target")
+    named = [(w.target, *analysis.main(w)) for w in members]
     tested = [c for _, c, _ in named[:1] if by_size(c, test_accuracy)]
 
     def draw(panels) -> None:

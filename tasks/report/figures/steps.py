@@ -1,37 +1,57 @@
 """The figure every report opens with: steps to the target against batch size."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 
-from tasks.report.critical import Critical
-from tasks.report.curves import Curve, Workload
-from tasks.report.figures.style import batch_axis, figure, log_axis, look
+from tasks.report.analysis.critical import Critical
+from tasks.report.analysis.curves import Curve, Observation, Workload
+from tasks.report.analysis.intervals import number
+from tasks.report.figures.style import Drawing, Table, batch_axis, log_axis, look, note
 
 IN_LEGEND = 10
+MOST_MARKS = 100  # single runs on a curve drawn one by one; more are a picture, which keeps the page small
+MARKS = {"reached": (".", 0.35, 4), "budget": ("^", 0.8, 6), "diverged": ("x", 0.8, 6)}  # marker, alpha, size
 Named = list[tuple[str, Curve, Critical | None]]  # what the legend says, the curve, its fit
 
 
 def draw_points(axes, name: str | None, curve: Curve, index: int, shift: float, fitted: bool) -> None:
-    """Draw medians with intervals, single seeds, and runs that never arrived, where they stopped."""
+    """Draw what each batch size took, with its interval, and its single runs."""
     seen = [(p, p.interval("steps")) for p in curve.points if p.n]
-    there = [(p.batch_size * shift, i) for p, i in seen if math.isfinite(i.value)]
-    style = look(index)
-    x, y = [x for x, _ in there], [i.value for _, i in there]
-    line, counts = "none" if fitted else "-", sorted({p.n for p, _ in seen})
+    there = [(p, p.batch_size * shift, i) for p, i in seen if math.isfinite(i.value)]
+    style, counts = look(index), sorted({p.n for p, _ in seen})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
-    axes.plot(x, y, **style, label=name and f"{name} (n = {seeds} a size)", zorder=3, markersize=5, linestyle=line)
-    for at, i in there:
+    axes.plot(
+        [x for _, x, _ in there],
+        [i.value for _, _, i in there],
+        **style,
+        label=name and f"{name} (n = {seeds} a size)",
+        zorder=3,
+        markersize=5,
+        linestyle="none" if fitted else "-",
+    )
+    for p, at, i in there:
+        note(
+            axes, at, i.value, f"batch {p.batch_size:,}: {number(i)} steps, {p.count('reached')} of {p.n} runs arrived"
+        )
         if math.isfinite(i.low):
             axes.plot([at, at], [i.low, i.high if math.isfinite(i.high) else i.value], color=style["color"])
-    runs = [(p.batch_size * shift, o) for p, _ in seen for o in p.counted]
-    marks = {"reached": (".", 0.35, 4), "budget": ("^", 0.8, 6), "diverged": ("x", 0.8, 6)}
-    for status, (marker, alpha, size) in marks.items():
+    draw_runs(axes, [(p.batch_size * shift, o) for p, _ in seen for o in p.counted], style["color"])
+
+
+def draw_runs(axes, runs: list[tuple[float, Observation]], colour: str) -> None:
+    """Draw single runs, and those that never arrived where they stopped."""
+    for status, (marker, alpha, size) in MARKS.items():
         ended = [(x, o) for x, o in runs if o.status == status]
         at = [o.value("steps") if status == "reached" else o.run.stopped_at("steps") for _, o in ended]
-        look_of = {"color": style["color"], "alpha": alpha, "markersize": size, "markerfacecolor": "none"}
-        axes.plot([x for x, _ in ended], at, marker, **look_of)
+        kind = {
+            "rasterized": len(runs) > MOST_MARKS,
+            "color": colour,
+            "alpha": alpha,
+            "markersize": size,
+            "markerfacecolor": "none",
+        }
+        axes.plot([x for x, _ in ended], at, marker, **kind)
 
 
 def perfect_scaling(axes, curves: list[Curve]) -> None:
@@ -85,8 +105,21 @@ def curves_panel(axes, named: Named) -> None:
     axes.legend()
 
 
-def steps_to_target(workload: Workload, pairs: list[tuple[Curve, Critical | None]], files: list[Path]) -> None:
+def steps_table(named: list[tuple[str, str, Curve]]) -> Table:
+    """List the points of several curves: (panel, name, curve)."""
+    rows = []
+    for panel, name, curve in named:
+        for p in (p for p in curve.points if p.n):
+            counts = [p.count(status) for status in ("reached", "budget", "diverged")]
+            rows.append([panel, name, p.batch_size, p.n, *counts, p.interval("steps"), p.interval("examples")])
+    columns = ["panel", "curve", "batch size", "n", "reached", "censored", "diverged", "steps", "examples"]
+    return Table("The numbers", columns, rows)
+
+
+def steps_to_target(workload: Workload, pairs: list[tuple[Curve, Critical | None]]) -> Drawing:
     """Draw one workload: steps to the target against batch size, log-log."""
-    with figure(files) as axes:
-        curves_panel(axes, [(curve.name, curve, found) for curve, found in pairs])
-        axes.set_title(f"{workload.name}\n{workload.target}", fontsize=10, loc="left")
+
+    def draw(panels) -> None:
+        curves_panel(panels[0], [(curve.name, curve, found) for curve, found in pairs])
+
+    return Drawing(1, draw, steps_table([("", c.name, c) for c in workload.curves]), workload.name)

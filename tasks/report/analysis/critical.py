@@ -1,0 +1,256 @@
+"""The critical batch size of a curve: how far each batch costs so many times the fewest examples, and how sure that is.
+
+Protocol rules 16-19. One rule is changed here: the interval takes K - 3 instead of K - 2 degrees of freedom, since the
+family it is profiled over has three parameters (tests/test_report_coverage.py).
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+
+from tasks.report.analysis import fits
+from tasks.report.analysis.curves import Curve
+from tasks.report.analysis.intervals import NOTHING, Interval
+from tasks.report.analysis.measures import curvature_batch_of, noise_scale_of
+from tasks.report.analysis.points import (
+    PRIMARY,
+    FitData,
+    Resampled,
+    View,
+    fit_data,
+    resample,
+    target_spread,
+    with_target,
+)
+
+LEAST_STEPS = 20  # at the largest batch, below which steps are too coarse a measure
+LEAST_SIZES = 5
+LEAST_SEEDS = 5
+CANDIDATES_AGREE = 1.5
+WORTH_DOUBLING = 0.2
+FACTORS = (1.2, 1.25, 2.0)  # of the fewest examples
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A form of curve with its leave-one-size-out error (root mean square of log S) and its B2."""
+
+    name: str
+    error: float
+    standard_error: float  # of the mean square
+    b2: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The fitted curve; intervals are infinite where the data do not bound them."""
+
+    data: FitData
+    fit: fits.Fit | None  # None with too few sizes
+    ends: dict[float, Interval]  # by factor: the largest B with E(B) <= factor x min E
+
+    @property
+    def b2(self) -> Interval:
+        """Return the largest batch that needs at most twice the examples of the cheapest."""
+        return self.ends[2.0]
+
+    @property
+    def linear_end(self) -> Interval:
+        """Return the largest batch that needs at most a quarter more examples than the cheapest."""
+        return self.ends[1.25]
+
+    @property
+    def bound(self) -> str:
+        """Say what is known of B2 where it is not identified."""
+        low, high = self.b2.low, self.b2.high
+        if math.isfinite(high) and high < self.data.sizes[-1]:
+            return f"between {low:,.0f} and {high:,.0f}" if low > self.data.sizes[0] else f"below {high:,.0f}"
+        if math.isfinite(low) and low > self.data.sizes[0]:
+            return f"above {low:,.0f}"
+        return "not bounded"
+
+
+@dataclass(frozen=True)
+class Critical(Fitted):
+    """What a curve says about batch size."""
+
+    why_not: list[str]  # what stands between the estimate and a critical batch size
+    useful_end: Interval = NOTHING  # largest B whose doubling still saves 20 % of the steps
+    hyperbola: Interval = NOTHING
+    hyperbola_lack_of_fit: float = math.nan
+    candidates: list[Candidate] = field(default_factory=list)
+    chosen: str = ""
+    doublings: list[tuple[int, Interval]] = field(default_factory=list)  # (B, share of steps saved by 2 B)
+    sensitivity: dict[str, float] = field(default_factory=dict)
+    resampled: Resampled | None = None
+    noise: Interval = NOTHING  # the noise scale at the target
+    curvature: Interval = NOTHING  # m*, the batch that curvature predicts
+
+    @property
+    def identified(self) -> bool:
+        """Return whether this is a critical batch size."""
+        return not self.why_not
+
+    @property
+    def tau(self) -> float:
+        """Return the scatter of log S between batch sizes, beyond that of the seeds."""
+        return math.sqrt(max(self.fit.variance - self.data.within, 0)) if self.fit else math.nan
+
+    @property
+    def largest_residual(self) -> float:
+        """Return how far the farthest point lies from the curve, in log S."""
+        return float(np.abs(self.fit.residuals).max()) if self.fit else math.nan
+
+
+def b2_of(data: FitData, factor: float = 2.0) -> float:
+    """Estimate the largest B with E <= factor x min E from the convex fit, which assumes no form."""
+    return fits.size_at(data.sizes, fits.convex_steps(data.sizes, data.log_steps), factor)
+
+
+def size_interval(data: FitData, fitted: fits.Fit | None, factor: float) -> Interval:
+    """Return the largest B with E <= factor x min E, infinite past the largest size studied."""
+    value = b2_of(data, factor)
+    if fitted is None:
+        return Interval(value, float(data.sizes[0]), math.inf)
+    found = fitted.interval(fitted.family.size_at(factor, float(data.sizes[0])))
+    last = float(data.sizes[-1])
+    # the estimate assumes no form, the family does: the interval holds as well what the family's would be around it
+    moved = value / found.value if math.isfinite(value) and math.isfinite(found.value) else 1.0
+    low, high = min(found.low, moved * found.low), max(found.high, moved * found.high)
+    high = math.inf if high > last else max(high, value)
+    return Interval(value, min(low, value, last), high, fitted.dof)
+
+
+def candidates_of(data: FitData) -> list[Candidate]:
+    """Compare the candidate forms by leave-one-size-out error, simplest first."""
+    x, y = data.sizes, data.log_steps
+    slope = -np.polyfit(np.log(x), y, 1)[0]
+    power_b2 = x[0] * 2 ** (1 / (1 - slope)) if slope < 1 else math.inf
+    rows = [("power law", fits.by_line, power_b2)]
+    for family in (fits.hyperbola(tuple(x)), fits.softened(tuple(x))):
+        centred, norms = family.centred
+        best = (norms - 2 * centred @ (y - y.mean())).argmin()
+        rows.append((family.name, fits.by_family(family), family.size_at(2.0, x[0])[best]))
+    rows.append(("isotonic", fits.by_steps, fits.size_at(x, fits.isotonic_steps(y), 2.0)))
+    found = []
+    for name, predict, b2 in rows:
+        squares = (fits.left_out(x, y, predict) - y) ** 2
+        error = float(np.sqrt(squares.mean()))
+        found.append(Candidate(name, error, float(squares.std(ddof=1) / math.sqrt(len(x))), float(b2)))
+    return found
+
+
+def choose(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
+    """Choose the simplest form within one standard error of the best; give also all that are within it."""
+    best = min(candidates, key=lambda c: c.error)
+    near = [c for c in candidates if c.error**2 <= best.error**2 + best.standard_error]
+    return near[0], near
+
+
+def reasons_not_identified(curve: Curve, seen: Fitted, near: list[Candidate]) -> list[str]:
+    """List what stands between the estimate and a critical batch size (rule 18); empty if nothing does."""
+    data, reasons = seen.data, []
+    if not curve.tuned:
+        reasons.append("the rate was not tuned at each batch size, so this is the saturation batch of a rule")
+    if len(data.sizes) < LEAST_SIZES:
+        return [*reasons, f"{len(data.sizes)} batch sizes fitted, at least {LEAST_SIZES} are needed"]
+    used = [p for p in curve.points if p.batch_size not in data.left_out]
+    untuned = [p.batch_size for p in used if p.untuned]
+    if curve.tuned and untuned:
+        reasons.append(f"best rate at the edge of those tried at batch {', '.join(map(str, untuned))}")
+    if math.exp(data.log_steps[-1]) < LEAST_STEPS and not used[0].observations[0].hit.nominal:
+        reasons.append(f"too short: fewer than {LEAST_STEPS} steps at the largest batch")
+    if not math.isfinite(seen.b2.high):
+        reasons.append("its interval reaches beyond the largest batch studied")
+    return reasons if seen.fit is None else reasons + reasons_of_shape(seen, near)
+
+
+def reasons_of_shape(seen: Fitted, near: list[Candidate]) -> list[str]:
+    """List what in the curve's shape leaves its bend open: its slope at either end, and forms that fit as well."""
+    fitted, sizes, reasons = seen.fit, seen.data.sizes, []
+    low_end = fitted.interval(fitted.family.slope(sizes[0]))
+    high_end = fitted.interval(fitted.family.slope(sizes[-1]))
+    if low_end.low <= 0.8:
+        reasons.append(f"scaling at the smallest batch may be less than perfect (slope ≥ {low_end.low:.2f})")
+    if high_end.high >= 0.3:
+        reasons.append(f"the largest batch may still pay (slope ≤ {high_end.high:.2f})")
+    b2s = [c.b2 for c in near if not math.isnan(c.b2)]
+    if max(b2s) > CANDIDATES_AGREE * min(b2s):
+        reasons.append(f"forms of curve that fit as well differ: B2 from {min(b2s):,.0f} to {max(b2s):,.0f}")
+    return reasons
+
+
+def hyperbola_of(data: FitData) -> tuple[Interval, float]:
+    """Fit the two-parameter hyperbola; give B_crit and the p-value of its lack of fit."""
+    fitted = fits.fit(fits.hyperbola(tuple(data.sizes)), data.log_steps, data.within, data.runs)
+    if fitted is None:
+        return NOTHING, math.nan
+    values = fitted.family.critical
+    found = fitted.interval(values)
+    low = 0.0 if found.low <= values[0] else found.low
+    high = math.inf if found.high >= values[-1] else found.high
+    return replace(found, low=low, high=high), fits.lack_of_fit(fitted)
+
+
+def doublings_of(data: FitData, fitted: fits.Fit) -> list[tuple[int, Interval]]:
+    """Return the share of the steps that each doubling inside the studied range saves."""
+    found = []
+    for size in data.sizes[2 * data.sizes <= data.sizes[-1] * 1.001]:
+        at = fitted.family.log_steps(np.array([size, 2 * size]))
+        found.append((round(size), fitted.interval(1 - np.exp(at[:, 1] - at[:, 0]))))
+    return found
+
+
+def useful_end(data: FitData, fitted: fits.Fit) -> Interval:
+    """Return the largest B whose doubling still saves 20 % of the steps: infinite past, 0 below the studied sizes."""
+    found = fitted.interval(fitted.family.size_whose_doubling_saves(WORTH_DOUBLING))
+    return found.mapped(lambda v: math.inf if v > data.sizes[-1] else 0.0 if v < data.sizes[0] else v)
+
+
+def sensitivity_of(data: FitData) -> dict[str, float]:
+    """Return B2 without the smallest and without the largest size."""
+    ends = {"without the smallest size": 0, "without the largest size": -1}
+    return {name: b2_of(data.without(i)) for name, i in ends.items()}
+
+
+@lru_cache(maxsize=4096)  # claims look at the same curves as the analysis
+def fit_curve(curve: Curve, view: View = PRIMARY) -> Fitted | None:
+    """Fit a curve and read its ends off it; None with fewer than two sizes."""
+    data = fit_data(curve, view)
+    if len(data.sizes) < 2:
+        return None
+    fitted = fits.fit(fits.softened(tuple(data.sizes)), data.log_steps, data.within, data.runs)
+    ends = {factor: size_interval(data, fitted, factor) for factor in FACTORS}
+    ends[2.0] = with_target(ends[2.0], target_spread(curve), float(data.sizes[-1]))
+    return Fitted(data, fitted, ends)
+
+
+def critical(curve: Curve) -> Critical | None:
+    """Work out what a curve says; None with fewer than two sizes."""
+    seen = fit_curve(curve)
+    if seen is None:
+        return None
+    data, fitted = seen.data, seen.fit
+    predicted = {"noise": noise_scale_of(curve), "curvature": curvature_batch_of(curve)}
+    if fitted is None:
+        return Critical(data, None, seen.ends, reasons_not_identified(curve, seen, []), **predicted)
+    candidates = candidates_of(data)
+    chosen, near = choose(candidates)
+    hyperbola, p = hyperbola_of(data)
+    return Critical(
+        data,
+        fitted,
+        seen.ends,
+        reasons_not_identified(curve, seen, near),
+        useful_end=useful_end(data, fitted),
+        hyperbola=hyperbola,
+        hyperbola_lack_of_fit=p,
+        candidates=candidates,
+        chosen=chosen.name,
+        doublings=doublings_of(data, fitted),
+        sensitivity=sensitivity_of(data),
+        resampled=resample(curve),
+        **predicted,
+    )

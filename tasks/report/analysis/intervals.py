@@ -1,0 +1,191 @@
+"""Medians with 95 % intervals from runs that were seen only between evaluations, or never arrived."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % interval; infinite means never reached, NaN not known."""
+
+    value: float
+    low: float
+    high: float
+    dof: float = math.inf  # of the t-distribution behind the interval
+
+    def mapped(self, change: Callable[[float], float]) -> "Interval":
+        """Return the interval of an increasing function of the value."""
+        return Interval(change(self.value), change(self.low), change(self.high), self.dof)
+
+
+NOTHING = Interval(math.nan, math.nan, math.nan)
+
+
+def log_median(values: np.ndarray) -> float:
+    """Take the median, halfway on the log scale between the middle two; infinite values are the largest."""
+    values = np.sort(values)
+    low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
+    return float(high if math.isinf(high) or low <= 0 else math.sqrt(low) * math.sqrt(high))
+
+
+def rank_of(n: int) -> tuple[int, float]:
+    """Return the rank k, from either end, whose order statistics hold the median of n values in 95 % or more.
+
+    And the weight of rank k + 1 beside it, which makes it 95 % (Hettmansperger and Sheather 1986). Rank 0: too few.
+    """
+    k = int(stats.binom.ppf(0.025, n, 0.5))
+    if k == 0:
+        return 0, 0.0
+    wide, narrow = (1 - 2 * stats.binom.cdf(rank - 1, n, 0.5) for rank in (k, k + 1))
+    share = (wide - 0.95) / (wide - narrow)
+    return k, float((n - k) * share / (k + (n - 2 * k) * share))
+
+
+def order_statistics(low: np.ndarray, high: np.ndarray) -> tuple[float, float] | None:
+    """Return the interval of the median of positive values in (low, high], without assuming a distribution.
+
+    Two order statistics are interpolated on the log scale; alone, those of 8 values would hold the median in 99.2 %.
+    None with fewer than 6 values, too few for 95 %.
+    """
+    rank, weight = rank_of(len(low))
+    if not rank:
+        return None
+    with np.errstate(divide="ignore"):
+        down, up = np.log(np.sort(low)), np.log(np.sort(high)[::-1])
+    ends = (x[rank - 1] if np.isinf(x[rank - 1]) else (1 - weight) * x[rank - 1] + weight * x[rank] for x in (down, up))
+    return tuple(float(np.exp(end)) for end in ends)
+
+
+def middle_log(values: np.ndarray) -> float:
+    """Return the mean of the logs of positive values; the log of their median where some are infinite."""
+    return float(np.log(values).mean()) if np.isfinite(values).all() else math.log(log_median(values))
+
+
+def middle_interval(values: Sequence[float], resolution: float = 1.0) -> Interval:
+    """Return what positive values cost in the middle, with its 95 % interval.
+
+    The mean of their logs with Student's t; where some are infinite, which are runs that never arrived, the median by
+    ranks. Equal values reach over their resolution, the ratio of two that could just be told apart.
+    """
+    found = mean_interval([math.log(v) for v in values]) if all(0 < v < math.inf for v in values) else NOTHING
+    if math.isnan(found.value):
+        half = math.sqrt(resolution)
+        return median_interval([(v / half, v * half) for v in values])
+    reach = math.log(resolution) / 2 if len(set(values)) < len(values) else 0.0
+    return Interval(math.exp(found.value), math.exp(found.low - reach), math.exp(found.high + reach), found.dof)
+
+
+# By how much the median of so few normal values is less certain than their mean (standard errors, 2e6 draws).
+MEDIAN_OVER_MEAN = {2: 1.0, 3: 1.159, 4: 1.093, 5: 1.197}
+
+
+def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
+    """Return the median of what lies in each bracket (low, high], with its 95 % interval.
+
+    A bracket of infinities is a run that never arrived: it counts as infinite in the order of the values.
+    From 6 values on the interval is that of the order statistics, which assumes no distribution. With fewer
+    it is Student's t on the log scale, where the runs that arrived are at least 2 and the median is finite;
+    its upper end is infinite if any run did not arrive; equal values are quantized, and reach over their brackets.
+    """
+    if not brackets or any(math.isnan(x) for pair in brackets for x in pair):
+        return NOTHING
+    low, high = np.array(brackets, dtype=float).T
+    values = np.where(low > 0, np.sqrt(low) * np.sqrt(high), high)
+    median = log_median(values)
+    free = order_statistics(low, high)
+    if free:
+        return Interval(median, *free)
+    finite = np.log(values[np.isfinite(values) & (values > 0)])
+    n = len(finite)
+    if n < 2 or math.isinf(median):
+        return Interval(median, math.nan, math.inf if np.isinf(values).any() else math.nan)
+    half = stats.t.ppf(0.975, n - 1) * MEDIAN_OVER_MEAN[n] * finite.std(ddof=1) / math.sqrt(n)
+    factor, tied = math.exp(min(half, 500)), len(set(finite)) < n
+    down, up = (log_median(low), log_median(high)) if tied else (median, median)
+    return Interval(median, down / factor, math.inf if n < len(values) else up * factor)
+
+
+def proportion(hits: int, n: int, level: float = 0.95) -> Interval:
+    """Return a share with its exact (Clopper-Pearson) interval."""
+    if n == 0:
+        return NOTHING
+    found = stats.binomtest(hits, n).proportion_ci(level)
+    return Interval(hits / n, float(found.low), float(found.high))
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Return a mean with Student's t interval; not known with fewer than two values."""
+    values = np.asarray(values, dtype=float)
+    n = len(values)
+    if n < 2 or not np.isfinite(values).all():
+        return NOTHING
+    half = stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n)
+    return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half), n - 1)
+
+
+def difference_interval(a: Mapping[int, float], b: Mapping[int, float], level: float = 0.95) -> Interval:
+    """Return the mean of a - b, both by seed: paired where the seeds are the same, else Welch's."""
+    if set(a) == set(b):
+        return mean_interval([a[seed] - b[seed] for seed in a], level)
+    x, y = np.array(list(a.values())), np.array(list(b.values()))
+    value = float(x.mean() - y.mean()) if min(len(x), len(y)) > 1 else math.nan
+    if not (np.isfinite(x).all() and np.isfinite(y).all()) or math.isnan(value):
+        return NOTHING
+    if np.ptp(x) == np.ptp(y) == 0:
+        return Interval(value, value, value, len(x) + len(y) - 2)
+    found = stats.ttest_ind(x, y, equal_var=False)
+    ends = found.confidence_interval(level)
+    return Interval(value, float(ends.low), float(ends.high), float(found.df))
+
+
+def resampled_interval(value: float, draws: Sequence[float]) -> Interval:
+    """Return a value with the middle 95 % of what drawing the data again gave; infinite draws are allowed."""
+    if not len(draws):
+        return NOTHING
+    low, high = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")
+    return Interval(float(value), float(low), float(high))
+
+
+def shift_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
+    """Return by how much a exceeds b, where infinite values are the largest (Hodges and Lehmann).
+
+    The median of all differences, with the shifts that the rank-sum test does not reject; two infinite values are
+    tied whatever the shift. Not bounded where there are too few values for a test at 5 %.
+    """
+    arrays = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    m, n = map(len, arrays)
+    if any(np.isnan(x).any() for x in arrays):
+        return NOTHING
+    lost = [int(np.isinf(x).sum()) for x in arrays]
+    with np.errstate(invalid="ignore"):
+        differences = np.subtract.outer(*arrays).ravel()
+    differences = np.sort(differences[~np.isnan(differences)])
+    if not len(differences):
+        return NOTHING
+    middle = differences[[(len(differences) - 1) // 2, len(differences) // 2]]
+    value = float(middle[0] if middle[0] == middle[1] else middle.mean() if np.isfinite(middle).all() else math.nan)
+    ties = (sum(lost) ** 3 - sum(lost)) / ((m + n) * (m + n - 1))
+    spread = math.sqrt(m * n / 12 * (m + n + 1 - ties))
+    rank = math.floor(m * n / 2 - stats.norm.ppf(0.975) * spread - math.prod(lost) / 2)
+    if rank < 0 or 2 / math.comb(m + n, m) > 0.05:
+        return Interval(value, -math.inf, math.inf)
+    return Interval(value, float(differences[rank]), float(differences[-1 - rank]))
+
+
+def number(value) -> str:
+    """Return a number or an interval with three to four figures; infinity as ∞, what is not known as a dash."""
+    if isinstance(value, Interval):
+        if math.isnan(value.low) and math.isnan(value.high):
+            return number(value.value)
+        return f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return "" if value is None else str(value)
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.3g}"

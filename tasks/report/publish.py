@@ -1,0 +1,227 @@
+"""`python -m tasks.report.publish`: the published results, made from the kept runs, or with --check held against them.
+
+Writes results/summary.json, results/report.html, the figures that the documents show, and the tables between
+`<!-- results: NAME -->` and `<!-- end -->` in README.md and docs/. With --check nothing is written: everything is made
+anew in a folder of its own, and each difference is named.
+"""
+
+import argparse
+import json
+import math
+import re
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tasks.report.build import Wanted, make_report
+from tasks.report.sources.kept import ENDING, keep
+from tasks.report.sources.read import read_sources
+from tasks.report.sources.runs import Run, read_runs
+
+RESULTS, PAPERS = Path("results"), Path("docs/papers.md")
+PICTURE = "golmant-fig1-classification-imageclassification-fashionmnist-val-accuracy-0-82"  # of the README
+PLACES = (Path("README.md"), Path("docs/results.md"))
+BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+TOLERANCE = 1e-6  # relative: another machine's arithmetic may differ in the last digits
+VOLATILE = ("left_out",)
+# Every run here is on embedded or small data, with small networks: none is of a paper's own data, network and range.
+TIER = {"supported": "supported on a proxy", "contradicted": "contradicted on a proxy"}
+OWN = {
+    "own-1": ("the critical batch lies below the batch that fills the machine", "this project's reading"),
+    "own-2": ("scaling depends more on network and data complexity than on data size", "this project's reading"),
+    "own-3": ("fewer classes put the plateau later", "this project's reading"),
+}
+
+
+def stated() -> dict[str, tuple[str, str]]:
+    """Return each claim's statement and its place, as docs/papers.md has them."""
+    rows = re.findall(r"^\| ((?:golmant|you)-\d+) \| (.*?) \| (.*?) \|$", PAPERS.read_text(), re.MULTILINE)
+    return {claim: (statement, place) for claim, statement, place in rows} | OWN
+
+
+def minutes(run: Run) -> float:
+    """Return the minutes that a run took, evaluation and all; 0 where it does not say."""
+    begun, ended = run.record.started, run.record.ended
+    if not begun or not ended or run.record.copied_from:
+        return 0.0
+    return (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds() / 60
+
+
+def number(value: Any) -> str:
+    """Return a number of the summary as people read it."""
+    value = float(value)
+    if math.isnan(value):
+        return "-"
+    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def measured(part: dict[str, Any]) -> str:
+    """Return one part of a claim: what was measured, its interval and the margin."""
+    margin = [f"above {part['above']:.3g}"] if part["above"] is not None else []
+    margin += [f"below {part['below']:.3g}"] if part["below"] is not None else []
+    ends = f"{number(part['effect'])} [{number(part['low'])}, {number(part['high'])}]"
+    return f"{part['what']}: {ends}, claimed {' and '.join(margin)}"
+
+
+def verdict_rows(content: dict[str, Any]) -> list[list[str]]:
+    """Return one row a claim, in the order of the papers."""
+    said, found = stated(), {claim["id"]: claim for claim in content["claims"]}
+    rows = []
+    for name, (statement, place) in said.items():
+        claim = found.get(name)
+        verdict = claim["verdict"] if claim else "not tested"
+        reason = claim["reason"] if claim else "no study in the programme"
+        ours = "<br>".join(map(measured, claim["parts"])) if claim and claim["parts"] else reason
+        rows.append([name, statement, place, ours, str(claim["n"]) if claim else "0", TIER.get(verdict, verdict)])
+    return rows
+
+
+def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    """Return a table as Markdown; text of studies is no markup."""
+    lines = [columns, ["---"] * len(columns), *([cell.replace("|", "/") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def studies_table(content: dict[str, Any], runs: list[Run]) -> str:
+    """Return the studies with their runs and what they took."""
+    names = Counter(run.record.study for run in runs)
+    took = Counter()
+    for run in runs:
+        took[run.record.study] += minutes(run)
+    ends = {s: Counter(r.record.status for r in runs if r.record.study == s) for s in names}
+    rows = [
+        [name, str(count), ", ".join(f"{n} {status}" for status, n in ends[name].most_common()), f"{took[name]:.0f}"]
+        for name, count in names.items()
+    ]
+    rows.append(["all", str(len(runs)), "", f"{sum(took.values()):.0f}"])
+    return markdown(["study", "runs", "how they ended", "minutes of one worker"], rows)
+
+
+def head(content: dict[str, Any]) -> str:
+    """Return the counts of verdicts and the answers of the tuned studies, for the README."""
+    rows = verdict_rows(content)
+    counts = Counter(row[-1] for row in rows)
+    shown = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+    decided = [[row[0], row[1], row[-1]] for row in rows if row[-1] in TIER.values()]
+    return f"Of {len(rows)} claims: {shown}.\n\n" + markdown(["claim", "what it says", "verdict"], decided)
+
+
+def answers(content: dict[str, Any]) -> str:
+    """Return the answer of every workload in a sentence."""
+    return "".join(f"- {answer['answer']}\n" for answer in content["answers"])
+
+
+def blocks(content: dict[str, Any], runs: list[Run]) -> dict[str, str]:
+    """Return the generated text of each block, by name."""
+    columns = ["claim", "the paper's statement", "its place", "ours (95 % interval)", "n", "verdict"]
+    return {
+        "verdicts": markdown(columns, verdict_rows(content)),
+        "studies": studies_table(content, runs),
+        "head": head(content),
+        "answers": answers(content),
+    }
+
+
+def filled(text: str, made: dict[str, str]) -> str:
+    """Return a document with its blocks filled."""
+    return BLOCK.sub(lambda m: m[1] + made[m[2]] + m[3], text)
+
+
+def differences(kept: Any, made: Any, path: str = "") -> Iterator[str]:
+    """Name where two summaries differ."""
+    if isinstance(kept, dict) and isinstance(made, dict):
+        for key in dict.fromkeys([*kept, *made]):
+            if key not in kept or key not in made:
+                yield f"{path}.{key} is only in one"
+            elif key not in VOLATILE:
+                yield from differences(kept[key], made[key], f"{path}.{key}")
+    elif isinstance(kept, list) and isinstance(made, list) and len(kept) == len(made):
+        for i, (a, b) in enumerate(zip(kept, made, strict=True)):
+            yield from differences(a, b, f"{path}[{i}]")
+    elif isinstance(kept, float) and isinstance(made, float):
+        if not math.isclose(kept, made, rel_tol=TOLERANCE, abs_tol=1e-12):
+            yield f"{path}: {kept} kept, {made} made"
+    elif kept != made:
+        yield f"{path}: {kept!r} kept, {made!r} made"[:300]
+
+
+def sources() -> list[Path]:
+    """Return the kept studies. Raises ValueError where there are none."""
+    found = sorted(RESULTS.glob("*.jsonl.xz"))
+    if not found:
+        raise ValueError(f"{RESULTS} holds no kept study (.jsonl.xz): keep one with `report --keep`")
+    return found
+
+
+def make(out: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Make the report of the kept runs in `out`; return its summary and the generated blocks."""
+    command = "python -m tasks report results/*.jsonl.xz"
+    make_report(Wanted(sources(), out, command=command))
+    content = json.loads((out / "summary.json").read_text())
+    runs, _ = read_sources(sources(), {})
+    return content, blocks(content, runs)
+
+
+def keep_studies(folder: Path) -> int:
+    """Keep every study of a folder of runs whose runs have all ended."""
+    RESULTS.mkdir(exist_ok=True)
+    for study in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        runs, left_out = read_runs(study)
+        going_on = [run for run in runs if run.record.status == "running"]
+        if going_on or left_out or not runs:
+            print(f"{study.name}: not kept, {len(going_on)} still running, {len(left_out)} unusable", file=sys.stderr)
+            continue
+        keep(runs, RESULTS / f"{study.name}{ENDING}")
+    return 0
+
+
+def publish(out: Path) -> int:
+    """Write what is published."""
+    content, made = make(out)
+    (RESULTS / "summary.json").write_text(json.dumps(content, indent=1) + "\n")
+    shutil.copy(out / "report.html", RESULTS / "report.html")
+    shutil.copy(out / "figures" / f"{PICTURE}.svg", RESULTS / "steps.svg")
+    for place in PLACES:
+        place.write_text(filled(place.read_text(), made))
+    return 0
+
+
+def check(out: Path) -> int:
+    """Name every difference between what is published and what the kept runs give."""
+    content, made = make(out)
+    wrong = list(differences(json.loads((RESULTS / "summary.json").read_text()), content, "results/summary.json"))
+    wrong += [
+        f"{place} differs from its runs: run `make publish`"
+        for place in PLACES
+        if filled(place.read_text(), made) != place.read_text()
+    ]
+    for line in wrong[:40]:
+        print(line, file=sys.stderr)
+    if not wrong:
+        print(f"verified: {len(content['claims'])} verdicts and {len(content['workloads'])} curves")
+    return int(bool(wrong))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Publish, or with --check verify."""
+    words = argparse.ArgumentParser(prog="python -m tasks.report.publish", description=__doc__)
+    words.add_argument("--check", action="store_true", help="write nothing, name every difference")
+    words.add_argument("--keep", type=Path, metavar="RUNS", help="first keep the ended studies of this folder")
+    options = words.parse_args(argv)
+    if options.keep:
+        keep_studies(options.keep)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return (check if options.check else publish)(Path(folder))
+        except (ValueError, OSError) as error:
+            print(f"publish: {error}", file=sys.stderr)
+            return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""What the report's tables hold, and tables as CSV, Markdown and text."""
+
+import csv
+import math
+import shlex
+from pathlib import Path
+
+from tasks.report.analysis.answer import Analysis, Answer, money, rate_of
+from tasks.report.analysis.critical import Critical
+from tasks.report.analysis.curves import Curve, Observation, Point, Workload
+from tasks.report.analysis.intervals import Interval, number, proportion
+from tasks.report.analysis.targets import DRAWS
+from tasks.report.claims.rules import Verdict
+from tasks.report.figures.style import Table
+
+Pairs = list[tuple[Curve, Critical | None]]
+COUNTS = {"reached": "reached", "censored": "budget", "diverged": "diverged", "failed": "failed", "running": "running"}
+
+
+class Command(str):
+    """A command line, which the page offers to copy."""
+
+    __slots__ = ()
+
+
+# every batch size -----------------------------------------------------------------------------------------
+
+
+def medians(point: Point) -> tuple[float, ...]:
+    """Return what a point costs: steps, examples, seconds, money."""
+    return (*(point.interval(unit).value for unit in ("steps", "examples", "seconds")), money(point).value)
+
+
+def on_front(point: Point, others: list[Point]) -> bool:
+    """Return whether no other batch size is as cheap in steps, examples, seconds and money and cheaper in one."""
+    mine = [v for v in medians(point) if not math.isnan(v)]
+    if not all(math.isfinite(v) for v in mine):
+        return False
+    rivals = [[v for v in medians(p) if not math.isnan(v)] for p in others if p is not point]
+    same = [r for r in rivals if len(r) == len(mine)]
+    return not any(all(a <= b for a, b in zip(r, mine, strict=True)) and r != mine for r in same)
+
+
+def fit_command(point: Point) -> Command:
+    """Return the command that trains once more at a point's batch size and rate, on a seed that was not used."""
+    record, source = point.observations[0].run.record, Path(point.observations[0].run.source)
+    seed = max(o.seed for o in point.every or point.observations) + 1
+    if (source / "config.yaml").exists():
+        return Command(
+            f"python -m tasks fit --config {shlex.quote(str(source / 'config.yaml'))} --seed_everything {seed}"
+        )
+    if not record.settings:  # of runs from elsewhere
+        return Command("")
+    rate = "" if math.isnan(record.rate.base) else f" --model.optimizer.lr {record.rate.base:g}"
+    return Command(f"python -m tasks fit --config CONFIG --data.batch_size {point.batch_size}{rate}")
+
+
+def point_rows(curve: Curve) -> list[dict]:
+    """Return a curve's rows of the table of batch sizes."""
+    points = [p for p in curve.points if p.observations]
+    arrived = [p for p in points if p.n and math.isfinite(p.interval("steps").value)]
+    fewest = min((p.interval("examples").value for p in arrived), default=math.nan)
+    first = arrived[0].interval("steps").value if arrived else math.nan
+    rows = []
+    for p in points:
+        steps, examples = p.interval("steps"), p.interval("examples")
+        marks = [
+            m for m, yes in (("rate at an edge", curve.tuned and p.untuned), ("Pareto", on_front(p, points))) if yes
+        ]
+        rows.append(
+            {
+                "curve": curve.name,
+                "batch size": p.batch_size,
+                "rate": rate_of(p),
+                "steps": steps,
+                "times the fewest examples": examples.value / fewest,
+                "examples": examples,
+                "seconds": p.interval("seconds"),
+                "arrived": f"{p.count('reached')} of {p.n}",
+                "remarks": ", ".join(marks),
+                "train so": fit_command(p),
+                "n": p.n,
+                **{name: p.count(status) for name, status in COUNTS.items()},
+                "P(reach)": proportion(p.count("reached"), p.n),
+                "speed-up": first / steps.value if steps.value > 0 else math.nan,
+                "money": money(p),
+            }
+        )
+    return rows
+
+
+def points_table(workload: Workload) -> Table:
+    """List every batch size of a workload, what decides first."""
+    rows = [row for curve in workload.curves for row in point_rows(curve)]
+    columns = list(rows[0]) if rows else ["curve"]
+    if len(workload.curves) == 1:
+        columns = [*columns[1:], "curve"]
+    note = (
+        "Means of logs over seeds with 95 % intervals, medians where a run did not arrive (it counts as ∞). Times the "
+        "fewest examples: against the cheapest batch size of the curve. Rate at an edge: the best rate tried was the "
+        "largest or the smallest, so a better one may lie beyond. Pareto: no other size is as cheap in steps, "
+        "examples, seconds and money at once. The CSV has more columns."
+    )
+    shown = columns.index("train so") + any(row["train so"] for row in rows)
+    return Table("Every batch size", columns, [[row[c] for c in columns] for row in rows], note, shown)
+
+
+def runs_table(analysis: Analysis) -> Table:
+    """List every run once a target, with where it lies."""
+    columns = ["study", "target", "stage", "seed", "batch", "rate", "status", "steps", "seconds", "path"]
+    rows = []
+    for run in analysis.runs:
+        r = run.record
+        for hit in run.hits:
+            there = [hit.at(u) if hit.status == "reached" else run.stopped_at(u) for u in ("steps", "seconds")]
+            row = [r.study, hit.label, r.stage or "", r.seed, r.batch.size, r.rate.effective, hit.status, *there]
+            rows.append([*row, run.source])
+    return Table("Runs", columns, rows)
+
+
+def runs_behind(point: Point) -> list[Observation]:
+    """Return the runs that a point rests on: those scored, then those its rate was chosen from."""
+    return list(dict.fromkeys([*point.observations, *point.trials]))
+
+
+# what the curves say --------------------------------------------------------------------------------------
+
+
+def critical_row(given: Answer, name: str, curve: Curve, found: Critical | None) -> list:
+    """Return one curve's row of the table of critical batch sizes."""
+    sure = ("high" if given.confident else "limited") if curve is given.curve else ""
+    if found is None:
+        nothing = Interval(math.nan, math.nan, math.nan)
+        return [name, curve.name, *[nothing] * 4, sure, "no", "too few points", nothing, math.nan, ""]
+    return [
+        *(name, curve.name, found.useful_end, *found.ends.values(), sure),
+        *("yes" if found.identified else "no", "" if found.identified else found.bound),
+        *(found.hyperbola, found.hyperbola_lack_of_fit, "; ".join(found.why_not)),
+    ]
+
+
+def critical_table(analysis: Analysis, given: list[Answer]) -> Table:
+    """List what every curve says about batch size."""
+    columns = ["workload", "curve", "doubling saves a fifth up to", "at most 1.2 times the fewest examples up to"]
+    columns += ["at most 1.25 times up to", "at most twice up to (B2)", "confidence"]
+    columns += ["identified", "B2 is", "hyperbola B_crit", "lack of fit p", "why not identified"]
+    rows = [
+        critical_row(a, f"{a.workload.name}, {a.workload.target}", curve, found)
+        for a in given
+        for curve, found in analysis.pairs(a.workload)
+    ]
+    note = (
+        "Batch sizes with 95 % intervals; ∞: beyond the largest batch studied. B2, the largest batch at most twice "
+        "as dear as the cheapest, is a critical batch size where it is identified; on a curve whose rate "
+        "was not tuned at each size it is where that rule of the rate saturates. Hyperbola: B_crit of steps = S_min "
+        "(1 + B_crit / B)."
+    )
+    return Table("How far the batch can be raised", columns, rows, note, 7)
+
+
+def doublings_table(pairs: Pairs) -> Table | None:
+    """List what each doubling of the batch saves and costs."""
+    rows = []
+    for curve, found in pairs:
+        for size, saves in found.doublings if found else []:
+            costs = Interval(*(100 * (1 - 2 * s) for s in (saves.value, saves.high, saves.low)))
+            rows.append([curve.name, size, 2 * size, saves.mapped(lambda s: 100 * s), costs])
+    columns = ["curve", "from", "to", "saves % of the steps", "costs % more examples"]
+    return Table("What the next doubling saves", columns, rows) if rows else None
+
+
+def forms_table(pairs: Pairs) -> Table | None:
+    """Compare the forms of curve by how well they predict a batch size left out."""
+    rows = []
+    for curve, found in pairs:
+        for c in found.candidates if found else []:
+            rows.append([curve.name, c.name, c.error, c.b2, "chosen" if c.name == found.chosen else ""])
+    note = (
+        "Error: root mean square of log steps at each size when predicted from the others. "
+        "The simplest form within one standard error of the best is chosen."
+    )
+    return Table("Forms of curve", ["curve", "form", "error", "B2", ""], rows, note) if rows else None
+
+
+def trust_table(pairs: Pairs) -> Table | None:
+    """List how far each fit can be trusted."""
+    rows = []
+    for curve, found in pairs:
+        if found and found.fit:
+            left_out = "; ".join(f"{size:,}: {reason}" for size, reason in found.data.left_out.items())
+            ends = [found.sensitivity.get(f"without the {end} size", math.nan) for end in ("smallest", "largest")]
+            p = found.hyperbola_lack_of_fit
+            rows.append([curve.name, found.tau, found.largest_residual, p, *ends, left_out])
+    columns = ["curve", "scatter between sizes (log)", "largest residual (log)", "hyperbola's lack of fit p"]
+    columns += ["B2 without smallest", "B2 without largest", "not fitted"]
+    return Table("How far to trust the fit", columns, rows) if rows else None
+
+
+def resampling_table(pairs: Pairs) -> Table | None:
+    """List what the choice of settings, or a target that is an outcome, adds."""
+    rows = []
+    for curve, found in pairs:
+        again = found.resampled if found else None
+        if again:
+            scatters = (again.held_scatter, again.scatter)
+            rows.append([curve.name, *scatters, 100 * again.changed, again.held, again.b2, found.b2])
+    columns = ["curve", "scatter of a point (log S)", "with the choice repeated", "% chosen otherwise"]
+    columns += ["B2, seeds redrawn", "B2, choice repeated too", "B2 as reported"]
+    note = (
+        f"{DRAWS} draws of every size's seeds; in each the settings are chosen again and, where the target is "
+        "an outcome, the target is taken again. What was chosen but never confirmed is estimated by its tuning runs. "
+        "The reported interval already holds the choice, as scatter between sizes."
+    )
+    return Table("What the choice of settings adds", columns, rows, note) if rows else None
+
+
+def predicted_table(pairs: Pairs) -> Table | None:
+    """Lay the batch sizes that gradient noise and curvature predict beside the measured ones."""
+    rows = [
+        [curve.name, found.noise, found.curvature, found.hyperbola, found.b2]
+        for curve, found in pairs
+        if found and not (math.isnan(found.noise.value) and math.isnan(found.curvature.value))
+    ]
+    columns = ["curve", "noise scale at the target", "m* at the end (curvature)", "hyperbola B_crit", "B2"]
+    note = "Medians over the runs of all batch sizes that know it. m*: Ma, Bassily and Belkin, at the final weights."
+    return Table("Predicted and measured", columns, rows, note) if rows else None
+
+
+def tables_of(workload: Workload, pairs: Pairs) -> list[Table]:
+    """Return all tables of one workload."""
+    makers = (doublings_table, forms_table, trust_table, resampling_table, predicted_table)
+    return [points_table(workload), *(table for make in makers if (table := make(pairs)))]
+
+
+# claims ---------------------------------------------------------------------------------------------------
+
+
+def parts_table(verdict: Verdict) -> Table:
+    """List the parts that a verdict was made of, the premise first, and what was seen beside them."""
+    seen, rows = verdict.evidence, []
+    kinds = [("premise", [seen.premise] if seen.premise else []), ("decides", seen.parts), ("beside", seen.rest)]
+    for kind, parts in kinds:
+        for p in parts:
+            wanted = " and ".join(f"{w} {m:.3g}" for w, m in (("above", p.above), ("below", p.below)) if m is not None)
+            rows.append([p.what, p.interval, wanted, p.verdict, kind])
+    rows += [[c.what, "yes" if c.holds else "no", "yes", "", "check"] for c in seen.checks]
+    return Table("Parts", ["measure", "effect", "claim says", "verdict", "role"], rows)
+
+
+def views_table(verdict: Verdict) -> Table:
+    """List what the other rule for a hit and halves of the seeds say."""
+    return Table("Seen otherwise", ["view", "verdict"], [list(row) for row in verdict.rows])
+
+
+# as files -------------------------------------------------------------------------------------------------
+
+
+def sort_key(value) -> float | str:
+    """Return what a column is sorted by."""
+    if isinstance(value, Interval):
+        value = value.value
+    if isinstance(value, int | float):
+        return "" if math.isnan(value) else value
+    return str(value)
+
+
+def write_csv(table: Table, file: Path) -> None:
+    """Write a table with full precision; an interval takes three columns; what is not known is empty."""
+    wide = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
+    header = []
+    for name, is_wide in zip(table.columns, wide, strict=True):
+        header += [f"{name} value", f"{name} low", f"{name} high"] if is_wide else [name]
+    with open(file, "w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(header)
+        for row in table.rows:
+            cells = []
+            for cell, is_wide in zip(row, wide, strict=True):
+                full = isinstance(cell, Interval)
+                cells += [cell.value, cell.low, cell.high] if full else [cell, "", ""] if is_wide else [cell]
+            writer.writerow(["" if isinstance(c, float) and math.isnan(c) else c for c in cells])
+
+
+def markdown(table: Table) -> str:
+    """Return a table's shown columns as Markdown."""
+    kept = [i for i, cell in enumerate(table.rows[0] if table.rows else table.columns) if not isinstance(cell, Command)]
+    kept = [i for i in kept if table.shown is None or i < table.shown]
+    lines = [[table.columns[i] for i in kept], ["---"] * len(kept)]
+    lines += [[" ".join(number(row[i]).split()).replace("|", "\\|") for i in kept] for row in table.rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def plain(table: Table) -> str:
+    """Return a table for a terminal, in aligned columns."""
+    text = [table.columns, *([number(cell) for cell in row] for row in table.rows)]
+    widths = [max(len(row[i]) for row in text) for i in range(len(table.columns))]
+    lines = []
+    for first, *others in text:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)

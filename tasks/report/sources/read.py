@@ -1,0 +1,96 @@
+"""Every kind of source a report can be made from, and which kind a file is."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from tasks.report.sources import wandb
+from tasks.report.sources.kept import ENDING, read_kept
+from tasks.report.sources.mlperf import is_reference_point, read_mlperf
+from tasks.report.sources.runs import Found, Run, read_runs
+from tasks.report.sources.table import is_table, read_table
+
+GROWING = "its batch grows in training (data.growth), so it has no one place over the batch size"
+KINDS = (
+    f"give a folder of runs, a file of kept runs (*{ENDING}), an MLPerf reference file (.json), a W&B export (.json, "
+    ".csv), or a table (.csv) with the columns batch_size, seed, status, and steps or examples"
+)
+ENDINGS = (".json", ".csv", ENDING)
+
+
+def read_sources(sources: list[Path], epochs: Mapping[str, int] | None = None) -> Found:
+    """Read all sources, each run once; `epochs` has the examples in an epoch of an MLPerf benchmark.
+
+    Raises ValueError where a source does not exist or no run is usable.
+    """
+    runs, left_out = {}, []
+    for source in sources:
+        if not source.exists():
+            raise ValueError(f"{source} does not exist; {KINDS}.")
+        found, problems = read_source(source, epochs or {})
+        growing = [run.source for run in found if run.record.data.growth]
+        runs |= {run.source: run for run in found if run.source not in growing}
+        left_out += [*problems, *((name, GROWING) for name in growing)]
+    if not runs:
+        reason = f": {left_out[0][1]}" if len(left_out) == 1 else ""
+        reason = f" ({len(left_out)} left out, the first: {left_out[0][1]})" if len(left_out) > 1 else reason
+        hint = "" if left_out and KINDS in left_out[0][1] else f"; {KINDS}"
+        raise ValueError(f"no usable run in {', '.join(map(str, sources))}{reason}{hint}.")
+    return told_apart(list(runs.values())), left_out
+
+
+def read_source(source: Path, epochs: Mapping[str, int] | None = None) -> Found:
+    """Read a folder of runs, one file of another kind, or a folder of such files."""
+    if source.is_dir():
+        runs, left_out = read_runs(source)
+        files = [] if runs or left_out else sorted(p for p in source.iterdir() if p.name.endswith(ENDINGS))
+        each = [read_source(file, epochs) for file in files]
+        return runs + [r for found, _ in each for r in found], left_out + [p for _, problems in each for p in problems]
+    if source.name.endswith(ENDING):
+        return read_kept(source)
+    try:
+        return read_csv(source) if source.suffix == ".csv" else read_json(source, epochs or {})
+    except (UnicodeDecodeError, ValueError, RecursionError, csv.Error) as error:
+        return [], [(str(source), f"neither JSON nor CSV ({error}); {KINDS}")]
+
+
+def read_csv(source: Path) -> Found:
+    """Read a tidy table or the export of a W&B runs table."""
+    with open(source, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        columns, rows = [name.strip().lower() for name in reader.fieldnames or []], list(reader)
+    if is_table(columns):
+        return read_table(source, [{k.strip().lower(): v for k, v in row.items() if k} for row in rows])
+    return wandb.read_rows(source, rows)
+
+
+def read_json(source: Path, epochs: Mapping[str, int]) -> Found:
+    """Read MLPerf reference points or a list of W&B runs."""
+    content = json.loads(source.read_text())
+    if isinstance(content, dict) and content and all(is_reference_point(p) for p in content.values()):
+        return read_mlperf(source, content, epochs)
+    if isinstance(content, list):
+        return wandb.read_list(source, content)
+    return [], [(str(source), f"neither MLPerf reference points nor a W&B export; {KINDS}")]
+
+
+def told_apart(runs: list[Run]) -> list[Run]:
+    """Name studies of one name after where they lie, unless that is one place or all of them follow one plan."""
+    places: dict[str, dict[str, set]] = {}
+    for run in runs:
+        plans = places.setdefault(run.record.study, {}).setdefault(place(run), set())
+        plans.add(run.record.plan and run.record.plan.hash)
+    apart = {study for study, found in places.items() if not set.intersection(*found.values()) - {None}}
+    return [renamed(run) if len(places[run.record.study]) > 1 and run.record.study in apart else run for run in runs]
+
+
+def place(run: Run) -> str:
+    """Return the folder of a run's study, or the file that it comes from."""
+    return str(Path(run.source).parent) if run.curve_file else run.source.split(": ")[0]
+
+
+def renamed(run: Run) -> Run:
+    """Return the run with its study named after where it lies."""
+    return replace(run, record=replace(run.record, study=f"{run.record.study} ({place(run)})"))
