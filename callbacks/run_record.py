@@ -168,8 +168,8 @@ class RunRecord(Callback):
     def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
         verdict = self._detector(trainer).verdict
         if trainer.should_stop and verdict.stopped_by is None:  # cut short, which is no miss
-            self.record["error"] = "a callback stopped the run before its targets, its budget and its last step"
-            self._write(trainer, task, status="failed", stopped_by="error")
+            why = "a callback stopped the run before its targets, its budget and its last step"
+            self._write(trainer, task, status="failed", stopped_by="error", error=why)
             return
         self._write(trainer, task, status=verdict.status(ended=True), stopped_by=verdict.stopped_by or "end")
 
