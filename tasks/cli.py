@@ -55,7 +55,7 @@ from callbacks.prediction_writer import PredictionWriter
 from callbacks.progress import Progress
 from callbacks.record import write_atomically
 from callbacks.rolling_checkpoint import AtomicCheckpointIO, RollingCheckpoint
-from callbacks.run_record import RunRecord
+from callbacks.run_record import RunRecord, outcome
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
 from tasks.errors import (
@@ -226,7 +226,14 @@ class Cli(LightningCLI):
             write_atomically(self.directory / "config.yaml", self._dump(self.config.fit))
             for logger in self.trainer.loggers:
                 if isinstance(logger, RunWandbLogger):
-                    logger.name_run(self.directory)
+                    logger.name_run(self.directory, *self._arm_and_stage())
+
+    def _arm_and_stage(self) -> tuple[str, str | None]:
+        """Return the optimizer with its rate, and the stage of the plan, as W&B shows them."""
+        chosen = self.settings["model"]["init_args"]["optimizer"]
+        rate, plan = chosen.get("init_args", {}).get("lr"), self.settings["run"]["plan"] or {}
+        name = chosen["class_path"].rpartition(".")[2]
+        return name if rate is None else f"{name} {rate:g}", plan.get("stage")
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         options = super()._prepare_subcommand_kwargs(subcommand)
@@ -282,6 +289,7 @@ class Cli(LightningCLI):
         writer.close(self.trainer, self.model)
         for logger in self.trainer.loggers:
             if isinstance(logger, RunWandbLogger):
+                logger.summarize(outcome(writer.record))
                 logger.close()
         if self.trainer.is_global_zero:
             next(c for c in self.trainer.callbacks if isinstance(c, RollingCheckpoint)).discard()
