@@ -17,7 +17,7 @@ from tasks.sweep.preflight import LARGEST_FITTED, LEAST_SIZES, LEAST_STEPS
 from tasks.yaml_file import read_yaml
 
 RATE = "model.optimizer.init_args.lr"
-TUNING, CONFIRMING = [91], [[1, 2, 3], [4, 5], [6, 7, 8], [9, 10, 11, 12]]
+TUNING, CONFIRMING = [91], [[1, 2, 3, 4, 5], [6, 7, 8], [9, 10, 11, 12]]
 PRECISIONS = (0.35, 0.2, 0.12, 0.08)  # of log steps at each size, round by round
 FIRST_SIZES = 3  # of the first round, each 4 times the one before
 SMALLEST = 8  # a first guess: at batch 8 hardly any training is beyond its linear regime

@@ -96,14 +96,15 @@ def forecast(what: Asked, prices: Path | None, workers: int) -> str:
     found = ask(what, what.target or Target("val/loss", "min", 0.0), steps, speed)
     first, sizes = first_design(found), ladder(found)
     most = sum(map(len, CONFIRMING))
-    few, many = costs(found, speed, sizes[::2], 3), costs(found, speed, sizes, most)
+    least = len(CONFIRMING[0])
+    few, many = costs(found, speed, sizes[::2], least), costs(found, speed, sizes, most)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     start = found.rate * math.sqrt(first.sizes[0] / found.batch_size)
     lines = [
         f"sizes   first {', '.join(map(str, first.sizes))}; then up to {found.ceiling} and between, where it pays",
         f"rates   from about {start:.4g} at batch {first.sizes[0]}, doubled and halved until worse on both sides",
-        f"seeds   1 to tune, 3 to {most} that count",
-        f"runs    {len(sizes[::2]) * (TRIALS + 3)} to {len(sizes) * (TRIALS + most)}",
+        f"seeds   1 to tune, {least} to {most} that count",
+        f"runs    {len(sizes[::2]) * (TRIALS + least)} to {len(sizes) * (TRIALS + most)}",
         f"speed   {1000 * speed.step(found.batch_size):.3g} ms a step of {found.batch_size}, measured; "
         f"{steps:,.0f} steps a run, a quarter of the budget, assumed",
         f"time    {few / HOUR:.2g} to {many / HOUR:.2g} device-hours of training alone, on {workers} at once",
