@@ -115,7 +115,7 @@ class CriticalBatchProbe(Callback):
                     if step < len(batches):
                         task.update(batch, factor)
                     else:  # the one after the branch shows where it ended
-                        task.gradient.compute(batch)
+                        task.compute_gradient(batch)
                     losses.append(task.gradient.loss.to(torch.float64, copy=True))
             later = torch.stack(losses[(len(losses) - 1) // 2 :])
             return float(torch.trapezoid(later)) / (len(later) - 1)

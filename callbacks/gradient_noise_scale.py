@@ -99,18 +99,19 @@ class GradientNoiseScale(Callback):
         if sampled(step, self.every):
             task.observers.append(self)
             self._step = step
-            self._micro = task.micro
-            task.micro = self._cut = min(task.micro, max(len(batch) // self.parts, 1))
 
     def on_train_batch_end(self, trainer: Trainer, task: LightningModule, *_: Any) -> None:
         if self in task.observers:
             task.observers.remove(self)
-            task.micro = self._micro if task.micro == self._cut else task.micro  # else: halved for want of memory
 
     # as the task's observer ----------------------------------------------------------------------------
 
+    def largest_micro_batch(self, batch_size: int) -> int:
+        """Return the micro-batch that cuts a batch of this size into `parts`."""
+        return max(batch_size // self.parts, 1)
+
     def begin(self, gradient: Tensor) -> None:
-        """See the empty buffer that the micro-batches' gradients will be added to."""
+        """Receive the empty buffer that the micro-batches' gradients will be added to."""
         self._gradient, self._last = gradient, torch.zeros_like(gradient)
         self._sums = torch.zeros(3, dtype=torch.float64, device=gradient.device)
 
