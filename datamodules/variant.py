@@ -37,7 +37,11 @@ class Variant:
             raise ValueError(f"data.variant.examples is {self.examples}: give at least 1, or null")
 
     def size(self, n: int) -> int:
-        """How many of n examples are kept; ValueError if there are not that many."""
+        """Return how many of n examples are kept.
+
+        Raises:
+            ValueError: if there are not that many.
+        """
         if self.examples is None:
             return max(round(self.fraction * n), 1)
         if self.examples > n:
@@ -45,7 +49,7 @@ class Variant:
         return self.examples
 
     def order(self, n: int, targets: Tensor) -> Tensor:
-        """The ids int64 [n] in the order in which they are kept: the first ones are the smallest subset."""
+        """Return the ids int64 [n] in the order in which they are kept: the first ones are the smallest subset."""
         shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(self.seed))
         if not self.balanced:
             return shuffled
@@ -57,7 +61,7 @@ class Variant:
         return shuffled[turn.argsort(stable=True)]  # one of each class, then the next of each, ...
 
     def relabel(self, targets: Tensor, classes: int) -> Tensor:
-        """The labels int64 [n] with `label_noise` of them wrong."""
+        """Return the labels int64 [n], the share `label_noise` of them wrong."""
         labels = class_labels(targets)
         generator = torch.Generator().manual_seed(self.seed + 1)  # apart from the order of what is kept
         chosen = torch.randperm(len(labels), generator=generator)[: round(self.label_noise * len(labels))]
@@ -66,7 +70,11 @@ class Variant:
 
 
 def class_labels(targets: Tensor) -> Tensor:
-    """`targets` as it is if it holds one class an example, else ValueError."""
+    """Return `targets` as it is, int64 [n].
+
+    Raises:
+        ValueError: if it does not hold one class an example.
+    """
     if not isinstance(targets, Tensor) or targets.dim() != 1:
         raise ValueError("data.variant.balanced and label_noise need data with one class an example")
     return targets
