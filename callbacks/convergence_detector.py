@@ -18,13 +18,13 @@ FORM = "give metric, direction (max or min), and value or plateau: {window: exam
 
 @dataclass(frozen=True)
 class Target:
-    """What counts as arriving: a metric, which way is better, and either a value or a plateau.
+    """A goal of training: a metric, which way is better, and either a value or a plateau.
 
     Args:
         metric: such as val/accuracy or trainset/loss.
         direction: max where larger is better, min where smaller is.
         value: the goal.
-        plateau: stop looking for a value; arrive where the metric stops improving.
+        plateau: in place of a value: the goal is reached where the metric stops improving.
     """
 
     metric: str

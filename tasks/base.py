@@ -27,7 +27,7 @@ class ExactBatchTask(EvaluatedTask):
     """Trains a network by exact global batches; a subclass says how outputs are scored.
 
     Args:
-        network: called with the data's dimensions, gives the network.
+        network: called with the data's dimensions, returns the network.
         optimizer: called with the parameters; its `lr` is the base learning rate.
         lr_scaling: what the base rate is multiplied by: 1 (none), k = batch_size / base_batch_size (linear),
             or its square root (sqrt, and legw, whose warm-up has the base batch's number of steps).
@@ -69,31 +69,44 @@ class ExactBatchTask(EvaluatedTask):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        for name, value in (("micro_batch_size", micro_batch_size), ("ghost_batch_size", ghost_batch_size)):
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"model.{name} is {value}: give at least 1, or null")
-        if clip_norm is not None and not clip_norm > 0:
-            raise ValueError(f"model.clip_norm is {clip_norm}: give more than 0, or null")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"model.label_smoothing is {label_smoothing}: give 0 to less than 1")
-        for duration in (warmup, horizon):
-            if duration is not None:
-                Duration.parse(duration)
-        for name, value in (("momentum", momentum_scaling != "none"), ("beta2", beta2_scaling != "none")):
-            if value and not base_batch_size:
-                raise ValueError(f"model.{name}_scaling needs model.base_batch_size, the batch of the base {name}")
-        self.make_network, self.make_optimizer = network, optimizer
-        self.lr_scaling, self.base_batch_size, self.momentum_scaling = lr_scaling, base_batch_size, momentum_scaling
-        self.beta2_scaling, self.baseline_steps = beta2_scaling, baseline_steps
-        self.warmup, self.warmup_from, self.horizon = warmup, warmup_from, horizon
-        self.schedule, self.decay_norm_bias = schedule or Constant(), decay_norm_bias
-        self.micro_batch_size, self.ghost_batch_size = micro_batch_size, ghost_batch_size
-        self.clip_norm, self.label_smoothing = clip_norm, label_smoothing
+        self.make_network = network
+        self.make_optimizer = optimizer
+        self.lr_scaling = lr_scaling
+        self.base_batch_size = base_batch_size
+        self.warmup = warmup
+        self.warmup_from = warmup_from
+        self.schedule = schedule or Constant()
+        self.horizon = horizon
+        self.momentum_scaling = momentum_scaling
+        self.beta2_scaling = beta2_scaling
+        self.baseline_steps = baseline_steps
+        self.decay_norm_bias = decay_norm_bias
+        self.micro_batch_size = micro_batch_size
+        self.ghost_batch_size = ghost_batch_size
+        self.clip_norm = clip_norm
+        self.label_smoothing = label_smoothing
+        self._check_options()
         self.sharded = self.has_ghosts = False
         self.observers: list[GradientObserver] = []  # of this step's gradient
         self.examples, self.micro = 0, micro_batch_size or 0  # 0: to be found
         self._loss_sum: Tensor | float = 0.0
         self._loss_steps = 0
+
+    def _check_options(self) -> None:
+        for name in ("micro_batch_size", "ghost_batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"model.{name} is {value}: give at least 1, or null")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"model.clip_norm is {self.clip_norm}: give more than 0, or null")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"model.label_smoothing is {self.label_smoothing}: give 0 to less than 1")
+        for duration in (self.warmup, self.horizon):
+            if duration is not None:
+                Duration.parse(duration)
+        for name, rule in (("momentum", self.momentum_scaling), ("beta2", self.beta2_scaling)):
+            if rule != "none" and not self.base_batch_size:
+                raise ValueError(f"model.{name}_scaling needs model.base_batch_size, the batch of the base {name}")
 
     # the network and its optimizer ---------------------------------------------------------------------
 

@@ -57,6 +57,6 @@ class KeyedDropout(nn.Module):
 
 
 def number_dropouts(network: nn.Module) -> None:
-    """Give each KeyedDropout of `network` a salt of its own, by its place in the module tree."""
+    """Set the salt of each KeyedDropout of `network` to its number in the module tree, so that none share one."""
     for salt, module in enumerate(m for m in network.modules() if isinstance(m, KeyedDropout)):
         module.salt = salt

@@ -7,7 +7,7 @@ from tasks.optim.scaling import Duration
 
 
 class Schedule:
-    """The factor at `step` (updates made so far) of `total_steps`; 1 unless a subclass says otherwise."""
+    """A factor of the rate at `step` (updates made so far) of `total_steps`: 1, unless a subclass says otherwise."""
 
     after_warmup = True  # the horizon begins where the warm-up ends; False: where training begins
 
