@@ -57,7 +57,7 @@ from callbacks.run_record import RunRecord
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
 from tasks.errors import REFUSED, USER_ERRORS, FailedError, FinishedError, UserError, not_finite, sentence, short
-from tasks.process import check_arguments, config_first, is_first, keep_freed_memory, quiet, signals_restored
+from tasks.process import check_arguments, config_first, disable_malloc_trim, is_first, quiet, signals_restored
 from tasks.run_directory import claimed, default_name, essence, fingerprint, locate, measured_checkpoint, resume_from
 from tasks.wandb_logger import RunWandbLogger
 
@@ -312,7 +312,7 @@ def place(args: Sequence[str]) -> Path:
 def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> None:
     """Run `fit`, `validate`, `test` or `predict` with `args`; may be called many times in one process."""
     os.environ.pop("PL_GLOBAL_SEED", None)
-    keep_freed_memory()
+    disable_malloc_trim()
     spare_the_imports()
     # Lightning's launcher starts the other ranks by running sys.argv again
     argv, sys.argv = sys.argv, [sys.argv[0], *config_first(args)]

@@ -1,6 +1,7 @@
 """Image classification: one class an image."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 from torchmetrics import Metric
@@ -18,11 +19,14 @@ class ImageClassification(ExactBatchTask):
 
     metrics = ("loss", "accuracy")
 
-    def __init__(self, network: Callable[[int, int], nn.Module], **options) -> None:
+    def __init__(self, network: Callable[[int, int], nn.Module], **options: Any) -> None:
         super().__init__(network, **options)
 
     def make_metric(self) -> Metric:
-        return MulticlassAccuracy(self.trainer.datamodule.dimensions[-1], average="micro", validate_args=False)
+        """Return the share of images that are classified correctly."""
+        return MulticlassAccuracy(self.data.dimensions[-1], average="micro", validate_args=False)
 
-    def scores(self, loss: float, metric: Metric) -> dict[str, float]:
+    def scores(self, loss: float, metric: Metric | None) -> dict[str, float]:
+        """Return loss and accuracy."""
+        assert metric is not None
         return {"loss": loss, "accuracy": round(float(metric.compute()), 7)}

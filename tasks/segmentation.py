@@ -1,6 +1,7 @@
 """Semantic segmentation: one class a pixel; pixels of class 255 do not count."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 from torchmetrics import Metric
@@ -14,18 +15,21 @@ class Segmentation(ExactBatchTask):
 
     Args:
         network: called with (channels, classes); any of segmentation-models-pytorch through
-            `tasks.networks.segmentation.segmentation_network`.
+            `tasks.networks.segmentation.SegmentationNetwork`.
     """
 
     metrics = ("loss", "miou")
     ignore_index = 255
 
-    def __init__(self, network: Callable[[int, int], nn.Module], **options) -> None:
+    def __init__(self, network: Callable[[int, int], nn.Module], **options: Any) -> None:
         super().__init__(network, **options)
 
     def make_metric(self) -> Metric:
-        classes = self.trainer.datamodule.dimensions[-1]
+        """Return the mean intersection over union."""
+        classes = self.data.dimensions[-1]
         return MulticlassJaccardIndex(classes, ignore_index=self.ignore_index, validate_args=False)
 
-    def scores(self, loss: float, metric: Metric) -> dict[str, float]:
+    def scores(self, loss: float, metric: Metric | None) -> dict[str, float]:
+        """Return loss and miou."""
+        assert metric is not None
         return {"loss": loss, "miou": round(float(metric.compute()), 7)}
