@@ -10,7 +10,7 @@ from tasks.protocols import Batch, Task
 
 
 class PredictionWriter(Callback):
-    """Writes `predictions-<rank>.npz` into the run's directory: example ids `index`, classes `prediction`."""
+    """Writes `predictions-<rank>.npz` into the run's directory: ids `index` and `prediction`, as the task says."""
 
     def __init__(self) -> None:
         self.directory = Path()  # of the run: set by the command line

@@ -66,6 +66,7 @@ class Variant:
 
     def merge(self, targets: Tensor) -> Tensor:
         """Return the labels int64 [n] with the classes merged."""
+        assert self.classes is not None
         return class_labels(targets) % self.classes
 
     def relabel(self, targets: Tensor, classes: int) -> Tensor:

@@ -9,6 +9,7 @@ HELP = """usage: python -m tasks VERB ...
   validate  measure its checkpoint:   python -m tasks validate --config runs/STUDY/RUN/config.yaml
   test      on the test split:        python -m tasks test --config runs/STUDY/RUN/config.yaml
   predict   write its predictions:    python -m tasks predict --config runs/STUDY/RUN/config.yaml
+  limit     how large can the batch be? python -m tasks limit --config mine.yaml --target 'val/accuracy>=0.75'
   sweep     run a grid of runs:       python -m tasks sweep configs/sweeps/demo/*.yaml
   report    what the runs say:        python -m tasks report runs/STUDY --out report
 
@@ -30,12 +31,16 @@ def main(args: Sequence[str] | None = None) -> int:
         from tasks.report.command import main as run
     elif verb == "sweep":
         from tasks.sweep.command import main as run
+    elif verb == "limit":
+        from tasks.limit.command import main as run
     elif verb in ("fit", "validate", "test", "predict"):
         from tasks.cli import main as run
 
         return run(args)
     else:
-        print(f"error: no verb {verb!r}: choose among fit, validate, test, predict, sweep, report", file=sys.stderr)
+        print(
+            f"error: no verb {verb!r}: choose among fit, validate, test, predict, limit, sweep, report", file=sys.stderr
+        )
         return 2
     return run(args[1:])
 

@@ -13,7 +13,8 @@ from tasks.evaluation import EvaluatedTask
 from tasks.gradient import FlatGradient
 from tasks.networks.ghost import ghost_layers, has_batch_norm, with_ghost_batches
 from tasks.networks.keyed import keyed, number_dropouts
-from tasks.optim.groups import parameter_groups
+from tasks.networks.zoo import network_of
+from tasks.optim.groups import check_optimizer, parameter_groups
 from tasks.optim.rate import Rate
 from tasks.optim.scaling import AverageRule, Duration, LRRule, scaled_average
 from tasks.optim.schedules import Constant, Schedule
@@ -27,7 +28,8 @@ class ExactBatchTask(EvaluatedTask):
     """Trains a network by exact global batches; a subclass says how outputs are scored.
 
     Args:
-        network: called with the data's dimensions, returns the network.
+        network: called with the data's dimensions, (channels, classes) or (inputs, outputs), returns the network; a
+            function of torchvision.models or timm.models gives its network, with random weights.
         optimizer: called with the parameters; its `lr` is the base learning rate.
         lr_scaling: what the base rate is multiplied by: 1 (none), k = batch_size / base_batch_size (linear),
             or its square root (sqrt, and legw, whose warm-up has the base batch's number of steps).
@@ -50,7 +52,7 @@ class ExactBatchTask(EvaluatedTask):
 
     def __init__(
         self,
-        network: Callable[..., nn.Module],
+        network: Callable[[int, int], nn.Module],
         optimizer: OptimizerCallable,
         lr_scaling: LRRule = "none",
         base_batch_size: int | None = None,
@@ -121,7 +123,7 @@ class ExactBatchTask(EvaluatedTask):
         data = self.data
         with torch.random.fork_rng():  # the same weights whatever drew random numbers before
             torch.manual_seed(data.seed)
-            network = self.make_network(*data.dimensions)
+            network = network_of(self.make_network, data.dimensions)
         if has_batch_norm(network):
             if self.ghost_batch_size is None:
                 raise ValueError(
@@ -141,6 +143,7 @@ class ExactBatchTask(EvaluatedTask):
         """Return the optimizer, its rate and averages scaled to the batch size."""
         self.rate = self._make_rate()
         optimizer = self.make_optimizer(parameter_groups(self.network, self.decay_norm_bias))
+        check_optimizer(optimizer)
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]
             group["lr"] = group["initial_lr"] = group["lr"] * self.rate.factor
@@ -181,17 +184,21 @@ class ExactBatchTask(EvaluatedTask):
 
     def _scale_averages(self, group: dict[str, Any]) -> None:
         """Set a parameter group's momentum or betas for the batch size."""
+        if self.momentum_scaling == self.beta2_scaling == "none":
+            return
 
         def scaled(beta: float, rule: AverageRule) -> float:
             base = self.base_batch_size  # checked: there is one unless the rule is none
             return beta if rule == "none" or base is None else scaled_average(beta, rule, self.data.batch_size, base)
 
-        if "betas" in group:
+        if len(group.get("betas", ())) == 2:
             beta1, beta2 = group["betas"]
             group["betas"] = (scaled(beta1, self.momentum_scaling), scaled(beta2, self.beta2_scaling))
         elif self.beta2_scaling != "none":
             raise ValueError("model.beta2_scaling is for Adam, AdamW, LAMB and their kin: leave it out")
-        elif self.momentum_scaling != "none":
+        elif "momentum" not in group:
+            raise ValueError("model.momentum_scaling is for optimizers with a momentum or two betas: leave it out")
+        else:
             group["momentum"] = scaled(group["momentum"], self.momentum_scaling)
 
     # a step --------------------------------------------------------------------------------------------
@@ -203,6 +210,7 @@ class ExactBatchTask(EvaluatedTask):
             ValueError: if the micro-batch is to be found although parameters are sharded.
         """
         trim(self.trainer)
+        self.check_outputs(self.data.batch(0).part(0, 1, self.device))
         if self.sharded and self.micro_batch_size is None:
             raise ValueError("model.micro_batch_size: null cannot be found with sharded parameters; give a number")
         self.micro = self.micro or -(-self.data.batch_size // self.trainer.world_size)

@@ -46,6 +46,7 @@ import tasks.networks.zoo
 import tasks.optim.lamb
 import tasks.optim.lars
 import tasks.optim.schedules
+import tasks.regression
 import tasks.segmentation  # noqa: F401
 from callbacks.convergence_detector import ConvergenceDetector, Target
 from callbacks.evaluation_schedule import EvaluationSchedule
@@ -57,7 +58,15 @@ from callbacks.run_record import RunRecord
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
 from tasks.errors import REFUSED, USER_ERRORS, FailedError, FinishedError, UserError, not_finite, sentence, short
-from tasks.process import check_arguments, config_first, disable_malloc_trim, is_first, quiet, signals_restored
+from tasks.process import (
+    check_arguments,
+    config_first,
+    disable_malloc_trim,
+    is_first,
+    quiet,
+    search_beside_configs,
+    signals_restored,
+)
 from tasks.run_directory import claimed, default_name, essence, fingerprint, locate, measured_checkpoint, resume_from
 from tasks.wandb_logger import RunWandbLogger
 
@@ -319,6 +328,7 @@ def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> 
     try:
         with signals_restored(), contextlib.ExitStack() as held:
             check_arguments(sys.argv[1:])
+            search_beside_configs(sys.argv[1:])
             Cli(args[0], placed, held)
     except RecursionError as error:
         raise UserError("a value is nested too deep: give fewer levels") from error

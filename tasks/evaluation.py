@@ -23,7 +23,7 @@ class EvaluatedTask(LightningModule):
 
     metrics: tuple[str, ...] = ("loss",)  # the scores of a split, by name
     ignore_index = -100
-    class_dimension = 1  # of the outputs
+    class_dimension: int | None = 1  # of the outputs, where they have the data's last dimension; None: nowhere
     network: nn.Module
     split_metrics: nn.ModuleDict  # by split: a Metric, or Identity where there is none
     micro_batch_size: int | None
@@ -73,6 +73,33 @@ class EvaluatedTask(LightningModule):
     def count(self, targets: Tensor) -> Tensor:
         """Return how many of these targets are not ignored, a scalar."""
         return (targets != self.ignore_index).sum()
+
+    def prediction(self, outputs: Tensor) -> Tensor:
+        """Return what `predict` writes of these outputs: the most likely class of each element."""
+        return outputs.argmax(self.class_dimension)
+
+    @torch.no_grad()
+    def check_outputs(self, part: Part) -> None:
+        """Raise ValueError where the network's outputs for one example are not what the loss needs."""
+        self.network.eval()
+        inputs = f"inputs {list(part.inputs.shape)} {str(part.inputs.dtype).removeprefix('torch.')}"
+        try:
+            outputs = self.network(self.cast(part.inputs))
+        except (RuntimeError, TypeError, IndexError) as error:
+            raise ValueError(f"model.network does not take the data's {inputs}: {first_line(error)}") from error
+        finally:
+            self.network.train()
+        if not isinstance(outputs, Tensor):
+            raise ValueError(f"model.network gives a {type(outputs).__name__}: it must give one tensor")
+        wanted, at = self.data.dimensions[-1], self.class_dimension
+        if at is not None and (outputs.ndim <= at or outputs.shape[at] != wanted):
+            shape = f"outputs {list(outputs.shape)} for {inputs}"
+            raise ValueError(f"model.network gives {shape}: the data need {wanted} in dimension {at}")
+        try:
+            self.loss_sum(outputs, part.targets)
+        except (RuntimeError, ValueError, IndexError) as error:
+            shapes = f"outputs {list(outputs.shape)} and targets {list(part.targets.shape)}"
+            raise ValueError(f"{type(self).__name__}'s loss does not take {shapes}: {first_line(error)}") from error
 
     def cast(self, inputs: Tensor) -> Tensor:
         """Return inputs in the precision of the network; whole numbers stay as they are."""
@@ -230,8 +257,13 @@ class EvaluatedTask(LightningModule):
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in scores.items()})
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return this rank's share: example ids `index` int64 [n] and `prediction`, each element's likeliest class."""
+        """Return this rank's share: example ids `index` int64 [n] and `prediction`, what the task predicts of each."""
         first, last = share(len(batch), self.global_rank, self.trainer.world_size)
         outputs = [(self.network(self.cast(part.inputs)), is_real) for part, is_real in self._evaluation_parts(batch)]
-        best = [o.argmax(self.class_dimension).cpu() for o, is_real in outputs if is_real]
-        return {"index": batch.indices[first:last], "prediction": torch.cat(best)}
+        predicted = [self.prediction(o).cpu() for o, is_real in outputs if is_real]
+        return {"index": batch.indices[first:last], "prediction": torch.cat(predicted)}
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return str(error).split("\n")[0]

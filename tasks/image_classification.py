@@ -1,9 +1,5 @@
 """Image classification: one class an image."""
 
-from collections.abc import Callable
-from typing import Any
-
-from torch import nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -11,16 +7,9 @@ from tasks.base import ExactBatchTask
 
 
 class ImageClassification(ExactBatchTask):
-    """Cross-entropy and accuracy (the share of images whose most likely class is the true one).
-
-    Args:
-        network: called with (channels, classes).
-    """
+    """Cross-entropy and accuracy (the share of images whose most likely class is the true one)."""
 
     metrics = ("loss", "accuracy")
-
-    def __init__(self, network: Callable[[int, int], nn.Module], **options: Any) -> None:
-        super().__init__(network, **options)
 
     def make_metric(self) -> Metric:
         """Return the share of images that are classified correctly."""

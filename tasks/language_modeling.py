@@ -21,7 +21,7 @@ class LanguageModeling(ExactBatchTask):
     class_dimension = -1
 
     def __init__(self, network: Callable[[int], nn.Module], **options: Any) -> None:
-        super().__init__(network, **options)
+        super().__init__(network, **options)  # type: ignore[arg-type]  # called with the vocabulary alone
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Return the sum of the tokens' losses: outputs [m, L, vocabulary] and targets int [m, L] give a scalar."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import itertools
 import logging
 import os
 import signal
@@ -46,6 +47,16 @@ def check_arguments(args: Sequence[str]) -> None:
                 parse_yaml(value or arg)
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
+
+
+def search_beside_configs(args: Sequence[str]) -> None:
+    """Let configs name classes of Python files that lie beside them, as if their folders were on PYTHONPATH."""
+    for before, arg in itertools.pairwise(["", *args]):
+        option, _, value = arg.partition("=")
+        path = arg if before in ("--config", "-c") else value if option in ("--config", "-c") else ""
+        folder = str(Path(path).resolve().parent)
+        if path and folder not in sys.path:
+            sys.path.append(folder)
 
 
 def is_first() -> bool:

@@ -1,9 +1,5 @@
 """Semantic segmentation: one class a pixel; pixels of class 255 do not count."""
 
-from collections.abc import Callable
-from typing import Any
-
-from torch import nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassJaccardIndex
 
@@ -13,16 +9,11 @@ from tasks.base import ExactBatchTask
 class Segmentation(ExactBatchTask):
     """Cross-entropy per valid pixel and miou (intersection over union, mean over the classes present).
 
-    Args:
-        network: called with (channels, classes); any of segmentation-models-pytorch through
-            `tasks.networks.segmentation.SegmentationNetwork`.
+    Networks of segmentation-models-pytorch come through `tasks.networks.segmentation.SegmentationNetwork`.
     """
 
     metrics = ("loss", "miou")
     ignore_index = 255
-
-    def __init__(self, network: Callable[[int, int], nn.Module], **options: Any) -> None:
-        super().__init__(network, **options)
 
     def make_metric(self) -> Metric:
         """Return the mean intersection over union."""

@@ -3,6 +3,8 @@
 import copy
 import math
 import random
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -12,6 +14,7 @@ from tasks.sweep import parameters
 from tasks.sweep.command import covering
 from tasks.sweep.command import main as run_sweep
 from tasks.sweep.files import check, read_sweep
+from tasks.sweep.plan import digest
 from tests.hostile import write_sweep
 
 GOOD = {
@@ -206,3 +209,29 @@ def test_dry_run_prints_each_command_and_runs_nothing(tmp_path, capsys):
     lines = capsys.readouterr().out.strip().splitlines()
     assert [line.split()[-1] for line in lines] == ["--seed_everything=0", "--seed_everything=1"]
     assert not (tmp_path / "runs").exists()
+
+
+def test_options_after_two_dashes_reach_every_cell_and_the_plan_s_hash(tmp_path, capsys):
+    path = write_sweep(tmp_path, seed_everything=[0, 1])
+    assert run_sweep([str(path), "--dry-run", "--", "--data.n", "30", "--trainer.max_steps=2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(line.endswith("--data.n 30 --trainer.max_steps=2") for line in lines)
+    assert digest(read_sweep(path), {}) != digest(read_sweep(path, ("--data.n", "30")), {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"), [(["--seed_everything=3"], "itself varies it"), (["x"], "options of `fit`")]
+)
+def test_options_after_two_dashes_are_checked(tmp_path, capsys, flags, words):
+    path = write_sweep(tmp_path, seed_everything=[0, 1])
+    assert run_sweep([str(path), "--dry-run", "--", *flags]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_dry_run_into_a_closed_pipe_is_no_error(tmp_path):
+    path = write_sweep(tmp_path, seed_everything=list(range(3000)))
+    command = f"{sys.executable} -m tasks sweep {path} --dry-run | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1

@@ -202,3 +202,23 @@ def test_warm_workers_are_at_least_5_times_as_fast_as_a_process_a_run(tmp_path):
     assert all(process.returncode == 0 for process in running)
     print(f"40 runs: {warm:.1f} s warm, {cold:.1f} s one process a run, ratio {cold / warm:.1f}")
     assert cold / warm >= 5
+
+
+def test_a_mistake_that_all_cells_share_is_said_once_before_the_first(tmp_path, capfd):
+    path = write_sweep(tmp_path, seed_everything=[0, 1, 2])
+    command = [str(path), "--runs", str(tmp_path / "runs"), "--workers", "1"]
+    assert main([*command, "--", "--data.batch_size=999"]) == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
+    assert "data.batch_size is 999" in line
+    assert not records(tmp_path / "runs")
+
+
+def test_what_would_keep_a_sweep_from_answering_is_said_before_and_after_its_first_run(tmp_path, capfd):
+    path = write_sweep(tmp_path, data__batch_size=[1, 2, 4, 8], seed_everything=[0])
+    assert main([str(path), "--runs", str(tmp_path / "runs"), "--workers", "1"]) == 0
+    said = [line for line in capfd.readouterr().err.splitlines() if "no critical batch size" in line]
+    assert len(said) == 4
+    for line, words in zip(
+        said, ("4 batch sizes", "not tuned", "1 seed at a size", "a quarter of the 23"), strict=True
+    ):
+        assert words in line

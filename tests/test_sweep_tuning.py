@@ -198,6 +198,19 @@ def test_a_plan_walks_the_sizes_and_confirms_each(sweep):
     assert {dict(c.values)["seed_everything"] for c in final} == {1, 2, 3, 4, 5}
 
 
+def test_a_size_added_at_the_end_changes_no_run_of_the_others(tmp_path):
+    def runs(sizes):
+        ended = drive(source(sweep_of(tmp_path, sizes=sizes)), {})
+        return {tuple(arg for arg in cell.args if not arg.startswith("--run.plan=")) for cell in ended}
+
+    before = runs([16, 64, 256])
+    after = runs([16, 64, 256, 128, 8])
+    assert before < after
+    sizes = {size for args in after - before for size in (8, 128) if f"--data.batch_size={size}" in args}
+    assert sizes == {8, 128}
+    assert len(after - before) <= 2 * (5 + 5)  # few rates at a size whose neighbour is known
+
+
 def test_each_size_has_a_budget_of_its_own_tuned_steps_and_a_crossing_is_followed_up_within_it(sweep):
     for cell in drive(source(sweep), {}):
         size, asked = dict(cell.values)["data.batch_size"], flags(cell)

@@ -1,5 +1,6 @@
 """Ready-made classifiers of torchvision and timm: images [B, C, H, W] -> logits [B, classes]."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -89,3 +90,22 @@ def set_input_channels(network: nn.Module, channels: int) -> None:
     new = nn.Conv2d(channels, first.out_channels, (height, width), bias=first.bias is not None)
     new.stride, new.padding = first.stride, first.padding
     setattr(network.get_submodule(parent), child, new)
+
+
+def network_of(make: Callable[..., nn.Module], dimensions: tuple[int, ...]) -> nn.Module:
+    """Return the network that `make` gives, called with the dimensions.
+
+    A function of torchvision or timm takes other arguments: its network is made by its name, with random weights.
+    Raises ValueError where `make` is a network already, as jsonargparse gives for a function with a class_path.
+    """
+    if isinstance(make, nn.Module):
+        raise ValueError(
+            f"model.network: {type(make).__name__} was built before its channels and classes were known: write the "
+            "function's name alone, as in `network: torchvision.models.resnet18`"
+        )
+    library = getattr(make, "__module__", "").split(".")[:2]
+    if library == ["torchvision", "models"]:
+        return TorchvisionNetwork(dimensions[0], dimensions[1], name=make.__name__)
+    if library == ["timm", "models"]:
+        return TimmNetwork(dimensions[0], dimensions[1], name=make.__name__)
+    return make(*dimensions)

@@ -1,9 +1,14 @@
 """`python -m tasks sweep FILE...`: a W&B sweep file's runs on this machine, without a server."""
 
 import argparse
+import contextlib
+import math
+import os
 import shlex
 import signal
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,12 +16,16 @@ from tasks.sweep.files import Cell, read_sweep
 from tasks.sweep.ledger import FINAL, Ledger, State
 from tasks.sweep.plan import ENDING, Plain, Staged, source
 from tasks.sweep.pool import Pool, places
+from tasks.sweep.preflight import afterwards, beforehand
 from tasks.sweep.table import Display, costs
+
+SAME = 3  # cells that fail for the same mistake before any other ends: all will
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     words = argparse.ArgumentParser(prog="python -m tasks sweep", description=__doc__)
+    words.epilog = "After -- come options of `fit` for every cell: sweep FILE -- --data.root DIR --trainer.devices 4"
     words.add_argument("files", nargs="+", type=Path, metavar="FILE", help="W&B sweep files")
     words.add_argument("--workers", type=int, metavar="N", help="default: one per GPU, else one per core")
     words.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
@@ -33,6 +42,7 @@ class Runner:
     def __init__(self, sources: list[Plain | Staged], ledger: Ledger) -> None:
         self.sources, self.ledger = sources, ledger
         self.states: dict[Cell, State] = {}
+        self.said: set[str] = set()
         self.extend()
 
     def extend(self) -> None:
@@ -66,10 +76,13 @@ class Runner:
                 self.ledger.write(cell, **state.entry | {"status": "left", "attempts": 0})
                 self.states[cell] = self.ledger.state(cell)
 
-    def run(self, pool: Pool, display: Display) -> None:
-        """Run what is left; cells that other processes run are waited for. ValueError for what cannot be parsed."""
+    def run(self, pool: Pool, display: Display, until: float = math.inf) -> None:
+        """Run what is left, or until a moment of the monotonic clock; cells that other processes run are waited for.
+
+        Raises ValueError for what cannot be parsed.
+        """
         self.check(pool)
-        while self.left():
+        while self.left() and time.monotonic() < until:
             self._feed(pool)
             for cell, kind, detail in pool.wait(1.0):
                 if kind == "died":
@@ -83,7 +96,10 @@ class Runner:
             for cell in self.left():
                 if cell not in mine:
                     self._refresh(cell, display)
+            self._stop_at_a_shared_mistake()
             self.extend()
+            for cells in self.sources:
+                self._say(cells, afterwards(cells, self.states))
             display.update(self.states)
 
     def check(self, pool: Pool) -> None:
@@ -98,6 +114,25 @@ class Runner:
                 complaints += [complaint] if kind == "checked" and complaint else []
         if complaints:
             raise ValueError("; ".join(dict.fromkeys(complaints)))
+        for cells in self.sources:
+            self._say(cells, beforehand(cells))
+
+    def _stop_at_a_shared_mistake(self) -> None:
+        """Raise ValueError where the first cells all fail for one mistake, of the data say, that no parser sees."""
+        ended = [state for state in self.states.values() if state.status in FINAL]
+        mistakes = {state.entry.get("reason") for state in ended if state.entry.get("user_error")}
+        every = all(state.entry.get("user_error") for state in ended)
+        if len(mistakes) == 1 and every and len(ended) >= min(SAME, len(self.states)):
+            self.retry_failed()  # once it is mended, the same command runs them
+            raise ValueError(mistakes.pop())
+
+    def _say(self, cells: Plain | Staged, doubts: list[str]) -> None:
+        """Tell of doubts, each once."""
+        for doubt in doubts:
+            line = f"{cells.sweep.name}: no critical batch size will be identified: {doubt}"
+            if line not in self.said:
+                self.said.add(line)
+                print(line, file=sys.stderr)
 
     def _feed(self, pool: Pool) -> None:
         idle, mine = pool.idle(), pool.running()
@@ -141,12 +176,14 @@ def sweep(options: argparse.Namespace) -> int:
     files = [path for path in options.files if not path.name.endswith(ENDING)]
     if not files:
         raise ValueError(f"FILE: give the sweep file; the {ENDING.removeprefix('.')} beside it is read with it")
-    runner = Runner([source(read_sweep(path)) for path in files], Ledger(options.runs))
+    flags = tuple(options.flags)
+    runner = Runner([source(read_sweep(path, flags)) for path in files], Ledger(options.runs))
     rooms = places(options.workers)
     display = Display(len(rooms), runner.grows)
     if options.dry_run:
         for cell in runner.states:
             print("python -m tasks", shlex.join(cell.args))
+        sys.stdout.flush()
         runner.say_what_follows()
         return 0
     if options.retry_failed:
@@ -171,26 +208,39 @@ def sweep(options: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the sweep; 2 for a user's mistake, 1 if a cell failed, 130 or 143 after a signal."""
-    options = parser().parse_args(argv)
+    given = list(sys.argv[2:] if argv is None else argv)
+    cut = given.index("--") if "--" in given else len(given)
+    options = parser().parse_args(given[:cut])
+    options.flags = given[cut + 1 :]
+    with stop_on_sigterm():
+        try:
+            return sweep(options)
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except RuntimeError as error:  # no worker starts, or none can write
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("stopped: the same command goes on from here", file=sys.stderr)
+            return 130
+        except SystemExit as ended:
+            print("stopped: the same command goes on from here", file=sys.stderr)
+            return ended.code
+
+
+@contextlib.contextmanager
+def stop_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end what is done here as Ctrl-C does: through `finally`, which lets the workers save their runs."""
     before = signal.signal(signal.SIGTERM, _stop)
     try:
-        return sweep(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:  # no worker starts, or none can write
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        return 130
-    except SystemExit as ended:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        return ended.code
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _stop(number: int, _: Any) -> NoReturn:
-    """SIGTERM ends a sweep as Ctrl-C does: through `finally`, which lets the workers save their runs."""
     raise SystemExit(128 + number)

@@ -69,10 +69,11 @@ def config_files(args: tuple[str, ...]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file, read and checked."""
+    """A sweep file, read and checked; `flags` are options of `fit` that every cell gets, and that win."""
 
     path: Path
     content: dict[str, Any]
+    flags: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -88,7 +89,8 @@ class Sweep:
     def configs(self) -> list[str]:
         """Every config file that a cell may read: the command's and, where they are swept, those of `config`."""
         swept = self.content["parameters"].get("config", {})
-        return [*config_files(tuple(self.command)), *swept.get("values", [swept["value"]] if "value" in swept else [])]
+        given = config_files((*self.command, *self.flags))
+        return [*given, *swept.get("values", [swept["value"]] if "value" in swept else [])]
 
     def choices(self, seed: int = 0) -> list[dict[str, Any]]:
         """The values of every run: all combinations of a grid, `run_cap` draws from `seed` at random."""
@@ -102,7 +104,7 @@ class Sweep:
         chosen = [f"--{name}={value}" for name, value in values.items()]
         args = [arg for item in self.command for arg in (chosen if item == "${args}" else [item])]
         shown = tuple((k, str(v) if isinstance(v, dict | list) else v) for k, v in values.items() if self._tells(k))
-        return Cell(f"{self.name} {stage}".strip(), (*args, *flags), shown)
+        return Cell(f"{self.name} {stage}".strip(), (*args, *self.flags, *flags), shown)
 
     def _tells(self, name: str) -> bool:
         """Whether a value is worth showing: what is the same in all cells is not."""
@@ -114,11 +116,12 @@ def _environment(match: re.Match[str]) -> str:
     return os.environ.get(match[2], match[2]) if match[1] == "envvar" else match[0]
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_sweep(path: Path, flags: tuple[str, ...] = ()) -> Sweep:
     """Read and check a sweep file; ValueError names the file and the field that is wrong."""
-    sweep = Sweep(path, read_yaml(path))
+    sweep = Sweep(path, read_yaml(path), flags)
     try:
         check(sweep.content)
+        check_flags(sweep)
         names = [given for config in sweep.configs() if (given := given_name(config)) is not None]
         check_names(sweep, names)
     except ValueError as error:
@@ -143,7 +146,7 @@ def given_name(config: Any) -> Any:
 
 def check_names(sweep: Sweep, given: list[Any]) -> None:
     """Raise ValueError where several cells would have one run's directory."""
-    given = given + [arg for arg in sweep.command if arg.startswith("--run.name")]
+    given = given + [arg for arg in (*sweep.command, *sweep.flags) if arg.startswith("--run.name")]
     swept = sweep.content["parameters"].get("run.name")
     if swept is None and not given:
         return
@@ -154,6 +157,15 @@ def check_names(sweep: Sweep, given: list[Any]) -> None:
             f"run.name: {cells:,} runs cannot share {len(names)} name{'s' * (len(names) > 1)}: leave it out, and each "
             "run is named after its settings"
         )
+
+
+def check_flags(sweep: Sweep) -> None:
+    """Raise ValueError where an option for all cells is none, or is what the sweep varies."""
+    if sweep.flags and not sweep.flags[0].startswith("-"):
+        raise ValueError(f"-- {sweep.flags[0]}: after -- come options of `fit`, such as --data.root DIR")
+    for name, parameter in sweep.content["parameters"].items():
+        if parameters.kind(parameter) != "constant" and any(f.split("=")[0] == f"--{name}" for f in sweep.flags):
+            raise ValueError(f"-- --{name}: the sweep itself varies it: change its values in the file")
 
 
 def check(content: Any) -> None:

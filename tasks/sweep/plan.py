@@ -101,7 +101,7 @@ def read_plan(sweep: Sweep) -> Plan | None:
 def digest(sweep: Sweep, content: dict[str, Any]) -> str:
     """The hash of all that is fixed before the first run: the plan, the sweep and its configs (with the targets)."""
     configs = [read_yaml(Path(path)) for path in sweep.configs()]
-    text = json.dumps([content, sweep.content, configs], sort_keys=True)
+    text = json.dumps([content, sweep.content, configs, *sweep.flags], sort_keys=True)
     return word(hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
@@ -188,7 +188,7 @@ class Plain:
     complete = True  # no more cells will follow
 
     def __init__(self, sweep: Sweep, plan: Plan | None) -> None:
-        self.sweep = sweep
+        self.sweep, self.plan = sweep, plan
         flags = (f"--run.plan={json.dumps(plan.told('confirm'))}",) if plan else ()
         choices = sweep.choices(plan.random_seed if plan else 0)
         self._cells = [sweep.cell(values, flags=flags) for values in choices]

@@ -1,0 +1,164 @@
+"""What is found out before a study is planned: the config, one run at its own batch and rate, and the speed."""
+
+import contextlib
+import io
+import itertools
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from callbacks.convergence_detector import Target
+from callbacks.hit import hits
+from callbacks.record import Record, read_record
+from tasks import cli
+from tasks.errors import FinishedError, UserError
+from tasks.limit.known import read_columns
+
+SEED = 90
+UNKNOWN_BUDGET = 5_000  # steps of a pilot whose config sets no budget
+SHARES = (0.95, 0.9, 0.8, 0.7, 0.5)  # of the pilot's improvement, for a target that it proposes
+PROBED = 5  # steps, each between two evaluations; the first warms up
+WIDER = 16  # the speed is measured at the config's batch and at this many times it
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A config as `fit` resolves it."""
+
+    settings: dict[str, Any]
+    runs: Path
+    directory: Path
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Return the task's arguments."""
+        return self.settings["model"]["init_args"]
+
+    @property
+    def batch_size(self) -> int:
+        """Return the config's own batch size."""
+        return self.settings["data"]["init_args"]["batch_size"]
+
+    @property
+    def rate(self) -> float:
+        """Return the config's own learning rate."""
+        return self.model["optimizer"]["init_args"]["lr"]
+
+    @property
+    def targets(self) -> list[Target]:
+        """Return the config's own targets."""
+        return [Target.parse(target) for target in self.settings["convergence"]["targets"] or []]
+
+    @property
+    def budget(self) -> int:
+        """Return the steps after which a run at the config's own batch gives up."""
+        given = self.settings["convergence"]
+        if given["budget_steps"] is None:
+            return UNKNOWN_BUDGET
+        return max(given["budget_steps"], math.ceil(given["budget_examples"] / self.batch_size))
+
+
+def resolve(args: Sequence[str]) -> Resolved:
+    """Return the config that these options of `fit` stand for. Raises UserError where they cannot be parsed."""
+
+    def stop(given: cli.Cli) -> NoReturn:
+        runs = Path(given.config.fit.trainer.default_root_dir)
+        found.append(Resolved(given.settings, runs, given.directory))
+        raise cli.PlacedError
+
+    found: list[Resolved] = []
+    with contextlib.suppress(cli.PlacedError):
+        cli.run(["fit", *args], stop)
+    if "lr" not in found[0].model["optimizer"].get("init_args", {}):
+        raise UserError("model.optimizer: give its lr: the rate that the search begins with")
+    return found[0]
+
+
+def fitted(args: Sequence[str]) -> Record:
+    """Run a fit, or find it finished; return its record. Raises UserError and FailedError as `fit` does."""
+    directory = resolve(args).directory
+    with contextlib.suppress(FinishedError):
+        cli.run(["fit", *args])
+    record = read_record(directory / "record.json")
+    if not isinstance(record, Record):
+        raise UserError(f"{directory} holds no record ({record.reason}): delete that directory")
+    return record
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of a step at a batch size, a + b B, and the examples of the training set."""
+
+    a: float
+    b: float
+    examples: int
+
+    def step(self, batch_size: float) -> float:
+        """Return the seconds of a step."""
+        return self.a + self.b * batch_size
+
+
+def measured_speed(args: Sequence[str], batch_size: int) -> Speed:
+    """Return this machine's speed from a few real steps at two batch sizes, which also check data and network."""
+    seconds, examples = {}, 0
+    with tempfile.TemporaryDirectory() as root:
+        for size in (batch_size, WIDER * batch_size):
+            if examples and size > examples:
+                break
+            flags = [f"--data.batch_size={size}", f"--trainer.max_steps={PROBED}", f"--trainer.default_root_dir={root}"]
+            flags += ["--trainer.logger=false", "--progress.show=false", "--run.study=speed", f"--run.name=b{size}"]
+            flags += ["--evaluation.first=1", "--evaluation.ratio=1.01", "--evaluation.wide_ratio=1.01"]
+            with contextlib.redirect_stderr(io.StringIO()):
+                record = fitted([*args, *flags])
+            clock = read_columns(Path(root) / "speed" / f"b{size}" / "curve.csv")["seconds"]
+            seconds[size] = min(b - a for a, b in itertools.pairwise(clock))
+            examples = record.data.train_examples or size
+    small, large = min(seconds), max(seconds)
+    b = max(0.0, (seconds[large] - seconds[small]) / max(large - small, 1))
+    return Speed(max(0.0, seconds[small] - b * small), b, examples)
+
+
+def pilot(args: Sequence[str], config: Resolved, target: Target | None, study: str) -> tuple[Target, float, str]:
+    """Run the config at its own batch and rate; return the target, the steps to it, and what is to be said of it.
+
+    Raises UserError where the target is not reached.
+    """
+    asked = [] if target is None else [{k: v for k, v in asdict(target).items() if v is not None}]
+    plan = {"hash": "limit", "stage": "pilot"}
+    flags = [f"--run.study={study}", f"--run.plan={json.dumps(plan)}", f"--convergence.targets={json.dumps(asked)}"]
+    flags += [f"--convergence.budget_steps={config.budget}", "--convergence.budget_examples=1"]
+    flags += [f"--seed_everything={SEED}", "--trainer.logger=false", "--progress.show=false"]
+    args = [*args, *flags]
+    record, directory = fitted(args), resolve(args).directory
+    if target is None:
+        return proposed(read_columns(directory / "curve.csv"))
+    result = record.targets[0]
+    if result.status == "reached":
+        return target, result.at("steps"), ""
+    end = f"it came to {record.final.get(target.metric, math.nan):.4g} in {record.final['step']:,.0f} steps"
+    if record.status == "diverged":
+        end = f"it diverged at step {record.final['step']:,.0f}"
+    raise UserError(
+        f"a run at the config's own batch {config.batch_size} and rate {config.rate:g} does not reach {result.label} "
+        f"({end}): ease the target, give another --model.optimizer.lr, or raise --convergence.budget_steps"
+    )
+
+
+def proposed(curve: dict[str, list[float]], metric: str = "val/loss") -> tuple[Target, float, str]:
+    """Return the target that a run without one proposes, the steps to it, and how it was chosen.
+
+    Raises UserError where the run did not learn.
+    """
+    steps, values = curve["step"], curve.get(metric, [])
+    finite = [value for value in values if math.isfinite(value)]
+    for share in SHARES if finite and min(finite) < finite[0] else ():
+        value = float(f"{finite[0] - share * (finite[0] - min(finite)):.3g}")
+        found = hits(steps, values, "min", value)
+        if found is not None and found.isotonic is not None:
+            why = f"{share:.0%} of what the config's own run improved in {steps[-1]:,.0f} steps"
+            return Target(metric, "min", value), found.isotonic, f"no target was given: {metric}<={value:g}, {why}"
+    raise UserError(f"the config's own run does not learn ({metric} does not fall): give another rate, or --target")

@@ -1,0 +1,112 @@
+"""What a person brings: the documents' examples, networks and optimizers by class path, a task's own way."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.__main__ import main
+
+EXAMPLES = sorted(Path("docs/examples").glob("*.yaml"))
+WAVES = "docs/examples/waves.yaml"
+FASHION = ["--config", "configs/image_classification/fashion_mnist.yaml", "--data.variant.examples", "64"]
+
+
+def fit(root: Path, *flags: str, steps: int = 2) -> int:
+    end = ["--trainer.max_steps", str(steps), "--trainer.default_root_dir", str(root), "--progress.show", "false"]
+    return main(["fit", *flags, *end, "--trainer.accelerator", "cpu"])
+
+
+def record(root: Path) -> dict:
+    (path,) = root.glob("*/*/record.json")
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("config", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_runs_from_any_folder_without_pythonpath(tmp_path, config):
+    small = ["--data.variant.examples", "64", "--data.batch_size", "32", "--progress.show", "false"]
+    command = [sys.executable, "-m", "tasks", "fit", "--config", str(config.resolve()), "--trainer.max_steps", "2"]
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}  # of the suite, not of the example
+    done = subprocess.run(
+        [*command, *small, "--trainer.default_root_dir", "runs"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert record(tmp_path / "runs")["final"]["step"] == 2
+
+
+def test_a_task_of_ones_own_has_no_constructor_and_predict_gives_what_it_predicts(tmp_path):
+    assert fit(tmp_path, "--config", WAVES, steps=200) == 0
+    (config,) = tmp_path.glob("*/*/config.yaml")
+    assert main(["predict", "--config", WAVES, "--config", str(config)]) == 0
+    predicted = np.load(config.parent / "predictions-0.npz")["prediction"]
+    assert predicted.shape == (2_000, 1)
+    assert predicted.dtype == np.float32
+    import waves
+
+    target = waves.Waves().load()["test"].targets.numpy()
+    assert np.corrcoef(predicted[:, 0], target[:, 0])[0, 1] > 0.8
+
+
+def test_regression_measures_the_mean_squared_error_and_r2_of_a_plain_computation(tmp_path):
+    assert fit(tmp_path, "--config", "docs/examples/optimizer.yaml", steps=50) == 0
+    measured = record(tmp_path)["test"]
+    (config,) = tmp_path.glob("*/*/config.yaml")
+    assert main(["predict", "--config", "docs/examples/optimizer.yaml", "--config", str(config)]) == 0
+    import waves
+
+    target = waves.Waves().load()["test"].targets.numpy().astype(float)
+    squares = (np.load(config.parent / "predictions-0.npz")["prediction"].astype(float) - target) ** 2
+    assert measured["test/loss"] == pytest.approx(squares.mean(), rel=1e-5)
+    assert measured["test/r2"] == pytest.approx(1 - squares.mean() / target.var(), rel=1e-4)
+
+
+@pytest.mark.parametrize("network", ["torchvision.models.mobilenet_v3_small", "timm.models.resnet.test_resnet"])
+def test_a_network_of_a_library_has_the_data_s_channels_and_classes_and_random_weights(tmp_path, network, monkeypatch):
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("downloads weights"))
+    flags = ["--model.network", network, "--model.ghost_batch_size", "16", "--data.batch_size", "16"]
+    assert fit(tmp_path, *FASHION, *flags, steps=1) == 0
+    assert record(tmp_path)["network"] == network.split(".")[-1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model.network", "{class_path: torchvision.models.resnet18}"], "write the function's name alone"),
+        (["--model.network", "tests.bad_networks.Narrow"], "gives outputs [1, 7]"),
+        (["--model.network", "tests.bad_networks.Tuple"], "gives a tuple: it must give one tensor"),
+        (["--model.network", "tests.bad_networks.Deaf"], "does not take the data's inputs [1, 1, 28, 28]"),
+        (["--model.optimizer", "torch.optim.LBFGS"], "LBFGS evaluates the loss several times a step"),
+        (["--model.optimizer", "torch.optim.SparseAdam"], "SparseAdam takes sparse gradients only"),
+        (["--model.optimizer", "timm.optim.Adahessian"], "needs second derivatives"),
+        (["--model.optimizer", "torch.optim.Muon"], "only supports 2D parameters"),
+        ([], "label_smoothing is for classes"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence_before_the_first_step(tmp_path, capfd, flags, words):
+    given = [*FASHION, *flags] if flags else ["--config", "docs/examples/optimizer.yaml", "--model.label_smoothing=0.1"]
+    assert fit(tmp_path, *given, "--data.batch_size", "16") == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error")]
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["torch.optim.AdamW", "torch.optim.Adafactor", "torch.optim.Rprop", "timm.optim.Adan", "timm.optim.Muon"],
+)
+def test_an_optimizer_that_steps_from_a_gradient_works(tmp_path, name):
+    assert (
+        fit(tmp_path, *FASHION, "--data.batch_size", "16", "--model.optimizer", name, "--model.optimizer.lr", "0.001")
+        == 0
+    )
+    assert record(tmp_path)["optimizer"]["name"] == name.split(".")[-1]
+
+
+def test_torch_s_muon_trains_the_matrices_of_a_network_without_others(tmp_path):
+    flags = ["--model.network", "tests.bad_networks.Matrix", "--model.optimizer", "torch.optim.Muon"]
+    assert fit(tmp_path, *FASHION, "--data.batch_size", "16", *flags, "--model.optimizer.lr", "0.001") == 0
