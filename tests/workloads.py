@@ -1,4 +1,4 @@
-"""Every workload's config: tiny data of its format, two steps of it, and `python -m tests.workloads` for the table."""
+"""Every config: tiny data of its format, two steps of it, and `python -m tests.workloads` for the table."""
 
 import importlib
 import json
