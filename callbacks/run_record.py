@@ -240,6 +240,13 @@ def named(row: Row) -> Row:
     return {name: value for name, value in row.items() if name != "step"}
 
 
+def outcome(record: Record) -> dict[str, Any]:
+    """Return how a run ended, by the names that one filters by in W&B; a target that was missed has no steps."""
+    plan = {"plan": record.plan.hash, "stage": record.plan.stage} if record.plan else {}
+    hits = {f"steps_to_target/{t.label}": t.at("steps") for t in record.targets if t.status == "reached"}
+    return {"status": record.status, **plan, **hits}
+
+
 def mirrored(record: Record) -> dict[str, Any]:
     """Return the record's settings by the names that one filters by in W&B."""
     return {

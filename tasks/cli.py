@@ -18,6 +18,7 @@ from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loops.fit_loop import _FitLoop
+from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 # imported so that YAML can name these classes by their short names
@@ -54,10 +55,20 @@ from callbacks.prediction_writer import PredictionWriter
 from callbacks.progress import Progress
 from callbacks.record import write_atomically
 from callbacks.rolling_checkpoint import AtomicCheckpointIO, RollingCheckpoint
-from callbacks.run_record import RunRecord
+from callbacks.run_record import RunRecord, outcome
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
-from tasks.errors import REFUSED, USER_ERRORS, FailedError, FinishedError, UserError, not_finite, sentence, short
+from tasks.errors import (
+    REFUSED,
+    REFUSED_CALLBACKS,
+    USER_ERRORS,
+    FailedError,
+    FinishedError,
+    UserError,
+    not_finite,
+    sentence,
+    short,
+)
 from tasks.process import (
     check_arguments,
     config_first,
@@ -99,8 +110,15 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         fit = f"python -m tasks {sys.argv[1]}"
         hint = f"; `{fit} --help` lists the options, `--model.help CLASS` and `--data.help CLASS` those of a class"
+        if self_resuming(message):
+            hint = ": leave it out, the same command goes on from the run's own newest checkpoint"
         unknown = ("not accepted" in message or "unrecognized" in message) and hint not in message
         raise UserError(sentence(message) + (hint if unknown else "")) from ex
+
+
+def self_resuming(message: str) -> bool:
+    """Return whether a parser complains of the checkpoint to go on from, which `fit` finds by itself."""
+    return "unrecognized" in message and "--ckpt_path" in message
 
 
 class Cli(LightningCLI):
@@ -208,7 +226,14 @@ class Cli(LightningCLI):
             write_atomically(self.directory / "config.yaml", self._dump(self.config.fit))
             for logger in self.trainer.loggers:
                 if isinstance(logger, RunWandbLogger):
-                    logger.name_run(self.directory)
+                    logger.name_run(self.directory, *self._arm_and_stage())
+
+    def _arm_and_stage(self) -> tuple[str, str | None]:
+        """Return the optimizer with its rate, and the stage of the plan, as W&B shows them."""
+        chosen = self.settings["model"]["init_args"]["optimizer"]
+        rate, plan = chosen.get("init_args", {}).get("lr"), self.settings["run"]["plan"] or {}
+        name = chosen["class_path"].rpartition(".")[2]
+        return name if rate is None else f"{name} {rate:g}", plan.get("stage")
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         options = super()._prepare_subcommand_kwargs(subcommand)
@@ -264,9 +289,12 @@ class Cli(LightningCLI):
         writer.close(self.trainer, self.model)
         for logger in self.trainer.loggers:
             if isinstance(logger, RunWandbLogger):
+                logger.summarize(outcome(writer.record))
                 logger.close()
         if self.trainer.is_global_zero:
-            self.trainer.checkpoint_callback.discard()
+            next(c for c in self.trainer.callbacks if isinstance(c, RollingCheckpoint)).discard()
+            if (profile := self.trainer.profiler) and not isinstance(profile, PassThroughProfiler):
+                print(profile.summary())  # by itself it only logs, which is silenced
             record = writer.record
             scores = "".join(f", {name} {value:.4g}" for name, value in (record.test or {}).items())
             print(f"{record.status} at step {record.final['step']:,.0f}{scores}: {self.directory}", file=sys.stderr)
@@ -279,6 +307,10 @@ def check(config: Any) -> None:
             raise UserError(f"trainer.{flag}={config.trainer[flag]} is not supported here: use {instead}")
     if config.trainer.max_steps == 0 or config.trainer.max_steps < -1:
         raise UserError(f"trainer.max_steps is {config.trainer.max_steps}: give at least 1, or -1 for no limit")
+    for callback in config.trainer.callbacks or []:
+        name = callback.class_path.rpartition(".")[2]
+        if name in REFUSED_CALLBACKS:
+            raise UserError(f"trainer.callbacks: {name} is not supported here: use {REFUSED_CALLBACKS[name]}")
     check_devices(config.trainer.accelerator, config.trainer.devices)
     try:
         for target in config.convergence.targets or []:

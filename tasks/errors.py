@@ -28,6 +28,19 @@ REFUSED = {  # trainer flag: (allowed values, what to use instead)
     "precision": ((None, "32-true", 32, "32", "64-true", 64, "64", "bf16-mixed", "bf16-true"), "bf16-mixed"),
 }
 
+STOP = "convergence.targets with a plateau, or convergence.budget_steps and budget_examples: they end a run here"
+REFUSED_CALLBACKS = {  # of Lightning: what would change optimizer, rate, batch or the end of a run in silence
+    "EarlyStopping": STOP,
+    "Timer": REFUSED["max_time"][1],
+    "StochasticWeightAveraging": "model.schedule: it would change the rate and the weights that are measured",
+    "WeightAveraging": "nothing: the weights that are trained are the ones that are measured",
+    "EMAWeightAveraging": "nothing: the weights that are trained are the ones that are measured",
+    "GradientAccumulationScheduler": REFUSED["accumulate_grad_batches"][1],
+    "BatchSizeFinder": "model.micro_batch_size=null, which finds what fits: data.batch_size is under study",
+    "LearningRateFinder": "`python -m tasks limit`, which tunes the rate at each batch size",
+    "BackboneFinetuning": "a network that freezes its own parameters",
+}
+
 
 class UserError(Exception):
     """A user's mistake: one sentence that states the problem and the fix; exit status 2."""

@@ -77,6 +77,12 @@ class RunWandbLogger(WandbLogger):
         if number >= self._received:
             run.log({**metrics, "trainer/global_step": step}, step=number, commit=True)
 
+    @rank_zero_only
+    def summarize(self, facts: Mapping[str, Any]) -> None:
+        """Show how the run ended in its summary and, to filter by, in its config."""
+        self.experiment.summary.update(dict(facts))
+        self.experiment.config.update(dict(facts), allow_val_change=True)
+
     def close(self) -> None:
         """End the W&B run, so that another run of this process begins its own."""
         if self._experiment is not None:
@@ -87,9 +93,11 @@ class RunWandbLogger(WandbLogger):
                 said = f"W&B's server stopped answering: the rest is kept, `wandb sync {kept}` uploads it"
                 print(said, file=sys.stderr)
 
-    def name_run(self, directory: Path) -> None:
-        """Give the W&B run the run directory's name and, so that a resumed run keeps it, an id that stays there."""
-        self._wandb_init |= {"name": directory.name, "group": directory.parent.name}
+    def name_run(self, directory: Path, arm: str = "", stage: str | None = None) -> None:
+        """Give the W&B run its arm and the run directory's name, and an id that stays there for a resumed run."""
+        study = directory.parent.name
+        tags = [*(self._wandb_init.get("tags") or []), study[:64], *([stage] if stage else [])]
+        self._wandb_init |= {"name": f"{arm} {directory.name}".strip(), "group": study, "tags": tags}
         kept = directory / "wandb_id.txt"
         if "WANDB_RUN_ID" not in os.environ:  # an agent gives it, and keeps it when it runs the cell again
             if not kept.exists():

@@ -77,8 +77,14 @@ FLAGS = [
     (["--trainer.default_root_dir", "README.md"], "trainer.default_root_dir: 'README.md"),
     (["--trainer.default_root_dir", "x" * 5000], "File name too long"),
     (["--trainer.default_root_dir", "/proc/nowhere"], "trainer.default_root_dir: '/proc/nowhere"),
-    (["--trainer.callbacks+=Timer", "--trainer.callbacks.duration=00:00:00:00"], "cannot be written into config.yaml"),
-    ([*STOPPED, "--trainer.max_steps", "30"], "a callback stopped the run before its targets"),
+    (["--trainer.callbacks+=Timer", "--trainer.callbacks.duration=00:00:00:00"], "Timer is not supported here"),
+    (["--trainer.callbacks+=tests.hostile.Stopper", "--trainer.max_steps", "30"], "a callback stopped the run before"),
+    (STOPPED, "EarlyStopping is not supported here: use convergence.targets with a plateau"),
+    (
+        ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.1"],
+        "StochasticWeightAveraging is not supported here: use model.schedule",
+    ),
+    (["--ckpt_path", "x.ckpt"], "leave it out, the same command goes on"),
 ]
 
 # The bytes of a --config file ------------------------------------------------------------------------------
@@ -265,3 +271,10 @@ def write_sweep(folder: Path, name: str = "tiny", **parameters: list[Any]) -> Pa
     content = {"program": "tasks/__main__.py", "method": "grid", "command": command, "parameters": values}
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+class Stopper(Callback):
+    """Ends a run, as no callback may."""
+
+    def on_validation_end(self, trainer: Trainer, task: Any) -> None:
+        trainer.should_stop = True

@@ -60,10 +60,11 @@ def test_without_a_key_the_run_is_offline_and_says_so_once_and_can_be_read_back(
     [record_file] = tmp_path.glob("runs/*/*/record.json")
     record = json.loads(record_file.read_text())
     [(summary, rows)] = read_back(tmp_path)
-    assert summary["name"] == record_file.parent.name
+    assert summary["name"].endswith(f" {record_file.parent.name}")
     assert summary["run_id"] == (record_file.parent / "wandb_id.txt").read_text()
     config = summary["config"]
     assert (config["batch_size"], config["learning_rate"], config["lr_scaling"]) == (4, pytest.approx(0.4), "linear")
+    assert summary["summary"]["status"] == config["status"] == record["status"]
     assert len(rows) == len((record_file.parent / "curve.csv").read_text().splitlines()) - 1 + 1  # and the test's
     for name in ("val/loss", "trainset/accuracy", "examples"):
         assert summary["summary"][name] == pytest.approx(record["final"][name])

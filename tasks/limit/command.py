@@ -116,8 +116,8 @@ class Study:
     options: argparse.Namespace
 
     def runner(self, path: Path) -> Runner:
-        """Return the cells of the sweep file as they stand."""
-        return Runner([source(read_sweep(path))], Ledger(self.runs))
+        """Return the cells of the sweep file as they stand; a round's doubts are what the next one is for."""
+        return Runner([source(read_sweep(path))], Ledger(self.runs), doubts=False)
 
     @staticmethod
     def directories(runner: Runner) -> list[Path]:

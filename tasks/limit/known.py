@@ -37,41 +37,37 @@ NOTHING = Known("nothing is known yet: no run has ended")
 
 
 def known(directories: Sequence[Path]) -> Known:
-    """Return what the runs in these directories say."""
-    from tasks.report.contents import finding
-    from tasks.report.critical import critical
-    from tasks.report.make import read
+    """Return what the runs in these directories say of their first target."""
+    from tasks.report.analysis.answer import analyze, answer
+    from tasks.report.sources.read import read_sources
 
     try:
-        _, workloads, _ = read(list(directories), ())
+        analysis = analyze(*read_sources(list(directories)))
     except ValueError:
         return NOTHING
-    curve = max(workloads[0].curves, key=lambda c: len(c.points))
+    first = analysis.runs[0].record.targets[0]
+    workload = next(w for w in analysis.workloads if (w.hit.metric, w.hit.value) == (first.metric, first.value))
+    curve, found = analysis.main(workload)
     points = {p.batch_size: p for p in curve.points if p.n}
     steps = {size: p.interval("steps").value for size, p in points.items()}
     arrived = {size: f"{p.count('reached')} of {p.n}" for size, p in points.items()}
     rates = {size: p.counted[0].run.record.rate.effective for size, p in points.items()}
-    found = critical(curve)
+    given = answer(workload, curve, found)
     if found is None or found.fit is None:
-        return Known(f"{len(steps)} batch sizes are measured: too few for an answer", steps, arrived, rates)
-    return Known(
-        finding(curve, found),
-        *(steps, arrived, rates),
-        tuple(map(float, found.data.sizes)),
-        *(found.b2.value, found.b2.low, found.b2.high),
-        doubts=tuple(found.why_not),
-    )
+        return Known(given.sentence, steps, arrived, rates)
+    fitted, b2 = tuple(map(float, found.data.sizes)), found.b2
+    return Known(given.sentence, steps, arrived, rates, fitted, b2.value, b2.low, b2.high, tuple(given.because))
 
 
 def read_columns(path: Path) -> dict[str, list[float]]:
     """Return a run's evaluations by column."""
-    from tasks.report.read import read_curve
+    from tasks.report.sources.runs import read_curve
 
     return read_curve(path)
 
 
 def page(directories: Sequence[Path], out: Path) -> str:
     """Write the report of these runs; return what it prints, whose last line is the path of the page."""
-    from tasks.report.make import make_report
+    from tasks.report.build import Wanted, make_report
 
-    return make_report(list(directories), out)
+    return make_report(Wanted(list(directories), out))

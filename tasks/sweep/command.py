@@ -37,10 +37,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 class Runner:
-    """Runs the cells of sweeps in a pool of workers until none is left."""
+    """Runs the cells of sweeps in a pool of workers until none is left; `doubts`: says what speaks against them."""
 
-    def __init__(self, sources: list[Plain | Staged], ledger: Ledger) -> None:
-        self.sources, self.ledger = sources, ledger
+    def __init__(self, sources: list[Plain | Staged], ledger: Ledger, doubts: bool = True) -> None:
+        self.sources, self.ledger, self.doubts = sources, ledger, doubts
         self.states: dict[Cell, State] = {}
         self.said: set[str] = set()
         self.extend()
@@ -128,7 +128,7 @@ class Runner:
 
     def _say(self, cells: Plain | Staged, doubts: list[str]) -> None:
         """Tell of doubts, each once."""
-        for doubt in doubts:
+        for doubt in doubts if self.doubts else ():
             line = f"{cells.sweep.name}: no critical batch size will be identified: {doubt}"
             if line not in self.said:
                 self.said.add(line)

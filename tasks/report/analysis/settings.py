@@ -48,10 +48,19 @@ def arm(record: Record) -> tuple:
         ("batch.epoch_end", batch.epoch_end),
         ("batch.sampling", batch.sampling),
         ("precision", record.precision),
+        ("callbacks", foreign_callbacks(record)),
         ("label_smoothing", regularization.label_smoothing),
         ("decay_norm_bias", regularization.decay_norm_bias),
         ("recipe", None if record.recipe is None else ", ".join(record.recipe) or "baseline"),
     )
+
+
+def foreign_callbacks(record: Record) -> str:
+    """Return the run's callbacks that are neither this suite's nor Lightning's, which may do anything to it."""
+    given = record.settings.get("trainer", {}).get("callbacks") or []
+    own = ("callbacks.", "pytorch_lightning.", "lightning.")
+    foreign = [c for c in given if isinstance(c, dict) and not str(c.get("class_path")).startswith(own)]
+    return ", ".join(sorted(f"{c.get('class_path')} {c.get('init_args') or ''}".strip() for c in foreign))
 
 
 def fixed_settings(record: Record) -> tuple:
