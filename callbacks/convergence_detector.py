@@ -5,24 +5,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 
 from callbacks.hit import POSITIONS, crossing_at, crossing_so_far, diverged, hits, plateau
 from callbacks.record import Plateau, Status, TargetResult
+from tasks.protocols import Task
 
+Stop = Literal["targets", "budget", "outrun", "diverged"]
 Row = dict[str, float]  # one evaluation, by the metric names of docs/design.md, contract 4
 FORM = "give metric, direction (max or min), and value or plateau: {window: examples}"
 
 
 @dataclass(frozen=True)
 class Target:
-    """What counts as arriving: a metric, which way is better, and either a value or a plateau.
+    """A goal of training: a metric, which way is better, and either a value or a plateau.
 
     Args:
         metric: such as val/accuracy or trainset/loss.
         direction: max where larger is better, min where smaller is.
         value: the goal.
-        plateau: stop looking for a value; arrive where the metric stops improving.
+        plateau: in place of a value: the goal is reached where the metric stops improving.
     """
 
     metric: str
@@ -37,6 +39,12 @@ class Target:
             raise ValueError(f"target {self.metric}: give either value or plateau")
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"target {self.metric}: its value is {self.value}: give a finite number")
+
+    @property
+    def goal(self) -> float:
+        """Return the value of a target that has one."""
+        assert self.value is not None
+        return self.value
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> "Target":
@@ -68,7 +76,7 @@ class Verdict:
     """What the evaluations so far say: each target's result, and what stops the run, if anything does."""
 
     targets: tuple[TargetResult, ...]
-    stopped_by: Literal["targets", "budget", "outrun", "diverged"] | None
+    stopped_by: Stop | None
 
     def status(self, ended: bool) -> Status:
         """Return `reached`, `diverged`, `outrun`, `budget` or, while not `ended`, `running`."""
@@ -95,9 +103,9 @@ def judge_target(rows: Sequence[Row], target: Target) -> TargetResult:
     if target.plateau is not None:
         examples = [row["examples"] for row in rows]
         at = plateau(examples, values, target.direction, target.plateau.window, target.plateau.improvement)
-        found = None if at is None else crossing_at(columns, steps[at])
-        return TargetResult(*asked, "running" if found is None else "reached", target.plateau, found)
-    found = hits(steps, values, target.direction, target.value)
+        reached = None if at is None else crossing_at(columns, steps[at])
+        return TargetResult(*asked, "running" if reached is None else "reached", target.plateau, reached)
+    found = hits(steps, values, target.direction, target.goal)
     if found is None:
         return TargetResult(*asked, "running")
     hit, line, first = (crossing_at(columns, step) for step in found)
@@ -111,7 +119,7 @@ def judge(rows: Sequence[Row], targets: Sequence[Target], rules: Rules) -> Verdi
     """
     results = tuple(judge_target(rows, target) for target in targets)
     asked = results if rules.outrun_steps is None else results[:1]
-    stopped_by = None
+    stopped_by: Stop | None = None
     if rows and _has_diverged(rows):
         stopped_by = "diverged"
     elif asked and all(r.status == "reached" for r in asked):
@@ -122,7 +130,9 @@ def judge(rows: Sequence[Row], targets: Sequence[Target], rules: Rules) -> Verdi
         spent = rows[-1]["step"] >= rules.steps and rows[-1]["examples"] >= rules.examples
         stopped_by = "budget" if spent else None
     verdict = Verdict(results, stopped_by)
-    return verdict if stopped_by in (None, "targets") else replace(verdict, targets=verdict.closed(stopped_by))
+    if stopped_by is None or stopped_by == "targets":
+        return verdict
+    return replace(verdict, targets=verdict.closed(stopped_by))
 
 
 def _is_outrun(rows: Sequence[Row], target: Target, rules: Rules) -> bool:
@@ -134,13 +144,19 @@ def _is_outrun(rows: Sequence[Row], target: Target, rules: Rules) -> bool:
 def next_crossing(rows: Sequence[Row], target: Target) -> float | None:
     """Return the step of the crossing that the run has to follow up, None where there is none so far."""
     values = [row.get(target.metric, math.nan) for row in rows]
-    return crossing_so_far([row["step"] for row in rows], values, target.direction, target.value)
+    return crossing_so_far([row["step"] for row in rows], values, target.direction, target.goal)
 
 
 def _has_diverged(rows: Sequence[Row]) -> bool:
     losses = [row["trainset/loss"] for row in rows]
     broken = any(not math.isfinite(row.get("train/loss", 0.0)) for row in rows)
     return broken or diverged([row["step"] for row in rows], losses, losses[0]) is not None
+
+
+def detector_of(trainer: Trainer) -> "ConvergenceDetector | None":
+    """Return the trainer's convergence detector, None where it has none."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set, but not declared
+    return next((c for c in callbacks if isinstance(c, ConvergenceDetector)), None)
 
 
 class ConvergenceDetector(Callback):
@@ -180,9 +196,10 @@ class ConvergenceDetector(Callback):
 
     def last_step(self, batch_size: int) -> float:
         """Return the step at which the run gives up at this batch size, infinity where nothing makes it."""
-        if not self.stop or self.rules.steps is None:
+        steps, examples = self.rules.steps, self.rules.examples
+        if not self.stop or steps is None or examples is None:
             return math.inf
-        return max(self.rules.steps, math.ceil(self.rules.examples / batch_size))
+        return max(steps, math.ceil(examples / batch_size))
 
     def open_targets(self) -> list[Target]:
         """Return the targets with a value that the run is still after."""
@@ -190,10 +207,15 @@ class ConvergenceDetector(Callback):
         both = zip(asked, self.verdict.targets, strict=False)
         return [target for target, result in both if target.plateau is None and result.status == "running"]
 
-    def setup(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, task: Task, stage: str) -> None:
+        """Refuse a target that the task does not measure.
+
+        Raises:
+            ValueError: with the metrics that there are.
+        """
         if stage != "fit":
             return
-        names = [f"{split}/{metric}" for split in trainer.datamodule.evaluated for metric in task.metrics]
+        names = [f"{split}/{metric}" for split in task.data.evaluated for metric in task.metrics]
         for target in self.targets:
             if target.metric not in names:
                 raise ValueError(
@@ -201,10 +223,12 @@ class ConvergenceDetector(Callback):
                     f"choose among {', '.join(names)}"
                 )
 
-    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, task: Task) -> None:
+        """Decide by the evaluations of the run before it was resumed."""
         self._decide(trainer)  # a run that was resumed after its last decision stops again
 
-    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, task: Task) -> None:
+        """Decide by all evaluations so far."""
         if trainer.state.fn == "fit":
             self.rows.append(dict(task.evaluation))
             self._decide(trainer)
@@ -218,8 +242,10 @@ class ConvergenceDetector(Callback):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the evaluations so far."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the evaluations of the run that is resumed."""
         self.rows = state["rows"]
         self.verdict = judge(self.rows, self.targets, self.rules)

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,21 @@ import pynvml
 import torch
 import torch.distributed as dist
 import yaml
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from tasks.protocols import Batch, Task
 
 POWERCAP = Path("/sys/class/powercap")  # Linux's counters of the processors' packages (RAPL)
 HOUR = 3600.0
 
 
 def read_prices(file: Path) -> tuple[date, str, dict[str, float]]:
-    """The date, currency and price of a device-hour by device name of a price table.
+    """Return the date and the currency of a price table, and the price of a device-hour by device name.
 
-    Raises ValueError where the file is not one.
+    Raises:
+        ValueError: if the file is not a price table.
     """
     try:
         table = yaml.safe_load(file.read_text())
@@ -37,13 +41,13 @@ def read_prices(file: Path) -> tuple[date, str, dict[str, float]]:
 
 
 def price(device: str, prices: dict[str, float]) -> float | None:
-    """The price of the longest listed name that the device's own name contains."""
+    """Return the price of the longest listed name that the device's own name contains, None if there is none."""
     names = [name for name in prices if name.lower() in device.lower()]
     return prices[max(names, key=len)] if names else None
 
 
 class PackageEnergy:
-    """Joules that the machine's processor packages used so far, from counters in microjoules that wrap around."""
+    """The energy that the machine's processor packages used so far; the counters (microjoules) wrap around."""
 
     def __init__(self, root: Path = POWERCAP) -> None:
         self.counters = [p for p in sorted(root.glob("intel-rapl:*")) if self._is_package(p)]
@@ -52,7 +56,7 @@ class PackageEnergy:
 
     @staticmethod
     def _is_package(zone: Path) -> bool:
-        """Not a part of a package (core, dram: already in it), nor `psys`, the platform with the packages in it."""
+        """Return whether a zone is a package: not a part of one (core, dram), nor `psys`, which has packages in it."""
         return zone.name.count(":") == 1 and (zone / "name").read_text().startswith("package-")
 
     def _read(self) -> list[int] | None:
@@ -62,7 +66,10 @@ class PackageEnergy:
             return None
 
     def joules(self) -> float | None:
-        """None where the counters are absent or may not be read. Must be asked at least once a wrap (~ 10 minutes)."""
+        """Return the energy in joules, None where the counters are absent or may not be read.
+
+        It must be asked for at least once before a counter wraps around, after about 10 minutes.
+        """
         now = self._read()
         if now is None or self.last is None:
             return None
@@ -74,10 +81,10 @@ class PackageEnergy:
 
 
 class DeviceEnergy:
-    """Joules that one NVIDIA device used since this was made, by NVML's own counter."""
+    """The energy that one NVIDIA device used since this was made, by NVML's own counter."""
 
     def __init__(self, device: torch.device) -> None:
-        self.read = None
+        self.read: Callable[[], int] | None = None
         with contextlib.suppress(pynvml.NVMLError):  # no driver, or a device without the counter: not known
             pynvml.nvmlInit()
             uuid = str(torch.cuda.get_device_properties(device).uuid)
@@ -86,7 +93,7 @@ class DeviceEnergy:
             self.read = lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
 
     def joules(self) -> float | None:
-        """None where it is not known."""
+        """Return the energy in joules, None where it is not known."""
         return None if self.read is None else (self.read() - self.first) / 1e3
 
 
@@ -108,7 +115,12 @@ class Cost(Callback):
         self.seconds, self.joules = 0.0, 0.0  # of the parts of the run before this process
         self.flops: float | None = None  # an example
 
-    def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, task: Task) -> None:
+        """Look up the device's price and start the counters.
+
+        Raises:
+            ValueError: if the price table has no price for the device.
+        """
         gpu = task.device.type == "cuda"
         device = torch.cuda.get_device_name(task.device) if gpu else task.device.type
         self.price = price(device, self.table[2]) if self.table else None
@@ -124,25 +136,32 @@ class Cost(Callback):
 
     # floating-point operations: as the observer of the first step's gradient ---------------------------
 
-    def on_train_batch_start(self, trainer: Trainer, task: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, task: Task, batch: Batch, batch_idx: int) -> None:
+        """Count the operations of the first step."""
         if self.flops is None and self._countable:
             task.observers.append(self)
 
-    def on_train_batch_end(self, trainer: Trainer, task: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, task: Task, *_: object) -> None:
+        """Count no further."""
         if self in task.observers:
             task.observers.remove(self)
 
+    def largest_micro_batch(self, batch_size: int) -> int:
+        """Return the whole batch: any micro-batch will do."""
+        return batch_size
+
     def begin(self, gradient: Tensor) -> None:
-        """Count from here, anew where the step is tried again."""
+        """Count from here, anew where the step is repeated."""
         self._stop()
         self._counter = FlopCounterMode(display=False)
-        self._counter.__enter__()
+        self._counter.__enter__()  # type: ignore[no-untyped-call]
 
     def add(self, weight: float) -> None:
-        """A micro-batch is done: nothing to do."""
+        """Do nothing: the counter runs on."""
 
-    def end(self, batch: Any) -> None:
-        """The whole batch is done: share its operations among its examples."""
+    def end(self, batch: Batch) -> None:
+        """Divide the batch's operations by its examples."""
+        assert self._counter is not None
         self._stop()
         total = torch.tensor(float(self._counter.get_total_flops()), dtype=torch.float64, device=self._task.device)
         if dist.is_initialized():
@@ -151,16 +170,17 @@ class Cost(Callback):
 
     def _stop(self) -> None:
         if self._counter is not None:
-            self._counter.__exit__(None, None, None)
+            self._counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     # energy: at every evaluation, more often than the counters wrap around -----------------------------
 
-    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, task: Task) -> None:
+        """Read the counters of energy."""
         if trainer.state.fn == "fit":
             self._measure_energy()
 
     def _measure_energy(self) -> None:
-        """Take what all ranks used since this process began; nan where one of them cannot read it."""
+        """Add up what all ranks used since this process began; nan where one of them cannot read it."""
         used = self._energy.joules() if self._counts else 0.0
         total = torch.tensor(math.nan if used is None else used, dtype=torch.float64, device=self._task.device)
         if dist.is_initialized():
@@ -173,9 +193,9 @@ class Cost(Callback):
         return self.seconds + time.perf_counter() - self._since, self.joules + self._used
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """What the run's record says, under `cost`."""
+        """Return what the run's record says, under `cost`."""
         (wall, joules), task = self._so_far(), self._task
-        cost = {
+        cost: dict[str, Any] = {
             "training_seconds": task.seconds,
             "wall_seconds": wall,
             "examples_per_second": task.examples / task.seconds if task.seconds else None,
@@ -183,16 +203,18 @@ class Cost(Callback):
             "flops": None if self.flops is None else self.flops * task.examples,
             "energy_joules": joules if math.isfinite(joules) else None,
         }
-        if self.table:
+        if self.table and self.price is not None:
             day, currency, _ = self.table
             money = wall / HOUR * self.price * self._ranks
             cost |= {"money": money, "currency": currency, "device_hour": self.price, "prices_of": str(day)}
         return {"cost": cost}
 
     def state_dict(self) -> dict[str, Any]:
+        """Return what the run has cost so far."""
         self._measure_energy()  # on every rank: all of them save
         seconds, joules = self._so_far()
         return {"seconds": seconds, "joules": joules, "flops": self.flops}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Add what the run had cost before it was resumed."""
         self.seconds, self.joules, self.flops = state["seconds"], state["joules"], state["flops"]

@@ -7,21 +7,29 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from scipy.stats import t
 
 from callbacks.loss_surface import refuse_shards
+from tasks.protocols import Task
 
 POWERS = {"none": 0.0, "sqrt": 0.5, "linear": 1.0}  # of the batch's factor, in the branch's rate
 WORST = 2.0  # times its own size's loss: worse counts as this, so that one explosion does not hide the other branches
 
 
 def bracket(losses: Sequence[tuple[int, Sequence[float]]], tolerance: float) -> tuple[float, float]:
-    """(largest batch size up to which all surely keep up, first that surely falls behind or inf).
+    """Return the largest batch size up to which all surely keep up, and the first that surely falls behind.
 
-    `losses` has (batch size, loss of each branch); the first entry is the run's own batch, and branch r of every size
-    has the same order of the data. A size falls behind whose loss is above the own one's by more than `tolerance`,
-    relative: surely where the one-sided 95 % bound of Student's t over the branches says so, for each size by itself.
+    A size falls behind if its loss exceeds that of the run's own batch by more than `tolerance`: surely where the
+    one-sided 95 % bound of Student's t over the branches says so, for each size by itself.
+
+    Args:
+        losses: (batch size, loss of each branch), the run's own batch first; branch r of every size has the same
+            order of the data.
+        tolerance: relative to the own batch's loss.
+
+    Returns:
+        Batch sizes, in examples; the second is infinite where none surely falls behind.
     """
     (low, own), *others = losses
     if not np.isfinite(own).all():  # nothing to compare with
@@ -67,13 +75,18 @@ class CriticalBatchProbe(Callback):
     ) -> None:
         if not at or min(at) < 0 or not 0 <= tolerance < WORST - 1 or repeats < 2:
             raise ValueError("probe: at has at least one step of the run; tolerance is 0 to 1, repeats at least 2")
-        self.at, self.examples, self.scaling = sorted(at), examples, scaling
+        self.at, self.examples, self.scaling = sorted(at), examples or 0, scaling
         self.tolerance, self.repeats = tolerance, repeats
         self.found: list[dict[str, Any]] = []
 
-    def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, task: Task) -> None:
+        """Choose the sizes that are tried.
+
+        Raises:
+            ValueError: if the run's batch grows, or no larger size fits into a branch.
+        """
         refuse_shards(task)
-        data = trainer.datamodule
+        data = task.data
         if data.growth:
             raise ValueError("the probe compares with one batch size of the run: leave out data.growth, or the probe")
         self.examples = self.examples or 256 * data.batch_size
@@ -85,14 +98,15 @@ class CriticalBatchProbe(Callback):
                 f"{8 * own} examples or more, and a batch of at most half of the training set"
             )
 
-    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, task: Task) -> None:
+        """Branch the run where a step of `at` is due, and add the bracket to the evaluation."""
         step = trainer.global_step
         due = [a for a in self.at[len(self.found) :] if a <= step] if trainer.state.fn == "fit" else []
         if not due:
             return
         losses: list[tuple[int, list[float]]] = []
         for size in self._sizes:
-            seeds = [1_000_000 * (trainer.datamodule.seed + 1) + 100 * step + r for r in range(self.repeats)]
+            seeds = [1_000_000 * (task.data.seed + 1) + 100 * step + r for r in range(self.repeats)]
             losses.append((size, [self._branch(trainer, task, size, seed) for seed in seeds]))
             low, high = bracket(losses, self.tolerance)
             if high < math.inf:
@@ -100,9 +114,9 @@ class CriticalBatchProbe(Callback):
         task.evaluation |= {"probe/critical_batch_low": low, "probe/critical_batch_high": high}
         self.found += [{"step": step, "low": low, "high": high, "losses": losses}] * len(due)
 
-    def _branch(self, trainer: Trainer, task: LightningModule, size: int, seed: int) -> float:
-        """The mean loss over the later half of a branch of the run with batches of `size`."""
-        data, optimizer, network = trainer.datamodule, task.optimizers(use_pl_optimizer=False), task.network
+    def _branch(self, trainer: Trainer, task: Task, size: int, seed: int) -> float:
+        """Return the mean loss over the later half of a branch of the run with batches of `size`."""
+        data, optimizer, network = task.data, task.optimizer, task.network
         before = copy.deepcopy((network.state_dict(), optimizer.state_dict(), task.micro))
         factor = task.rate_factor() * (size / data.batch_size) ** POWERS[self.scaling]
         training = network.training
@@ -115,7 +129,7 @@ class CriticalBatchProbe(Callback):
                     if step < len(batches):
                         task.update(batch, factor)
                     else:  # the one after the branch shows where it ended
-                        task.gradient.compute(batch)
+                        task.compute_gradient(batch)
                     losses.append(task.gradient.loss.to(torch.float64, copy=True))
             later = torch.stack(losses[(len(losses) - 1) // 2 :])
             return float(torch.trapezoid(later)) / (len(later) - 1)
@@ -127,11 +141,13 @@ class CriticalBatchProbe(Callback):
             network.train(training)
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """What the run's record says, under `probe`."""
+        """Return what the run's record says, under `probe`."""
         return {"probe": {"examples": self.examples, "scaling": self.scaling, "branches": self.found}}
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the branches so far."""
         return {"found": self.found}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the branches of the run that is resumed."""
         self.found = state["found"]

@@ -3,13 +3,13 @@
 import math
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 
-from callbacks.convergence_detector import ConvergenceDetector, Row, Target, next_crossing
+from callbacks.convergence_detector import Row, Target, detector_of, next_crossing
 from callbacks.hit import FOLLOW, as_losses
+from tasks.protocols import Batch, Task
 
 NEAR = 1.7  # a target is near once the curve points to a crossing within so many times the steps done
 LOOK_BACK = 4  # evaluations whose line says where the curve is going
@@ -20,7 +20,7 @@ def is_near(rows: Sequence[Row], target: Target) -> bool:
     if next_crossing(rows, target) is not None:
         return True
     recent = [row for row in rows if row["step"] > 0][-LOOK_BACK:]
-    goal = target.value if target.direction == "min" else -target.value
+    goal = target.goal if target.direction == "min" else -target.goal
     logs = np.log([row["step"] for row in recent])
     losses = as_losses([row.get(target.metric, math.nan) for row in recent], target.direction)
     if len(recent) < 3 or not np.isfinite(losses).all():
@@ -47,8 +47,9 @@ def step_after(rows: Sequence[Row], targets: Sequence[Target], ratio: float, wid
     near = not targets or any(is_near(rows, target) for target in targets)
     following = next_step(step, ratio if near else wide)
     crossings = [next_crossing(rows, target) for target in targets]
-    if targets and None not in crossings:  # all that is left is to follow them up
-        following = min(following, max(math.ceil(FOLLOW * max(crossings)), step + 1))
+    known = [crossing for crossing in crossings if crossing is not None]
+    if targets and len(known) == len(targets):  # all that is left is to follow them up
+        following = min(following, max(math.ceil(FOLLOW * max(known)), step + 1))
     return following
 
 
@@ -68,14 +69,15 @@ class EvaluationSchedule(Callback):
             raise ValueError(f"evaluation.first is {first}: give at least step 1")
         self.ratio, self.wide_ratio, self.first = ratio, max(ratio, wide_ratio), first
 
-    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
-        self._detector = next((c for c in trainer.callbacks if isinstance(c, ConvergenceDetector)), None)
+    def on_train_start(self, trainer: Trainer, task: Task) -> None:
+        """Note the steps that are evaluated whatever the curve: the run's end, and that of a race."""
+        self._detector = detector_of(trainer)
         ends = [trainer.num_training_batches]
         ends += [trainer.max_steps] if trainer.max_steps > 0 else []
-        ends += [self._detector.last_step(trainer.datamodule.batch_size)] if self._detector else []
+        ends += [self._detector.last_step(task.data.batch_size)] if self._detector else []
         race = self._detector.rules.outrun_steps if self._detector else None
         self._wanted = [min(ends), *([race] if race else [])]  # evaluated whatever the curve
-        self._first = round(self.first * self.wide_ratio ** random.Random(trainer.datamodule.seed).random())
+        self._first = round(self.first * self.wide_ratio ** random.Random(task.data.seed).random())
         self._since = -1
 
     def _after(self, trainer: Trainer) -> int:
@@ -85,9 +87,10 @@ class EvaluationSchedule(Callback):
             following = self._first if step < self._first else next_step(step, self.ratio)
         else:
             following = step_after(rows, self._detector.open_targets(), self.ratio, self.wide_ratio)
-        return min([following, *(wanted for wanted in self._wanted if wanted > step)])
+        return int(min([following, *(wanted for wanted in self._wanted if wanted > step)]))
 
-    def on_train_batch_start(self, trainer: Trainer, task: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, task: Task, batch: Batch, batch_idx: int) -> None:
+        """Set the step of the next evaluation, after the last one."""
         rows = self._detector.rows if self._detector else ()
         if len(rows) != self._since:  # after an evaluation, or at the start
             self._since = len(rows)

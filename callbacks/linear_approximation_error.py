@@ -1,8 +1,9 @@
 """How far a step of the run's own rate leaves the range in which the loss is linear (Golmant et al. 2018, fig. 2)."""
 
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Trainer
 
 from callbacks.loss_surface import AfterTraining, LossSurface
+from tasks.protocols import Task
 
 
 class LinearApproximationError(AfterTraining):
@@ -14,14 +15,16 @@ class LinearApproximationError(AfterTraining):
     error over <g_m, w* - w>.
     """
 
-    def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
-        LossSurface(task, trainer.datamodule.whole("trainset"))  # refuses before the run what it cannot measure
+    def on_fit_start(self, trainer: Trainer, task: Task) -> None:
+        """Refuse before the run what cannot be measured after it."""
+        LossSurface(task, task.data.whole("trainset"))
 
-    def measure(self, trainer: Trainer, task: LightningModule) -> dict[str, float]:
-        data = trainer.datamodule
+    def measure(self, trainer: Trainer, task: Task) -> dict[str, float]:
+        """Return the absolute and the relative error by name."""
+        data = task.data
         subset = LossSurface(task, data.whole("trainset"))
         _, gradient = LossSurface(task, data.batch(trainer.global_step)).gradient()
-        rate = task.optimizers(use_pl_optimizer=False).param_groups[0]["initial_lr"]
+        rate = task.optimizer.param_groups[0]["initial_lr"]
         before, after = subset.loss(), subset.loss(-rate * gradient)
         promised = rate * float(gradient.double().square().sum())
         error = abs(after - (before - promised))

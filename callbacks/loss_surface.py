@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tasks.protocols import Batch, Span, Task
 
 
 class LossSurface:
@@ -20,7 +22,7 @@ class LossSurface:
     of the last evaluation. The weights are as before after every call.
     """
 
-    def __init__(self, task: LightningModule, batch: Any, span: tuple[int, int] | None = None) -> None:
+    def __init__(self, task: Task, batch: Batch, span: Span | None = None) -> None:
         refuse_shards(task)
         if not batch.exact:
             raise ValueError("the loss surface needs data whose counted elements are known before they are read")
@@ -29,16 +31,16 @@ class LossSurface:
 
     @property
     def size(self) -> int:
-        """The number of trained weights."""
+        """Return the number of trained weights."""
         return sum(w.numel() for w in self.weights)
 
     def loss(self, move: Tensor | None = None) -> float:
-        """The mean loss at the weights + `move` [size]."""
+        """Return the mean loss at the weights + `move` [size]."""
         with self._moved(move), torch.no_grad():
             return float(self._together(sum(p.double() for p in self.task.loss_parts(self.batch, self.span))))
 
     def gradient(self, move: Tensor | None = None) -> tuple[float, Tensor]:
-        """The mean loss and its gradient [size] at the weights + `move` [size]."""
+        """Return the mean loss and its gradient [size] at the weights + `move` [size]."""
         with self._moved(move):
             total, gradient = torch.zeros((), dtype=torch.float64, device=self.task.device), self._zeros()
             for part in self.task.loss_parts(self.batch, self.span):
@@ -47,7 +49,10 @@ class LossSurface:
             return float(self._together(total)), self._together(gradient)
 
     def hessian_times(self, vector: Tensor) -> Tensor:
-        """The Hessian at the weights times `vector` [size] (Pearlmutter 1994: the gradient of gradient . vector)."""
+        """Return the Hessian at the weights times `vector`, both [size].
+
+        It is the gradient of gradient . vector (Pearlmutter 1994).
+        """
         with self._moved(None), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             product = self._zeros()
             for part in self.task.loss_parts(self.batch, self.span):
@@ -59,15 +64,16 @@ class LossSurface:
     def _zeros(self) -> Tensor:
         return torch.zeros(self.size, dtype=self.weights[0].dtype, device=self.weights[0].device)
 
-    def _together(self, total: Tensor) -> Tensor:
-        total = torch.as_tensor(total, device=self.task.device)  # an empty share is the number 0
+    def _together(self, share: Tensor | float) -> Tensor:
+        """Return the sum over the ranks; an empty share is the number 0."""
+        total = torch.as_tensor(share, device=self.task.device)
         if self.span is None and dist.is_initialized():
             dist.all_reduce(total)
         return total
 
     @contextmanager
     def _moved(self, move: Tensor | None) -> Iterator[None]:
-        """In evaluation mode with gradients, at the weights + `move`; cuDNN's recurrent layers can do neither."""
+        """Be in evaluation mode with gradients, at the weights + `move`; cuDNN's recurrent layers can do neither."""
         network, training = self.task.network, self.task.network.training
         before = None if move is None else [w.detach().clone() for w in self.weights]
         with torch.inference_mode(False), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
@@ -85,7 +91,7 @@ class LossSurface:
 
     @torch.no_grad()
     def _shift(self, move: Tensor) -> None:
-        for weight, part in zip(self.weights, move.split([w.numel() for w in self.weights]), strict=True):
+        for weight, part in zip(self.weights, torch.split(move, [w.numel() for w in self.weights]), strict=True):
             weight.add_(part.view_as(weight))
 
 
@@ -96,40 +102,48 @@ class AfterTraining(Callback):
         self.found: dict[str, float] = {}
 
     @abstractmethod
-    def measure(self, trainer: Trainer, task: LightningModule) -> dict[str, float]:
-        """The final numbers by name."""
+    def measure(self, trainer: Trainer, task: Task) -> dict[str, float]:
+        """Return the final numbers by name."""
 
-    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
-        """Measure; where that fails, for want of memory most likely, the run stands and goes without."""
+    def on_train_end(self, trainer: Trainer, task: Task) -> None:
+        """Measure; where that fails, most likely out of memory, the run is kept without these numbers."""
         try:
             self.found = self.measure(trainer, task)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the training itself succeeded
             if trainer.world_size > 1:  # the other ranks wait in the middle of it
                 raise
             print(f"{type(self).__name__} measured nothing: {type(error).__name__}: {error}", file=sys.stderr)
 
     def facts(self) -> dict[str, dict[str, Any]]:
-        """What the run's record says, under `final`."""
+        """Return what the run's record says, under `final`."""
         return {"final": self.found}
 
 
-def refuse_shards(task: LightningModule) -> None:
-    """Raise ValueError where each rank holds a part of the weights only, which no instrument puts together."""
+def refuse_shards(task: Task) -> None:
+    """Refuse a task of which each rank holds a part of the weights only: no instrument puts them together.
+
+    Raises:
+        ValueError: with what to use instead.
+    """
     if task.sharded:
         raise ValueError("an instrument cannot see sharded parameters whole: use strategy ddp, or leave it out")
 
 
 def flat(tensors: tuple[Tensor, ...]) -> Tensor:
-    """All entries in one vector."""
+    """Return all entries in one vector [size]."""
     return torch.cat([t.reshape(-1) for t in tensors])
 
 
 def top_eigenvalue(surface: LossSurface, iterations: int, tolerance: float = 1e-3, seed: int = 0) -> float:
-    """The Hessian's eigenvalue of largest magnitude, by power iteration, until it changes by less than `tolerance`.
+    """Return the Hessian's eigenvalue of largest magnitude, by power iteration.
 
-    After few iterations it is a lower bound of the magnitude.
+    Args:
+        surface: whose Hessian is meant.
+        iterations: at most; after few the result is a lower bound of the magnitude.
+        tolerance: the relative change of the eigenvalue below which the iteration ends.
+        seed: of the vector that it starts from, the same on every rank and device.
     """
-    generator = torch.Generator().manual_seed(seed)  # the same start on every rank and device
+    generator = torch.Generator().manual_seed(seed)
     like = surface.weights[0]
     vector = torch.randn(surface.size, generator=generator, dtype=torch.float64).to(like.device, like.dtype)
     value = 0.0

@@ -2,22 +2,23 @@
 
 import sys
 import time
-from typing import Any, TextIO
+from typing import TextIO
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 
-from callbacks.convergence_detector import ConvergenceDetector, Target
+from callbacks.convergence_detector import Target, detector_of
+from tasks.protocols import Batch, Task
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03."""
-    minutes, seconds = divmod(round(seconds), 60)
+    """Return seconds as 1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def distance(target: Target, value: float) -> str:
-    """How far a metric is from its target, in words."""
+    """Return how far a metric is from its target, in words."""
     if target.value is None:
         return f"{target.metric} {value:.4g} (to its plateau)"
     gap = (target.value - value) * (1 if target.direction == "max" else -1)
@@ -36,27 +37,29 @@ class Progress(Callback):
         self.every, self.show = every, show
         self.out: TextIO = sys.stderr
 
-    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, task: Task) -> None:
+        """Note where the run begins and where it ends at the latest."""
         self._terminal = self.out.isatty()
         self._next = time.monotonic() + self.every
         self._first = (trainer.global_step, task.seconds)
-        self._detector = next(c for c in trainer.callbacks if isinstance(c, ConvergenceDetector))
-        ends = [trainer.num_training_batches, self._detector.last_step(trainer.datamodule.batch_size)]
-        self._end = min(ends + ([trainer.max_steps] if trainer.max_steps > 0 else []))
+        self._detector = detector_of(trainer)
+        ends = [trainer.num_training_batches, *([trainer.max_steps] if trainer.max_steps > 0 else [])]
+        self._end = min([*ends, *([self._detector.last_step(task.data.batch_size)] if self._detector else [])])
 
-    def on_train_batch_end(
-        self, trainer: Trainer, task: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, task: Task, outputs: object, batch: Batch, batch_idx: int) -> None:
+        """Show where the run is, when that is due."""
         now = time.monotonic()
         if not self.show or now < self._next or not trainer.is_global_zero:
             return
         self._next = now + (self.every if self._terminal else 20 * self.every)
         self._print(self._line(trainer, task), end="")
 
-    def _line(self, trainer: Trainer, task: LightningModule) -> str:
-        step, rows = trainer.global_step, self._detector.rows
+    def _line(self, trainer: Trainer, task: Task) -> str:
+        step = trainer.global_step
         parts = [f"step {step:,}", f"{task.examples:,} examples", f"loss {task.loss_now():.4g}"]
-        parts += [distance(t, rows[-1][t.metric]) for t in self._detector.targets if rows]
+        if self._detector and self._detector.rows:
+            last = self._detector.rows[-1]
+            parts += [distance(target, last[target.metric]) for target in self._detector.targets]
         if self._end < 10**9:
             done = step - self._first[0]
             left = (task.seconds - self._first[1]) / max(done, 1) * (self._end - step)
@@ -70,6 +73,7 @@ class Progress(Callback):
             self.out.write(line + "\n")
         self.out.flush()
 
-    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, task: Task) -> None:
+        """Show where the run ended."""
         if self.show and trainer.is_global_zero:
             self._print(self._line(trainer, task), end="\n")

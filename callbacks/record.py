@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-VERSION = 2
+VERSION: Final = 2
 UNITS = ("steps", "examples", "epochs", "seconds")
 Unit = Literal["steps", "examples", "epochs", "seconds"]
 Rule = Literal["hit", "line", "first"]
@@ -18,7 +18,7 @@ Rule = Literal["hit", "line", "first"]
 Status = Literal["reached", "budget", "outrun", "diverged", "failed", "running"]
 
 
-def _numbers(value: Any) -> Any:
+def _numbers(value: object) -> object:
     """Return `value` with the texts nan, inf and -inf, at any depth, as the numbers that JSON cannot hold."""
     if isinstance(value, dict):
         return {k: _numbers(v) for k, v in value.items()}
@@ -118,8 +118,10 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Plateau:
-    """Convergence without a goal: the best of the last `window` examples is less than `improvement` (relative)
-    better than the best before them."""
+    """Convergence without a goal: a metric has stopped improving.
+
+    The best of the last `window` examples is less than `improvement` (relative) better than the best before them.
+    """
 
     window: int
     improvement: float = 0.01
@@ -254,12 +256,12 @@ class Unusable:
 
 _PARTS = (Data, Optimizer, Rate, Batch, Regularization, Budget, Crossing, Plateau, TargetResult, Cost, Plan)
 for _class in (*_PARTS, Record):
-    _class.__pydantic_config__ = ConfigDict(strict=True, extra="forbid")
+    _class.__pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # type: ignore[union-attr]  # for pydantic
 _RECORDS = TypeAdapter(Record)
 _PLANS = TypeAdapter(Plan)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return `value` with every number that JSON cannot hold as the text nan, inf or -inf."""
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}

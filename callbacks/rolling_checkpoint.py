@@ -9,13 +9,16 @@ import threading
 import time
 import zipfile
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from tasks.protocols import Task
 
 FINAL = "final.ckpt"  # the end of training, for validate, test and predict; no run goes on from it
 
@@ -23,7 +26,12 @@ FINAL = "final.ckpt"  # the end of training, for validate, test and predict; no 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, syncs, then renames: a checkpoint is whole or absent."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: if it cannot be written; the target is as before.
+        """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -70,7 +78,7 @@ def owner(path: Path) -> str | None:
 
 def newest_whole(directory: Path, identity: str) -> tuple[Path | None, list[str]]:
     """Return a run's newest checkpoint that is whole and its own, and a sentence for each that is passed over."""
-    refused = []
+    refused: list[str] = []
     for path in checkpoints(directory):
         wrong = damage(path)
         own = None if wrong else owner(path)
@@ -98,18 +106,17 @@ class RollingCheckpoint(Checkpoint):
         if minutes < 0 or keep < 1:
             raise ValueError("checkpoint: minutes is at least 0 and keep at least 1")
         self.minutes, self.keep = minutes, keep
-        self.directory: Path | None = None  # of the run, and a hash of its config: set by the command line
-        self.identity = ""
+        self.directory, self.identity = Path(), ""  # of the run, and a hash of its config: set by the command line
         self._due = False
         self._handlers: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, task: Task) -> None:
+        """Take signals over from Lightning, whose handlers end the run before a checkpoint is written."""
         self._last, self._signal, self._handlers = time.monotonic(), 0, {}
         if threading.current_thread() is threading.main_thread():
-            # in the place of Lightning's handlers, which end the run before a checkpoint is written
             self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
 
-    def _on_signal(self, number: int, _: Any) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal == number == signal.SIGINT:
             raise KeyboardInterrupt
         if number == signal.SIGINT:
@@ -122,32 +129,38 @@ class RollingCheckpoint(Checkpoint):
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._end_at_once)
 
-    def setup(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, task: Task, stage: str) -> None:
+        """Let a signal end a process that only measures."""
         if stage != "fit":
             self._end_on_signal()
 
     @staticmethod
-    def _end_at_once(number: int, _: Any) -> None:
+    def _end_at_once(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
-    def _restore_handlers(self, *_: Any) -> None:
+    def _restore_handlers(self) -> None:
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
-    on_exception = _restore_handlers
+    def on_exception(self, trainer: Trainer, task: Task, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._restore_handlers()
 
-    def on_train_batch_end(self, trainer: Trainer, task: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, task: Task, *_: object) -> None:
+        """Save after the step where that is due and no evaluation follows."""
         late = self._signal or time.monotonic() - self._last >= 60 * self.minutes
         self._due |= trainer.strategy.reduce_boolean_decision(bool(late), all=False)  # all ranks save the same step
         if self._due and trainer.fit_loop.total_batch_idx + 1 != trainer.val_check_batch:
             self._save(trainer)
 
-    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, task: Task) -> None:
+        """Save after the evaluation where that is due."""
         if trainer.state.fn == "fit" and self._due:
             self._save(trainer)
 
-    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, task: Task) -> None:
+        """Save the end of training."""
         self._end_on_signal()
         trainer.save_checkpoint(self.directory / "checkpoints" / FINAL)
 
@@ -157,6 +170,7 @@ class RollingCheckpoint(Checkpoint):
             old.unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
+        """Return whose checkpoint this is."""
         return {"identity": self.identity}
 
     def _save(self, trainer: Trainer) -> None:

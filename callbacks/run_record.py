@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from callbacks.convergence_detector import ConvergenceDetector, Row
+from callbacks.convergence_detector import ConvergenceDetector, Row, detector_of
 from callbacks.record import (
     VERSION,
     Batch,
@@ -33,6 +33,7 @@ from callbacks.record import (
     to_json,
     write_atomically,
 )
+from tasks.protocols import Task
 
 POSITION = ["step", "examples", "epoch", "seconds", "lr", "train/loss"]
 
@@ -57,7 +58,7 @@ def curve_csv(rows: list[Row]) -> str:
 
 @cache
 def versions() -> dict[str, str]:
-    """The versions of the code (with its git commit, where there is one) and of its libraries."""
+    """Return the versions of the code (its git commit, where there is one) and of its libraries."""
     here = Path(__file__).parent
     git = subprocess.run(
         ["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
@@ -68,7 +69,7 @@ def versions() -> dict[str, str]:
 
 
 def reset_peak_memory() -> None:
-    """Start counting the peak memory of this process anew, where the system can."""
+    """Start counting the peak memory of this process anew, where the system can do that."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another system, or another C library
@@ -77,7 +78,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Peak bytes since `reset_peak_memory`: of the GPU, or resident on the host."""
+    """Return the peak since `reset_peak_memory`, in bytes: of the GPU, or resident on the host."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -115,13 +116,21 @@ class RunRecord(Callback):
         return Path(trainer.default_root_dir) / self.study / str(self.name)
 
     def _detector(self, trainer: Trainer) -> ConvergenceDetector:
-        return next(c for c in trainer.callbacks if isinstance(c, ConvergenceDetector))
+        detector = detector_of(trainer)
+        assert detector is not None
+        return detector
 
-    def setup(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
+    def _written(self) -> Record:
+        assert self.record is not None
+        return self.record
+
+    def setup(self, trainer: Trainer, task: Task, stage: str) -> None:
+        """Measure peak memory from here."""
         if stage == "fit":
             reset_peak_memory()
 
-    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, task: Task) -> None:
+        """Write the record of a run that begins, or goes on."""
         before = read_record(self.directory(trainer) / "record.json")
         self.record = self._begun(trainer, task, before if isinstance(before, Record) else None)
         for logger in trainer.loggers:
@@ -130,8 +139,8 @@ class RunRecord(Callback):
                 logger.log_metrics(named(row), step=int(row["step"]))
         self._write(trainer, task)
 
-    def _begun(self, trainer: Trainer, task: LightningModule, before: Record | None) -> Record:
-        data, rules, facts = trainer.datamodule, self._detector(trainer).rules, task.facts()
+    def _begun(self, trainer: Trainer, task: Task, before: Record | None) -> Record:
+        data, rules, facts = task.data, self._detector(trainer).rules, task.facts()
         parts = {"optimizer": Optimizer, "rate": Rate, "regularization": Regularization}
         max_steps = trainer.max_steps if trainer.max_steps > 0 else None
         return Record(
@@ -159,25 +168,28 @@ class RunRecord(Callback):
             resumes=before.resumes + 1 if before else 0,
         )
 
-    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, task: Task) -> None:
+        """Write and log the evaluation."""
         if trainer.state.fn == "fit" and self.record:
             for logger in trainer.loggers:
                 logger.log_metrics(named(task.evaluation), step=int(task.evaluation["step"]))
             self._write(trainer, task)
 
-    def on_train_end(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, task: Task) -> None:
+        """Write how training ended."""
         verdict = self._detector(trainer).verdict
         if trainer.should_stop and verdict.stopped_by is None:  # cut short, which is no miss
-            why = "a callback stopped the run before its targets, its budget and its last step"
-            self._write(trainer, task, status="failed", stopped_by="error", error=why)
+            error = "a callback stopped the run before its targets, its budget and its last step"
+            self._write(trainer, task, status="failed", stopped_by="error", error=error)
             return
         self._write(trainer, task, status=verdict.status(ended=True), stopped_by=verdict.stopped_by or "end")
 
-    def close(self, trainer: Trainer, task: LightningModule) -> None:
-        """Say that nothing more will come: before this a run that is cut off goes on from its last checkpoint."""
+    def close(self, trainer: Trainer, task: Task) -> None:
+        """Write that the run is complete; until then a run that is cut off goes on from its last checkpoint."""
         self._write(trainer, task, ended=datetime.now(UTC).isoformat(timespec="seconds"))
 
-    def on_exception(self, trainer: Trainer, task: LightningModule, error: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, task: Task, error: BaseException) -> None:
+        """Write why training ended: an interruption is no failure."""
         if not self.record or self.record.ended:
             return
         if isinstance(error, KeyboardInterrupt | SIGTERMException):
@@ -185,19 +197,20 @@ class RunRecord(Callback):
         else:
             self._write(trainer, task, status="failed", stopped_by="error", error=f"{type(error).__name__}: {error}")
 
-    def on_test_end(self, trainer: Trainer, task: LightningModule) -> None:
-        if self.record:  # the test that ends a fit
+    def on_test_end(self, trainer: Trainer, task: Task) -> None:
+        """Write and log the test that ends a fit."""
+        if self.record:
             for logger in trainer.loggers:
                 logger.log_metrics(task.evaluation, step=int(self.record.final["step"]))
             self._write(trainer, task, test=dict(task.evaluation))
 
-    def _write(self, trainer: Trainer, task: LightningModule, **changes: Any) -> None:
-        detector, status = self._detector(trainer), changes.get("status", self.record.status)
+    def _write(self, trainer: Trainer, task: Task, **changes: Any) -> None:
+        before, detector = self._written(), self._detector(trainer)
+        status = changes.get("status", before.status)
         final = {name: float(value) for name, value in detector.rows[-1].items()} if detector.rows else {}
-        record = replace(
-            self.record, **changes, targets=detector.verdict.closed(status), final=final, cost=self._peak(task)
-        )
-        for callback in trainer.callbacks:
+        record = replace(before, **changes, targets=detector.verdict.closed(status), final=final, cost=self._peak(task))
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set, but not declared
+        for callback in callbacks:
             for part, facts in callback.facts().items() if isinstance(callback, Measures) else ():
                 record = with_facts(record, part, facts)
         self.record = record
@@ -207,9 +220,10 @@ class RunRecord(Callback):
             write_atomically(directory / "curve.csv", curve_csv(detector.rows))
             write_atomically(directory / "record.json", to_json(record))
 
-    def _peak(self, task: LightningModule) -> Cost:
-        peaks = self.record.cost.peak_memory_bytes, peak_memory(task.device)  # before a resumption, and since
-        return replace(self.record.cost, peak_memory_bytes=max(filter(None, peaks), default=None))
+    def _peak(self, task: Task) -> Cost:
+        cost = self._written().cost
+        peaks = cost.peak_memory_bytes, peak_memory(task.device)  # before a resumption, and since
+        return replace(cost, peak_memory_bytes=max(filter(None, peaks), default=None))
 
 
 def with_facts(record: Record, part: str, facts: dict[str, Any]) -> Record:

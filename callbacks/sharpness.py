@@ -2,27 +2,35 @@
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Trainer
 from scipy.optimize import minimize
 from torch import Tensor
 
 from callbacks.loss_surface import AfterTraining, LossSurface, top_eigenvalue
+from tasks.protocols import Task
 
 BLOCK = 2**16  # weights whose directions are held in double precision at once
 
 
 def sharpness(surface: LossSurface, epsilon: float, dimensions: int, iterations: int, seed: int = 0) -> float:
-    """phi = 100 (max over the box of f(x + A y) - f(x)) / (1 + f(x)) (Keskar et al. 2016), A standard normal.
+    """Return phi = 100 (max over the box of f(x + A y) - f(x)) / (1 + f(x)) (Keskar et al. 2016), in per cent.
 
-    The box is |y_i| <= epsilon (|(A+ x)_i| + 1); the maximum is sought by `iterations` of L-BFGS-B from 0, where the
-    gradient does not vanish, and is thus a lower bound. A takes size x `dimensions` numbers of memory.
+    The box is |y_i| <= epsilon (|(A+ x)_i| + 1). The maximum is sought by L-BFGS-B from 0, where the gradient does not
+    vanish, and is thus a lower bound.
+
+    Args:
+        surface: f, at the weights x.
+        epsilon: half the width of the box, relative to the weights.
+        dimensions: of y; the directions A, standard normal, take size x `dimensions` numbers of memory.
+        iterations: of L-BFGS-B.
+        seed: of A.
     """
     generator = torch.Generator().manual_seed(seed)
     like = surface.weights[0]
     directions = torch.randn(surface.size, dimensions, generator=generator).to(like.device, like.dtype)
     weights = torch.cat([w.detach().reshape(-1) for w in surface.weights])
     gram, along = (torch.zeros(n, dimensions, dtype=torch.float64, device=like.device) for n in (dimensions, 1))
-    for a, w in zip(directions.split(BLOCK), weights.split(BLOCK), strict=True):
+    for a, w in zip(torch.split(directions, BLOCK), torch.split(weights, BLOCK), strict=True):
         gram += a.double().T @ a.double()
         along += w.double() @ a.double()
     inverse = torch.linalg.solve(gram, along[0])  # A+ x = (A'A)^-1 A'x
@@ -70,13 +78,19 @@ class Sharpness(AfterTraining):
         self.epsilon, self.dimensions, self.iterations, self.examples = epsilon, dimensions, iterations, examples
         super().__init__()
 
-    def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
-        size = LossSurface(task, trainer.datamodule.whole("trainset")).size
+    def on_fit_start(self, trainer: Trainer, task: Task) -> None:
+        """Refuse before the run what cannot be measured after it.
+
+        Raises:
+            ValueError: if the subspace has more dimensions than there are weights.
+        """
+        size = LossSurface(task, task.data.whole("trainset")).size
         if self.dimensions > size:
             raise ValueError(f"sharpness: {self.dimensions} dimensions of {size} weights: give at most {size}")
 
-    def measure(self, trainer: Trainer, task: LightningModule) -> dict[str, float]:
-        subset = trainer.datamodule.whole("trainset")
+    def measure(self, trainer: Trainer, task: Task) -> dict[str, float]:
+        """Return the four numbers by name, none where the loss is not finite."""
+        subset = task.data.whole("trainset")
         surface = LossSurface(task, subset)
         if not np.isfinite(surface.loss()):
             return {}

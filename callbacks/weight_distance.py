@@ -4,10 +4,11 @@ import math
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from callbacks.loss_surface import refuse_shards
+from tasks.protocols import Task
 
 
 class WeightDistance(Callback):
@@ -23,14 +24,16 @@ class WeightDistance(Callback):
         self.layers = layers
         self.initial: dict[str, Tensor] = {}
 
-    def on_fit_start(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, task: Task) -> None:
+        """Keep the initial weights, unless they came with a checkpoint."""
         refuse_shards(task)
-        if not self.initial:  # else from the checkpoint
+        if not self.initial:
             named = task.network.named_parameters()
             self.initial = {name: p.detach().cpu().clone() for name, p in named if p.requires_grad}
 
     @torch.no_grad()
-    def on_validation_end(self, trainer: Trainer, task: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, task: Task) -> None:
+        """Add the distances to the evaluation."""
         if trainer.state.fn != "fit":
             return
         squares: dict[str, float] = {}
@@ -44,7 +47,9 @@ class WeightDistance(Callback):
             task.evaluation |= {f"distance/{layer}": math.sqrt(s) for layer, s in squares.items()}
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the initial weights."""
         return {"initial": self.initial}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the initial weights of the run that is resumed."""
         self.initial = state["initial"]

@@ -1,0 +1,1 @@
+"""Data sets, handed out as exact global batches."""

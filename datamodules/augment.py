@@ -1,4 +1,4 @@
-"""Random changes of images, batched on tensors; each example's depend on its own random numbers alone."""
+"""Random augmentation of batches of images; each example's depends on its own random numbers alone."""
 
 from dataclasses import dataclass
 
@@ -31,20 +31,20 @@ class Augmentation:
             raise ValueError(f"{self}: crop_padding and cutout are pixels, give 0 (none) or more")
 
     def move(self, images: Tensor, draw: Draw) -> Tensor:
-        """Crop and flip bytes [n, C, H, W]."""
+        """Return bytes [n, C, H, W], cropped and flipped."""
         if not self.crop_padding and not self.flip:
             return images
-        random, size = draw(SALT, 3), images.shape[-2:]
+        random, (height, width) = draw(SALT, 3), images.shape[-2:]
         padded = F.pad(images, [self.crop_padding] * 4)
-        top, left = (whole(random[:, i], 2 * self.crop_padding + 1) for i in (0, 1))
-        return cut(padded, top, left, (random[:, 2] < 0.5) & self.flip, size)
+        top, left = (to_index(random[:, i], 2 * self.crop_padding + 1) for i in (0, 1))
+        return cut(padded, top, left, (random[:, 2] < 0.5) & self.flip, (height, width))
 
     def blank(self, images: Tensor, draw: Draw) -> Tensor:
-        """Cut out of standardized images [n, C, H, W], whose mean is 0."""
+        """Return standardized images [n, C, H, W], of mean 0, with a square blanked out."""
         if not self.cutout:
             return images
         random, (height, width) = draw(SALT + 1, 2), images.shape[-2:]
-        return blank_square(images, whole(random[:, 0], height), whole(random[:, 1], width), self.cutout)
+        return blank_square(images, to_index(random[:, 0], height), to_index(random[:, 1], width), self.cutout)
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,15 @@ class JointAugmentation:
             raise ValueError(f"crop is {self.crop}: give a height and a width of at least 1 pixel")
 
     def __call__(self, images: Tensor, masks: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Standardized images [n, C, H, W] and masks [n, H, W] to pieces of size `crop`."""
+        """Return pieces of size `crop` of standardized images [n, C, H, W] and of their masks [n, H, W]."""
         random, (height, width) = draw(SALT + 2, 4), images.shape[-2:]
         size = self.crop or (height, width)
         low, high = self.scale
         scale = low + (high - low) * random[:, 0]
-        rows = source(size[0], height, scale, random[:, 1])
-        columns = source(size[1], width, scale, random[:, 2])
+        rows = source_coords(size[0], height, scale, random[:, 1])
+        columns = source_coords(size[1], width, scale, random[:, 2])
         columns = torch.where(((random[:, 3] < 0.5) & self.flip)[:, None], columns.flip(1), columns)
-        return look(images, rows, columns), nearest(masks, rows, columns)
+        return sample_bilinear(images, rows, columns), sample_nearest(masks, rows, columns)
 
 
 @dataclass(frozen=True)
@@ -98,23 +98,24 @@ class RandomResizedCrop:
             raise ValueError(f"{self}: give 0 < smallest area <= largest <= 1, and a ratio of at least 1")
 
     def __call__(self, images: Tensor, size: int, draw: Draw) -> Tensor:
-        """Standardized square images [n, C, S, S] to [n, C, size, size]."""
+        """Return pieces [n, C, size, size] of standardized square images [n, C, S, S]."""
         random, side = draw(SALT + 3, 5), images.shape[-1]
         area = self.area[0] + (self.area[1] - self.area[0]) * random[:, 0]
         stretch = self.ratio ** (random[:, 1] - 0.5)  # the square root of width over height
         height, width = ((area.sqrt() * s).clamp(max=1.0) * side for s in (1 / stretch, stretch))
-        rows, columns = (source(size, side, size / n, random[:, i]) for n, i in ((height, 2), (width, 3)))
+        rows = source_coords(size, side, size / height, random[:, 2])
+        columns = source_coords(size, side, size / width, random[:, 3])
         columns = torch.where(((random[:, 4] < 0.5) & self.flip)[:, None], columns.flip(1), columns)
-        return look(images, rows, columns)
+        return sample_bilinear(images, rows, columns)
 
 
-def whole(random: Tensor, n: int) -> Tensor:
-    """Uniform numbers in [0, 1) to whole ones 0 to n - 1."""
+def to_index(random: Tensor, n: int) -> Tensor:
+    """Return integers from 0 to n - 1 for uniform numbers in [0, 1)."""
     return (random * n).long().clamp(max=n - 1)
 
 
 def cut(images: Tensor, top: Tensor, left: Tensor, flipped: Tensor, size: tuple[int, int]) -> Tensor:
-    """From each of [n, C, H, W] the piece [n, C, h, w] at (top, left) int64 [n], mirrored where asked."""
+    """Return the pieces [n, C, *size] of images [n, C, H, W] at (top, left) int64 [n], mirrored where `flipped` [n]."""
     rows = top[:, None] + torch.arange(size[0], device=images.device)
     columns = left[:, None] + torch.arange(size[1], device=images.device)
     columns = torch.where(flipped[:, None], columns.flip(1), columns)
@@ -125,7 +126,7 @@ def cut(images: Tensor, top: Tensor, left: Tensor, flipped: Tensor, size: tuple[
 
 
 def blank_square(images: Tensor, row: Tensor, column: Tensor, side: int) -> Tensor:
-    """Set a square of `side` pixels around (row, column) int64 [n] to 0, as far as it lies inside."""
+    """Return images with a square of `side` pixels around (row, column) int64 [n] set to 0, where it lies inside."""
     height, width = images.shape[-2:]
     rows = torch.arange(height, device=images.device) - (row - side // 2)[:, None]
     columns = torch.arange(width, device=images.device) - (column - side // 2)[:, None]
@@ -133,8 +134,8 @@ def blank_square(images: Tensor, row: Tensor, column: Tensor, side: int) -> Tens
     return images.masked_fill(inside[:, None], 0.0)
 
 
-def source(size: int, length: int, scale: Tensor, random: Tensor) -> Tensor:
-    """Where each of `size` output pixels lies along `length` pixels enlarged by `scale` [n]: [n, size].
+def source_coords(size: int, length: int, scale: Tensor, random: Tensor) -> Tensor:
+    """Return where each of `size` output pixels lies along `length` pixels enlarged by `scale` [n]: [n, size].
 
     The piece lies anywhere inside; where it is longer than the input, the input lies anywhere inside it.
     """
@@ -143,16 +144,16 @@ def source(size: int, length: int, scale: Tensor, random: Tensor) -> Tensor:
     return (start[:, None] + centre) / scale[:, None] - 0.5
 
 
-def look(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Images [n, C, H, W] at rows [n, h] x columns [n, w], between pixels bilinear, 0 outside."""
+def sample_bilinear(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return images [n, C, H, W] at rows [n, h] x columns [n, w], bilinear between pixels, 0 outside."""
     height, width = images.shape[-2:]
     y = ((2 * rows + 1) / height - 1)[:, :, None].expand(-1, -1, columns.shape[1])
     x = ((2 * columns + 1) / width - 1)[:, None, :].expand(-1, rows.shape[1], -1)
     return F.grid_sample(images, torch.stack([x, y], -1), align_corners=False)
 
 
-def nearest(masks: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Masks [n, H, W] at rows [n, h] x columns [n, w], of the nearest pixel, 255 outside."""
+def sample_nearest(masks: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return masks [n, H, W] at the nearest pixels to rows [n, h] x columns [n, w], 255 outside."""
     height, width = masks.shape[-2:]
     row, column = (rows + 0.5).floor().long(), (columns + 0.5).floor().long()
     inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]

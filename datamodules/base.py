@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -21,12 +21,18 @@ ENDLESS = 10**9  # steps of a run whose end is left to the trainer or to the con
 LOOK_AHEAD = 16  # parts, of which a streamed split decodes as many as keep its workers busy
 TRAIN_SUBSET = 2_000  # training examples measured in evaluation mode (protocol rule 5)
 
-Draw = Callable[[int, int], Tensor]
+Draw = Callable[[int, int], Tensor]  # draw(salt, count): uniform numbers in [0, 1), float [examples, count]
 Prepare = Callable[[Tensor, Tensor, Draw | None], tuple[Tensor, Tensor]]
 
 
-def rows(source: Any, indices: Tensor) -> Tensor:
-    """Return the examples `indices` int64 [n] of a tensor, or of files.
+class Rows(Protocol):
+    """What examples can be taken from by their ids, such as files."""
+
+    def __getitem__(self, indices: Tensor) -> Tensor: ...
+
+
+def rows(source: Tensor | Rows, indices: Tensor) -> Tensor:
+    """Return the examples `indices` int64 [n] of a source, [n, ...].
 
     index_select copies whole examples: 3 to 20 times as fast as indexing, which goes from number to number.
     """
@@ -34,7 +40,7 @@ def rows(source: Any, indices: Tensor) -> Tensor:
 
 
 def drawn_for(seed: int, step: int, indices: Tensor, device: torch.device) -> Draw:
-    """Return what draws the random numbers of these examples; their keys wait for the first draw, often for ever."""
+    """Return the function that draws these examples' random numbers; keys are made at the first draw, if any."""
 
     @cache
     def keys() -> Tensor:
@@ -45,7 +51,13 @@ def drawn_for(seed: int, step: int, indices: Tensor, device: torch.device) -> Dr
 
 @dataclass(frozen=True)
 class Examples:
-    """A split in memory: inputs and targets [N, ...], counted elements an example [N] (None: one each)."""
+    """A split in memory.
+
+    Args:
+        inputs: what `prepare` gets, [N, ...].
+        targets: [N, ...].
+        elements: counted elements of each example (valid pixels, tokens), int [N] (None: one each).
+    """
 
     inputs: Tensor
     targets: Tensor
@@ -55,22 +67,22 @@ class Examples:
         return len(self.inputs)
 
     def at(self, indices: Tensor) -> "Examples":
-        """The examples of `indices` int64 [n], as a split of their own."""
+        """Return the examples `indices` int64 [n], as a split of their own."""
         elements = None if self.elements is None else self.elements[indices]
         return Examples(self.inputs[indices], self.targets[indices], elements)
 
-    def expect(self, plan: Sequence[Tensor]) -> None:
-        """Hear which indices will be asked for, part after part, the next one first."""
+    def prefetch(self, plan: Sequence[Tensor]) -> None:
+        """Begin to load what will be asked for: the indices of each part, the next one first. In memory: nothing."""
 
     def digest(self) -> bytes:
-        """A hash of the contents."""
+        """Return a SHA-256 of the contents."""
         parts = (self.inputs, self.targets)
         return hashlib.sha256(b"".join(p.contiguous().numpy().tobytes() for p in parts)).digest()
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some examples of a batch on the device; `draw(salt, count)` gives their random numbers (None: evaluation)."""
+    """Some examples of a batch, on the device; `draw` is None in evaluation."""
 
     inputs: Tensor
     targets: Tensor
@@ -78,11 +90,18 @@ class Part:
 
 
 class Batch:
-    """A whole *global* batch, not gathered yet: example ids int64 [B] in their order, and counted elements.
+    """A whole *global* batch, not gathered yet.
 
-    It has no `.to`, so Lightning leaves it alone; each part is gathered and moved by itself, and memory
-    does not grow with B. `following` are the next batch's ids. Where `exact` is false, `elements` are a guess
-    and the parts' targets must be counted.
+    It has no `.to`, so Lightning leaves it alone; each part is gathered and moved by itself, and memory does not grow
+    with the batch.
+
+    Args:
+        examples: the split.
+        indices: which of them, int64 [B], in order.
+        prepare: turns gathered examples into what the network takes.
+        key: seed and step, which random numbers depend on (None: evaluation, nothing is random).
+        following: the indices of the next batch, to be prefetched.
+        exact: whether `elements` are known; else they are an upper bound, and targets must be counted.
     """
 
     def __init__(
@@ -104,23 +123,23 @@ class Batch:
         return len(self.indices)
 
     def elements(self, start: int = 0, stop: int | None = None) -> int:
-        """Counted elements (examples, valid pixels, tokens) of positions start to stop."""
+        """Return the counted elements (examples, valid pixels, tokens) of the positions from start to stop."""
         stop = len(self) if stop is None else stop
         if self._cumulative is None:
             return stop - start
         return int(self._cumulative[stop] - self._cumulative[start])
 
     def parts(self, spans: Sequence[tuple[int, int]], device: torch.device) -> Iterator[Part]:
-        """The parts at these (start, stop), one after the other; what comes next is read meanwhile."""
+        """Yield the parts at these (start, stop), in order, while those that come next are read."""
         plan = [self.indices[start:stop] for start, stop in spans]
         if self._following is not None:
             plan += [self._following[start:stop] for start, stop in spans]
         for i, (start, stop) in enumerate(spans):
-            self._examples.expect(plan[i : i + LOOK_AHEAD])
+            self._examples.prefetch(plan[i : i + LOOK_AHEAD])
             yield self.part(start, stop, device)
 
     def part(self, start: int, stop: int, device: torch.device) -> Part:
-        """Gather positions start to stop and move them to `device`."""
+        """Return the examples at the positions from start to stop, moved to `device`."""
         indices = self.indices[start:stop]
         inputs = rows(self._examples.inputs, indices).to(device, non_blocking=True)
         targets = rows(self._examples.targets, indices).to(device, non_blocking=True)
@@ -129,7 +148,13 @@ class Batch:
 
 
 class GlobalBatches:
-    """The training loader: global batches from number `k` on; `k` is all its state (docs/design.md, resuming)."""
+    """The training loader: global batches from number `k` on, and `k` is all its state (docs/design.md, resuming).
+
+    Args:
+        order: which examples make up batch k.
+        steps: how many batches the run has.
+        make: makes a batch of its indices, its number and the next batch's indices.
+    """
 
     def __init__(self, order: Order, steps: int, make: Callable[[Tensor, int, Tensor | None], Batch]) -> None:
         self.order, self.steps, self.make, self.k = order, steps, make, 0
@@ -147,9 +172,11 @@ class GlobalBatches:
             yield batch  # nothing may stand after the last yield
 
     def state_dict(self) -> dict[str, int]:
+        """Return the number of the next batch."""
         return {"k": self.k}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on at the batch that a checkpoint names."""
         self.k = state["k"]
 
 
@@ -167,9 +194,9 @@ class WholeSplit:
 
 
 class InMemoryDataModule(LightningDataModule):
-    """Data in memory as tensors, given out as exact global batches.
+    """Data in memory as tensors, handed out as exact global batches.
 
-    A subclass gives `load` and `dimensions`, and may override `prepare`.
+    A subclass has `load` and `dimensions`, and may override `prepare`. It hands the options below on.
 
     Args:
         batch_size: the global batch: examples of one optimizer step over all ranks and micro-batches.
@@ -202,26 +229,34 @@ class InMemoryDataModule(LightningDataModule):
 
     @abstractmethod
     def load(self) -> dict[str, Examples]:
-        """The splits `train`, `val` and, if there is one, `test`."""
+        """Return the splits `train`, `val` and, if there is one, `test`."""
 
     def prepare(self, inputs: Tensor, targets: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
-        """Turn gathered examples, already on the device, into what the network takes.
+        """Return what the network takes and the targets, of gathered examples that are on the device.
 
-        `draw(salt, count)` gives uniform numbers [n, count] that belong to (seed, step, example), for
-        augmentation; None in evaluation, where nothing may be random.
+        Args:
+            inputs: of the split, [n, ...].
+            targets: [n, ...].
+            draw: draw(salt, count) returns uniform numbers [n, count] that depend on (seed, step, example) alone, for
+                augmentation; None in evaluation, where nothing may be random.
         """
         return inputs, targets
 
     def exact(self, training: bool) -> bool:
-        """Whether a batch's counted elements are known before its targets are read and augmented."""
+        """Return whether a batch's counted elements are known before its targets are read and augmented."""
         return True
 
     @property
     def seed(self) -> int:
-        """The run's one seed (`seed_everything`)."""
+        """Return the run's one seed (`seed_everything`)."""
         return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
     def setup(self, stage: str) -> None:
+        """Load the splits, apply the variant and fix the order of the examples.
+
+        Raises:
+            ValueError: if the batch is larger than the training set.
+        """
         if self.splits:
             return
         splits = self._vary(self.load())
@@ -257,32 +292,37 @@ class InMemoryDataModule(LightningDataModule):
 
     @property
     def evaluated(self) -> list[str]:
-        """The splits of an evaluation, in the order of `val_dataloader`."""
+        """Return the splits of an evaluation, in the order of `val_dataloader`."""
         return ["val", "trainset", *(s for s in self.splits if s == "trainset_clean")]
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Return the optimizer steps of the whole run."""
         return ENDLESS if self.epochs is None else self.order.steps(self.epochs)
 
     def lr_factor(self, step: int) -> float:
-        """What growth leaves of the rate at `step`: 1 as long as the batch grows in its place."""
+        """Return what growth leaves of the rate at `step`: 1 as long as the batch grows in its place."""
         return stage_at(self.order.stages, step).lr_factor
 
     def facts(self) -> dict[str, Any]:
-        """What the run's record says of the data."""
+        """Return what the run's record says of the data, by the names of its fields."""
         train = self.splits["train"]
         digest = hashlib.sha256(b"".join(self.splits[s].digest() for s in sorted(self.splits))).hexdigest()
         elements = 1.0 if train.elements is None else float(train.elements.sum()) / len(train)
         sizes = {f"{s}_examples": len(self.splits.get(s, ())) for s in ("train", "val", "test")}
-        variant = {"fraction": self.fraction, "label_noise": self.variant.label_noise}
-        variant["classes"] = self.variant.classes
-        name = {"name": type(self).__name__, "hash": digest}
-        growth = {"growth": [stage._asdict() for stage in self.order.stages] if self.growth else None}
-        return name | sizes | {"elements_per_example": elements} | variant | growth
+        return {
+            "name": type(self).__name__,
+            "hash": digest,
+            **sizes,
+            "elements_per_example": elements,
+            "fraction": self.fraction,
+            "label_noise": self.variant.label_noise,
+            "classes": self.variant.classes,
+            "growth": [stage._asdict() for stage in self.order.stages] if self.growth else None,
+        }
 
     def batches(self, order: Order, seed: int, steps: int) -> GlobalBatches:
-        """Training batches in any order, their augmentation drawn by `seed`."""
+        """Return training batches in any order, their augmentation drawn by `seed`."""
         examples = self.splits["train"]
 
         def make(indices: Tensor, k: int, following: Tensor | None) -> Batch:
@@ -291,29 +331,37 @@ class InMemoryDataModule(LightningDataModule):
         return GlobalBatches(order, steps, make)
 
     def train_dataloader(self) -> GlobalBatches:
+        """Return the run's global batches."""
         return self.batches(self.order, self.seed, self.steps)
 
     def branch(self, batch_size: int, seed: int, examples: int) -> GlobalBatches:
-        """Training batches of another size and order, about `examples` in all."""
+        """Return training batches of another size and order, about `examples` in all."""
         order = Order(len(self.splits["train"]), batch_size, seed, wrap=True)
         return self.batches(order, seed, max(round(examples / batch_size), 1))
 
     def whole(self, split: str) -> Batch:
-        """All examples of a split, in order, for evaluation."""
+        """Return all examples of a split, in order, for evaluation."""
         examples = self.splits[split]
         return Batch(examples, torch.arange(len(examples)), self.prepare, None, exact=self.exact(training=False))
 
     def batch(self, k: int) -> Batch:
-        """Global batch k as it would be evaluated: not augmented."""
+        """Return global batch k as it would be evaluated: not augmented."""
         return Batch(self.splits["train"], self.order.batch(k), self.prepare, None, exact=self.exact(training=False))
 
     def val_dataloader(self) -> list[WholeSplit]:
+        """Return the evaluated splits, each as one batch."""
         return [WholeSplit(self.whole(split)) for split in self.evaluated]
 
     def test_dataloader(self) -> WholeSplit:
+        """Return the test split as one batch.
+
+        Raises:
+            ValueError: if the data have none.
+        """
         if "test" not in self.splits:
             raise ValueError(f"{type(self).__name__} has no test split: use `validate`")
         return WholeSplit(self.whole("test"))
 
     def predict_dataloader(self) -> WholeSplit:
+        """Return the test split as one batch."""
         return self.test_dataloader()

@@ -2,8 +2,8 @@
 
 import pickle
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +20,29 @@ class ArraysAlone(pickle.Unpickler):
     allowed = {(f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")}
     allowed |= {("numpy", "ndarray"), ("numpy", "dtype")}
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> Callable[..., object]:
+        """Return what a pickle names, if a CIFAR file needs it.
+
+        Raises:
+            pickle.UnpicklingError: for anything else.
+        """
         if (module, name) not in self.allowed:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file needs")
         return np.ndarray if name == "ndarray" else np.dtype if name == "dtype" else _reconstruct
 
 
 def read_batch(path: Path, key: str, classes: int) -> Examples:
-    """One file of the "python version": a pickled dictionary, `data` uint8 [n, 3072], labels under `key`."""
+    """Return the examples of one file of the "python version".
+
+    Args:
+        path: of a pickled dictionary: `data` uint8 [n, 3072], and labels.
+        key: of the labels.
+        classes: how many there are.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a whole CIFAR file.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: data.root must hold the unpacked archive, or set data.download")
     try:
@@ -55,6 +70,7 @@ class CIFAR10(ClassImages):
     fetch = datasets.CIFAR10
 
     def read(self, root: Path) -> dict[str, Examples]:
+        """Return `train` and `test` of the files in `root`."""
         folder = root / "cifar-10-batches-py"
         train = [read_batch(folder / f"data_batch_{i}", "labels", self.classes) for i in range(1, 6)]
         return {"train": join(train), "test": read_batch(folder / "test_batch", "labels", self.classes)}
@@ -68,5 +84,6 @@ class CIFAR100(ClassImages):
     fetch = datasets.CIFAR100
 
     def read(self, root: Path) -> dict[str, Examples]:
+        """Return `train` and `test` of the files in `root`."""
         folder = root / "cifar-100-python"
         return {split: read_batch(folder / split, "fine_labels", self.classes) for split in ("train", "test")}

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +11,9 @@ from torch import Tensor
 
 from datamodules.augment import IGNORED, JointAugmentation
 from datamodules.base import Draw, Examples, InMemoryDataModule
-from datamodules.growth import Growth
 from datamodules.imagenet import MEAN, STD
 from datamodules.images import standardize
 from datamodules.stream import Files, Streamed, make_pool, open_image
-from datamodules.variant import Variant
 
 # the label ids that are evaluated, in the order of their train ids 0 to 18 (the official labels.py)
 EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -27,13 +25,17 @@ Size = tuple[int, int]
 
 
 def decode_image(path: str, size: Size) -> Tensor:
-    """A picture as uint8 [3, height, width], of `size` (height, width)."""
+    """Return a picture as uint8 [3, height, width], of `size` (height, width)."""
     image = open_image(path, "RGB").resize(size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def decode_mask(path: str, size: Size) -> Tensor:
-    """A picture of label ids as train ids uint8 [height, width], 255 where a pixel is ignored."""
+    """Return a picture of label ids as train ids uint8 [height, width], 255 where a pixel is ignored.
+
+    Raises:
+        ValueError: if it has an id that Cityscapes does not have.
+    """
     ids = np.array(open_image(path, "L").resize(size[::-1], Image.Resampling.NEAREST))
     wrong = ids[(ids >= LABELS) & (ids != IGNORED)]
     if wrong.size:
@@ -42,7 +44,12 @@ def decode_mask(path: str, size: Size) -> Tensor:
 
 
 def list_pairs(root: Path, split: str) -> dict[str, list[tuple[str, str]]]:
-    """For each city of a split the paths of its (picture, labelIds) pairs."""
+    """Return for each city of a split the paths of its (picture, labelIds) pairs.
+
+    Raises:
+        FileNotFoundError: if a folder or the labels of a picture are missing.
+        ValueError: if there are no pictures.
+    """
     folder = root / "leftImg8bit" / split
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: data.root must hold leftImg8bit and gtFine, each with {split}")
@@ -85,19 +92,16 @@ class Cityscapes(InMemoryDataModule):
         augmentation: JointAugmentation | None = None,
         val_cities: tuple[str, ...] = ("ulm", "zurich"),
         workers: int | None = None,
-        batch_size: int = 64,
-        epochs: float | None = None,
-        epoch_end: Literal["wrap", "keep"] = "wrap",
-        variant: Variant | None = None,
-        growth: Growth | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end, variant, growth)
+        super().__init__(**options)
         if min(size) < 1:
             raise ValueError(f"data.size is {size}: give a height and a width of at least 1 pixel")
-        self.root, self.size, self.workers = Path(root), tuple(size), workers
+        self.root, self.size, self.workers = Path(root), (size[0], size[1]), workers
         self.augmentation, self.val_cities = augmentation, tuple(val_cities)
 
     def load(self) -> dict[str, Examples]:
+        """Return the splits by name."""
         pool = make_pool(self.workers)
         train, test = list_pairs(self.root, "train"), list_pairs(self.root, "val")
         for city in self.val_cities:
@@ -110,16 +114,18 @@ class Cityscapes(InMemoryDataModule):
         def split(cities: dict[str, list[tuple[str, str]]]) -> Streamed:
             images, masks = zip(*(pair for pairs in cities.values() for pair in pairs), strict=True)
             pixels = torch.full((len(images),), self.size[0] * self.size[1])  # at most: see `exact`
-            decoders = (partial(decode, size=self.size) for decode in (decode_image, decode_mask))
-            files = [Files(paths, decode, pool) for paths, decode in zip((images, masks), decoders, strict=True)]
-            return Streamed(*files, pixels, ahead=2 * pool._max_workers)
+            inputs = Files(images, partial(decode_image, size=self.size), pool)
+            targets = Files(masks, partial(decode_mask, size=self.size), pool)
+            return Streamed(inputs, targets, pixels, ahead=2 * pool._max_workers)
 
         return {"train": split(train), "val": split(held_out), "test": split(test)}
 
     def exact(self, training: bool) -> bool:
+        """Return whether a batch's valid pixels are known before its masks are read and augmented."""
         return False  # how many pixels are not ignored is known when a mask is decoded
 
     def prepare(self, inputs: Tensor, targets: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
+        """Return standardized images, augmented in training, and their targets."""
         images = standardize(inputs, MEAN, STD)
         if draw is None or self.augmentation is None:
             return images, targets

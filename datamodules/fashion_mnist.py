@@ -14,9 +14,9 @@ CLASSES = 10
 
 
 def embedded() -> dict[str, Examples]:
-    """10,000 train, 2,000 val and 10,000 test images: uint8 [N, 1, 28, 28], labels int64 [N]."""
+    """Return 10,000 train, 2,000 val and 10,000 test examples: images uint8 [N, 1, 28, 28], labels int64 [N]."""
     sizes = {"train": 10_000, "val": 2_000, "test": 10_000}
-    shapes = {f"{split}_images": (n, 28, 28) for split, n in sizes.items()}
+    shapes: dict[str, tuple[int, ...]] = {f"{split}_images": (n, 28, 28) for split, n in sizes.items()}
     shapes |= {f"{split}_labels": (n,) for split, n in sizes.items()}
     found = {k: torch.from_numpy(v) for k, v in read.arrays(read.FASHION_MNIST, shapes).items()}
     return {s: Examples(found[f"{s}_images"].unsqueeze(1), found[f"{s}_labels"].long()) for s in sizes}
@@ -33,6 +33,7 @@ class FashionMNIST(ClassImages):
     fetch = datasets.FashionMNIST
 
     def load(self) -> dict[str, Examples]:
+        """Return the splits by name."""
         if self.root is not None:
             return super().load()
         splits = embedded()
@@ -41,6 +42,7 @@ class FashionMNIST(ClassImages):
         return splits | {"val": splits["val"].at(torch.arange(self.val_examples))}
 
     def read(self, root: Path) -> dict[str, Examples]:
+        """Return `train` and `test` of the files in `root`."""
         return idx.read_folder(root, CLASSES, "FashionMNIST")
 
 
@@ -51,4 +53,5 @@ class MNIST(ClassImages):
     fetch = datasets.MNIST
 
     def read(self, root: Path) -> dict[str, Examples]:
+        """Return `train` and `test` of the files in `root`."""
         return idx.read_folder(root, CLASSES, "MNIST")

@@ -34,7 +34,11 @@ class Growth:
             raise ValueError(f"data.growth is {self}: give rising epochs, from 0 on, and a factor above 1")
 
     def stages(self, batch_size: int, train_examples: int) -> list[Stage]:
-        """The run's stages; ValueError where `largest` does not lie between batch and training set."""
+        """Return the run's stages.
+
+        Raises:
+            ValueError: if `largest` does not lie between the batch and the training set.
+        """
         largest = train_examples if self.largest is None else self.largest
         if not batch_size <= largest <= train_examples:
             raise ValueError(
@@ -46,11 +50,15 @@ class Growth:
 
 
 def growth_stages(drops: list[tuple[int, float]], batch_size: int, largest_batch_size: int) -> list[Stage]:
-    """Raise the batch where a schedule would lower the rate.
+    """Return stages that raise the batch where a schedule would lower the rate.
 
-    `drops` holds (example from which it counts, factor of the rate), the first at example 0. Each stage's
-    batch is batch_size / factor as far as largest_batch_size allows, and the rest of the drop is left to the
-    rate; a stage begins with the first whole step at or after its example.
+    Each stage's batch is batch_size / factor as far as `largest_batch_size` allows, and the rest of the drop is left to
+    the rate; a stage begins with the first whole step at or after its example.
+
+    Args:
+        drops: (example from which it counts, factor of the rate), the first at example 0.
+        batch_size: of the first stage.
+        largest_batch_size: no batch is larger.
     """
     stages: list[Stage] = []
     step = example = 0
@@ -64,17 +72,17 @@ def growth_stages(drops: list[tuple[int, float]], batch_size: int, largest_batch
 
 
 def stage_at(stages: list[Stage], step: int) -> Stage:
-    """The stage that a step belongs to; of stages that begin at the same step, the last."""
+    """Return the stage that a step belongs to; of stages that begin at the same step, the last."""
     return [stage for stage in stages if stage.first_step <= step][-1]
 
 
 def first_example(stages: list[Stage], step: int) -> int:
-    """The place of a step's first example in the endless stream of epochs."""
+    """Return the position of a step's first example in the endless stream of epochs."""
     stage = stage_at(stages, step)
     return stage.first_example + (step - stage.first_step) * stage.batch_size
 
 
 def step_of(stages: list[Stage], example: int) -> int:
-    """The step whose batch holds the example at this place of the stream: the inverse of `first_example`."""
+    """Return the step whose batch holds the example at this position: the inverse of `first_example`."""
     stage = [stage for stage in stages if stage.first_example <= example][-1]
     return stage.first_step + (example - stage.first_example) // stage.batch_size

@@ -21,7 +21,11 @@ FILES = {
 
 
 def read_file(path: Path, dimensions: int) -> Tensor:
-    """The uint8 array of one IDX file; ValueError if it is cut off, empty or of another kind."""
+    """Return the uint8 array of one IDX file.
+
+    Raises:
+        ValueError: if it is cut off, empty or of another kind.
+    """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             header = file.read(4 + 4 * dimensions)
@@ -39,7 +43,11 @@ def read_file(path: Path, dimensions: int) -> Tensor:
 
 
 def check_header(path: Path, header: bytes, dimensions: int) -> tuple[int, ...]:
-    """Return the shape that an IDX file's header declares. Raises ValueError for one of another kind or of nothing."""
+    """Return the shape that an IDX file's header declares.
+
+    Raises:
+        ValueError: if the file is of another kind, or holds nothing.
+    """
     if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < 4 + 4 * dimensions:  # 8: unsigned bytes
         raise ValueError(f"{path} is not an IDX file of bytes in {dimensions} dimensions")
     shape = tuple(int(n) for n in np.frombuffer(header, ">i4", dimensions, 4))
@@ -57,7 +65,11 @@ def read_at_most(file: io.BufferedIOBase, most: int) -> bytearray:
 
 
 def find(root: Path, name: str, data_set: str) -> Path:
-    """The file `name` or `name.gz` in `root` or, where torchvision puts it, in `root/<data set>/raw`."""
+    """Return the file `name` or `name.gz` in `root` or, where torchvision puts it, in `root/<data set>/raw`.
+
+    Raises:
+        FileNotFoundError: if it is in neither.
+    """
     for folder in (root, root / data_set / "raw"):
         for path in (folder / name, folder / f"{name}.gz"):
             if path.is_file():
@@ -66,7 +78,12 @@ def find(root: Path, name: str, data_set: str) -> Path:
 
 
 def read_folder(root: Path, classes: int, data_set: str = "") -> dict[str, Examples]:
-    """`train` and `test` of a folder of the four files: images uint8 [N, 1, 28, 28], labels int64 [N]."""
+    """Return `train` and `test` of a folder of the four files: images uint8 [N, 1, 28, 28], labels int64 [N].
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, or images and labels do not fit.
+    """
     splits = {}
     for split, (images_name, labels_name) in FILES.items():
         images_path, labels_path = (find(root, name, data_set) for name in (images_name, labels_name))

@@ -3,7 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +12,15 @@ from torch import Tensor
 
 from datamodules.augment import RandomResizedCrop
 from datamodules.base import Draw, Examples, InMemoryDataModule
-from datamodules.growth import Growth
 from datamodules.images import hold_out, standardize
 from datamodules.stream import Files, Streamed, make_pool, open_image
-from datamodules.variant import Variant
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's photographs, the usual figures
 ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 
 
 def decode(path: str, size: int) -> Tensor:
-    """The middle square of a photograph whose shorter side was made `size` pixels: uint8 [3, size, size]."""
+    """Return the middle square of a photograph, resized to uint8 [3, size, size]."""
     image = open_image(path, "RGB", least=size)
     side = min(image.size)
     left, top = ((n - side) / 2 for n in image.size)
@@ -31,7 +29,16 @@ def decode(path: str, size: int) -> Tensor:
 
 
 def list_folder(folder: Path, classes: list[str] | None = None) -> tuple[list[str], list[int], list[str]]:
-    """Paths and class numbers of the pictures in `folder`/<class>/, and the classes in alphabetical order."""
+    """Return the paths and class numbers of the pictures in `folder`/<class>/, and the classes in alphabetical order.
+
+    Args:
+        folder: that holds one folder for each class.
+        classes: the folders that there must be (None: any).
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if its classes are others, or one has no picture.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}: data.root must hold train/<class>/ and val/<class>/")
     found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
@@ -74,19 +81,16 @@ class ImageNet(InMemoryDataModule):
         augmentation: RandomResizedCrop | None = None,
         val_examples: int = 10_000,
         workers: int | None = None,
-        batch_size: int = 64,
-        epochs: float | None = None,
-        epoch_end: Literal["wrap", "keep"] = "wrap",
-        variant: Variant | None = None,
-        growth: Growth | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end, variant, growth)
+        super().__init__(**options)
         if not 1 <= crop <= resize:
             raise ValueError(f"data.crop is {crop} and data.resize {resize}: give 1 <= crop <= resize pixels")
         self.root, self.resize, self.crop = Path(root), resize, crop
         self.augmentation, self.val_examples, self.workers = augmentation, val_examples, workers
 
     def load(self) -> dict[str, Examples]:
+        """Return the splits by name."""
         pool = make_pool(self.workers)
 
         def split(name: str, classes: list[str] | None) -> tuple[Streamed, list[str]]:
@@ -101,6 +105,7 @@ class ImageNet(InMemoryDataModule):
         return hold_out({"train": train.at(mixed), "test": test}, self.val_examples)
 
     def prepare(self, inputs: Tensor, targets: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
+        """Return standardized images, augmented in training, and their targets."""
         images = standardize(inputs, MEAN, STD)
         if draw is not None and self.augmentation is not None:
             return self.augmentation(images, self.crop, draw), targets

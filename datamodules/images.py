@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -12,8 +12,6 @@ from torch import Tensor
 
 from datamodules.augment import Augmentation
 from datamodules.base import Draw, Examples, InMemoryDataModule
-from datamodules.growth import Growth
-from datamodules.variant import Variant
 
 
 def standardize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -29,7 +27,11 @@ def of_bytes(shares: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def hold_out(splits: dict[str, Examples], n: int) -> dict[str, Examples]:
-    """Make the last n training examples the validation split; their order must be shuffled already."""
+    """Return the splits with the last n training examples as `val`; their order must be shuffled already.
+
+    Raises:
+        ValueError: if none or all would be held out.
+    """
     train = splits["train"]
     if not 0 < n < len(train):
         raise ValueError(f"cannot hold out {n} of {len(train)} training examples for validation")
@@ -38,12 +40,16 @@ def hold_out(splits: dict[str, Examples], n: int) -> dict[str, Examples]:
 
 
 def join(parts: list[Examples]) -> Examples:
-    """The examples of all parts, in order."""
+    """Return the examples of all parts, in order."""
     return Examples(torch.cat([p.inputs for p in parts]), torch.cat([p.targets for p in parts]))
 
 
 def check_labels(path: Path, labels: Tensor, images: int, classes: int) -> None:
-    """ValueError naming `path` unless there is a label of 0 to classes - 1 for each of so many images."""
+    """Refuse labels that do not fit the images.
+
+    Raises:
+        ValueError: naming `path`, unless each of so many images has a label of 0 to classes - 1.
+    """
     if not images or len(labels) != images:
         raise ValueError(f"{path}: {images} images and {len(labels)} labels, where as many and some were expected")
     if labels.min() < 0 or labels.max() >= classes:
@@ -54,7 +60,7 @@ def check_labels(path: Path, labels: Tensor, images: int, classes: int) -> None:
 class ClassImages(InMemoryDataModule):
     """Images of one class each, in memory as bytes; the last training images are held out for validation.
 
-    A subclass gives the facts below and `read`.
+    A subclass has the facts below and `read`.
 
     Args:
         root: the folder of the data set's files, or with `download` the one to put them into.
@@ -67,7 +73,7 @@ class ClassImages(InMemoryDataModule):
     mean: tuple[float, ...]
     std: tuple[float, ...]  # of the training images, each channel's, in [0, 1]
     held_out: int
-    fetch: Callable  # torchvision's class, which knows the addresses
+    fetch: Callable[..., object]  # torchvision's class, which knows the addresses
 
     def __init__(
         self,
@@ -75,13 +81,9 @@ class ClassImages(InMemoryDataModule):
         download: bool = False,
         augmentation: Augmentation | None = None,
         val_examples: int | None = None,
-        batch_size: int = 64,
-        epochs: float | None = None,
-        epoch_end: Literal["wrap", "keep"] = "wrap",
-        variant: Variant | None = None,
-        growth: Growth | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end, variant, growth)
+        super().__init__(**options)
         self.root, self.download = root, download
         self.augmentation = augmentation or Augmentation()
         self.val_examples = self.held_out if val_examples is None else val_examples
@@ -89,13 +91,18 @@ class ClassImages(InMemoryDataModule):
 
     @abstractmethod
     def read(self, root: Path) -> dict[str, Examples]:
-        """`train` and `test` of the files in `root`: images uint8 [N, C, H, W], labels int64 [N]."""
+        """Return `train` and `test` of the files in `root`: images uint8 [N, C, H, W], labels int64 [N]."""
 
     def fetch_all(self, root: Path) -> None:
         """Download what `read` needs."""
         self.fetch(root, download=True)
 
     def prepare_data(self) -> None:
+        """Download the files, if that is wanted.
+
+        Raises:
+            ValueError: if there is no folder for them, or a file cannot be fetched.
+        """
         if not self.download:
             return
         name = type(self).__name__
@@ -109,11 +116,13 @@ class ClassImages(InMemoryDataModule):
             ) from error
 
     def load(self) -> dict[str, Examples]:
+        """Return the splits by name."""
         if self.root is None:
             raise ValueError(f"data.root is not set: give the folder of {type(self).__name__}'s files")
         return hold_out(self.read(Path(self.root)), self.val_examples)
 
     def prepare(self, inputs: Tensor, targets: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
+        """Return standardized images, augmented in training, and their targets."""
         if draw is None:
             return standardize(inputs, self.mean, self.std), targets
         moved = standardize(self.augmentation.move(inputs, draw), self.mean, self.std)

@@ -21,14 +21,14 @@ class Order:
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def steps(self, epochs: float) -> int:
-        """How many batches there are in so many epochs, the last one whole."""
+        """Return how many batches there are in so many epochs, the last one whole."""
         if not self.wrap:
             return math.ceil(epochs * math.ceil(self.n / self.batch_size))
         examples = math.ceil(epochs * self.n - 1e-9)  # 0.1 x 30 is not an example more
         return step_of(self.stages, examples - 1) + 1
 
     def batch(self, k: int) -> Tensor:
-        """Example ids int64 [B] of global batch k."""
+        """Return the example ids int64 [B] of global batch k."""
         if not self.wrap:
             epoch, i = divmod(k, math.ceil(self.n / self.batch_size))
             return self._epoch_order(epoch)[i * self.batch_size : (i + 1) * self.batch_size]
@@ -56,7 +56,7 @@ class Order:
         return self._order
 
     def _after(self, previous: Tensor, epoch: int) -> Tensor:
-        """The permutation of `epoch`, those examples put first that its first, shared batch does not have yet."""
+        """Return the permutation of `epoch`, first the examples that its first, shared batch does not have yet."""
         order, shared = self._permutation(epoch), step_of(self.stages, epoch * self.n)
         rest = epoch * self.n - first_example(self.stages, shared)
         if rest == 0:

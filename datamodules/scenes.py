@@ -1,7 +1,7 @@
 """Synthetic scenes composed of real images: Fashion-MNIST items pasted onto photographed textures."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +10,7 @@ from datamodules import fashion_mnist
 from datamodules.augment import JointAugmentation
 from datamodules.base import Draw, Examples, InMemoryDataModule
 from datamodules.embedded import read
-from datamodules.growth import Growth
 from datamodules.images import standardize
-from datamodules.variant import Variant
 
 TEXTURES = ("brick", "grass", "gravel")
 ROWS = {"train": (0, 320), "val": (320, 416), "test": (416, 512)}  # no split sees another's texture
@@ -30,12 +28,12 @@ class Recipe:
 
 
 def _integers(generator: torch.Generator, low: int, high: int, n: int) -> Tensor:
-    """n whole numbers in [low, high)."""
+    """Return n integers in [low, high), int64 [n]."""
     return torch.randint(low, high, (n,), generator=generator)
 
 
 def backgrounds(textures: Tensor, n: int, canvas: int, generator: torch.Generator) -> Tensor:
-    """Crops [n, canvas, canvas] of textures [T, H, W], each of a contrast of 0.7 to 1 about its mean."""
+    """Return crops float [n, canvas, canvas] of textures [T, H, W], each at a contrast of 0.7 to 1 about its mean."""
     _, height, width = textures.shape
     which = _integers(generator, 0, len(textures), n)
     top = _integers(generator, 0, height - canvas + 1, n)
@@ -49,7 +47,7 @@ def backgrounds(textures: Tensor, n: int, canvas: int, generator: torch.Generato
 
 
 def compose(items: Examples, textures: Tensor, n: int, recipe: Recipe, seed: int) -> Examples:
-    """n scenes uint8 [n, 1, S, S] and masks uint8 [n, S, S]: 0 is background, class + 1 an item's pixel.
+    """Return n scenes uint8 [n, 1, S, S] and masks uint8 [n, S, S]: 0 is background, class + 1 an item's pixel.
 
     Each item is mirrored or not, made fainter by a factor of 0.4 to 1, and pasted over what lies there.
     """
@@ -102,13 +100,9 @@ class ComposedScenes(InMemoryDataModule):
         min_items: int = 2,
         max_items: int = 5,
         augmentation: JointAugmentation | None = None,
-        batch_size: int = 64,
-        epochs: float | None = None,
-        epoch_end: Literal["wrap", "keep"] = "wrap",
-        variant: Variant | None = None,
-        growth: Growth | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end, variant, growth)
+        super().__init__(**options)
         if min(train, val, test) < 1:
             raise ValueError(f"data.train, val and test are {train}, {val} and {test}: give at least 1 scene each")
         if not 28 <= canvas <= 96:
@@ -120,6 +114,7 @@ class ComposedScenes(InMemoryDataModule):
         self.recipe = Recipe(canvas, min_items, max_items)
 
     def load(self) -> dict[str, Examples]:
+        """Return the splits by name."""
         items = fashion_mnist.embedded()
         found = read.arrays(read.TEXTURES, dict.fromkeys(TEXTURES, (512, 512)))
         textures = torch.stack([torch.from_numpy(found[name]) for name in TEXTURES])
@@ -129,9 +124,11 @@ class ComposedScenes(InMemoryDataModule):
         }
 
     def exact(self, training: bool) -> bool:
+        """Return whether a batch's valid pixels are known before its masks are read and augmented."""
         return not training or self.augmentation is None  # which may move ignored pixels in
 
     def prepare(self, inputs: Tensor, targets: Tensor, draw: Draw | None) -> tuple[Tensor, Tensor]:
+        """Return standardized images, augmented in training, and their targets."""
         images = standardize(inputs, MEAN, STD)
         if draw is None or self.augmentation is None:
             return images, targets

@@ -15,11 +15,11 @@ from datamodules.base import Examples
 
 
 class Files:
-    """Files as an indexable: `files[indices]` is the stack of what `decode` makes of each.
+    """Files as an indexable: `files[indices]` is the stack of what `decode` returns for each, [n, ...].
 
-    Its only state is what is being decoded, so a run resumes by its indices alone. Threads do, for Pillow lets
-    go of Python's lock: measured on a 12-megapixel JPEG and PNG, decoded in 0.4 s, the main thread stood still
-    for at most 0.04 s.
+    Its only state is what is being decoded, so a run resumes by its indices alone. Threads are enough, because Pillow
+    releases Python's lock: while a 12-megapixel JPEG and a PNG were decoded in 0.4 s, the main thread was held up for
+    at most 0.04 s.
     """
 
     def __init__(self, paths: Sequence[str], decode: Callable[[str], Tensor], pool: ThreadPoolExecutor) -> None:
@@ -30,33 +30,40 @@ class Files:
         return len(self.paths)
 
     def at(self, indices: Tensor) -> "Files":
-        """The files of `indices` int64 [n], not decoded."""
+        """Return the files `indices` int64 [n], not decoded."""
         return Files([self.paths[i] for i in indices.tolist()], self.decode, self.pool)
 
-    def expect(self, indices: Tensor) -> int:
-        """Have the files of `indices` decoded soon; gives how many are decoded or under way in all."""
+    def prefetch(self, indices: Tensor) -> int:
+        """Begin to decode the files `indices`; return how many are decoded or under way in all."""
         for i in indices.tolist():
             if i not in self._under_way:
                 self._under_way[i] = self.pool.submit(self.decode, self.paths[i])
         return len(self._under_way)
 
-    def forget(self, others_than: set[int]) -> None:
-        """Drop what was expected and will not be asked for: a ragged batch is shared out otherwise."""
-        for i in self._under_way.keys() - others_than:
+    def cancel_except(self, wanted: set[int]) -> None:
+        """Cancel what will not be asked for after all: a short batch is divided among the ranks differently."""
+        for i in self._under_way.keys() - wanted:
             self._under_way.pop(i).cancel()
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        self.expect(indices)
+        self.prefetch(indices)
         return torch.stack([self._under_way.pop(i).result() for i in indices.tolist()])
 
     def digest(self) -> bytes:
-        """A hash of the files' names, not of what they hold."""
+        """Return a SHA-256 of the files' names, not of what they hold."""
         names = ("/".join(Path(path).parts[-2:]) for path in self.paths)  # wherever the folder lies
         return hashlib.sha256("\n".join(names).encode()).digest()
 
 
 def make_pool(workers: int | None) -> ThreadPoolExecutor:
-    """Decoding threads: so many, or (null) one for each core that this process may use."""
+    """Return a pool of decoding threads.
+
+    Args:
+        workers: how many (None: one for each core that this process may use).
+
+    Raises:
+        ValueError: if there are none.
+    """
     if workers is not None and workers < 1:
         raise ValueError(f"data.workers is {workers}: give at least 1 decoding thread, or null for one a core")
     mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
@@ -64,7 +71,17 @@ def make_pool(workers: int | None) -> ThreadPoolExecutor:
 
 
 def open_image(path: str, mode: str, least: int | None = None) -> Image.Image:
-    """The picture in Pillow's `mode`, at full size or cheaply shrunk to no less than `least` pixels a side."""
+    """Return a picture.
+
+    Args:
+        path: of the file.
+        mode: Pillow's, such as RGB.
+        least: if given, a JPEG may be shrunk while it is decoded, to no less than so many pixels a side.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no picture, or damaged.
+    """
     try:
         with Image.open(path) as image:
             if least is not None:
@@ -78,31 +95,38 @@ def open_image(path: str, mode: str, least: int | None = None) -> Image.Image:
 
 @dataclass(frozen=True)
 class Streamed(Examples):
-    """A split whose inputs, and perhaps targets, are Files.
+    """A split whose inputs, and perhaps targets, are files.
 
-    `ahead`: how many examples are decoded or under way beyond the part in use, at least one part.
+    Args:
+        inputs: one file an example.
+        targets: one file an example, or int64 [N].
+        elements: counted elements of each example at most, int [N] (None: one each).
+        ahead: how many examples are decoded or under way beyond the part in use, at least one part.
     """
 
-    inputs: Files
-    targets: Files | Tensor
+    inputs: Files  # type: ignore[assignment]  # indexed only, as the tensors that they stand for would be
+    targets: Files | Tensor  # type: ignore[assignment]
     ahead: int = 0
 
     def at(self, indices: Tensor) -> "Streamed":
+        """Return the examples `indices` int64 [n], not decoded, as a split of their own."""
         targets = self.targets.at(indices) if isinstance(self.targets, Files) else self.targets[indices]
         elements = None if self.elements is None else self.elements[indices]
         return Streamed(self.inputs.at(indices), targets, elements, self.ahead)
 
-    def expect(self, plan: Sequence[Tensor]) -> None:
+    def prefetch(self, plan: Sequence[Tensor]) -> None:
+        """Begin to decode the next part of the plan, and as many after it as `ahead` allows; cancel all others."""
         streams = [files for files in (self.inputs, self.targets) if isinstance(files, Files)]
         wanted = set(torch.cat(list(plan)).tolist())
         for files in streams:
-            files.forget(others_than=wanted)
+            files.cancel_except(wanted)
         for i, indices in enumerate(plan):
-            under_way = max(files.expect(indices) for files in streams)
+            under_way = max(files.prefetch(indices) for files in streams)
             if i and under_way >= len(plan[0]) + self.ahead:
                 return
 
     def digest(self) -> bytes:
+        """Return a SHA-256 of the files' names and of targets in memory."""
         if isinstance(self.targets, Files):
             return hashlib.sha256(self.inputs.digest() + self.targets.digest()).digest()
         return hashlib.sha256(self.inputs.digest() + self.targets.numpy().tobytes()).digest()

@@ -1,21 +1,23 @@
 """Street View House Numbers (Netzer et al. 2011), cropped digits: 32 x 32 colour pictures of 10 digits."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 from scipy.io import loadmat, whosmat
 from torchvision import datasets
 
-from datamodules.augment import Augmentation
 from datamodules.base import Examples
-from datamodules.growth import Growth
 from datamodules.images import ClassImages, check_labels, join
-from datamodules.variant import Variant
 
 
 def read_mat(path: Path) -> Examples:
-    """One .mat file: `X` uint8 [32, 32, 3, n], `y` [n, 1] of 1 to 10, where 10 is the digit 0."""
+    """Return the examples of one .mat file: `X` uint8 [32, 32, 3, n], `y` [n, 1] of 1 to 10, where 10 is the digit 0.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a whole SVHN file.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: data.root must hold the .mat files, or set data.download")
     try:
@@ -36,14 +38,12 @@ def read_mat(path: Path) -> Examples:
 class SVHN(ClassImages):
     """SVHN from {train,extra,test}_32x32.mat; the last 6,000 of `train` are the validation split.
 
-    With `extra` 598,388 training pictures, 1.8 GB in memory, without it 67,257; 26,032 for test.
+    With `extra` 598,388 training pictures, 1.8 GB in memory, without it 67,257; 26,032 for test. The files are for
+    non-commercial use only.
 
     Args:
         root: the folder of the .mat files.
-        extra: train on the extra pictures, too, which are easier.
-        download: fetch the files through torchvision where they are missing (for non-commercial use only).
-        augmentation: of the training images (null: none).
-        val_examples: training images held out for validation (null: 6,000).
+        extra: train on the extra pictures, too; they are easier.
     """
 
     classes, held_out = 10, 6_000
@@ -54,22 +54,17 @@ class SVHN(ClassImages):
         self,
         root: str | None = None,
         extra: bool = True,
-        download: bool = False,
-        augmentation: Augmentation | None = None,
-        val_examples: int | None = None,
-        batch_size: int = 64,
-        epochs: float | None = None,
-        epoch_end: Literal["wrap", "keep"] = "wrap",
-        variant: Variant | None = None,
-        growth: Growth | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(root, download, augmentation, val_examples, batch_size, epochs, epoch_end, variant, growth)
+        super().__init__(root, **options)
         self.parts = ("extra", "train") if extra else ("train",)  # validation is cut from the end: from `train`
 
     def fetch_all(self, root: Path) -> None:
+        """Download what `read` needs."""
         for part in (*self.parts, "test"):
             self.fetch(root, split=part, download=True)
 
     def read(self, root: Path) -> dict[str, Examples]:
+        """Return `train` and `test` of the files in `root`."""
         train = join([read_mat(root / f"{part}_32x32.mat") for part in self.parts])
         return {"train": train, "test": read_mat(root / "test_32x32.mat")}

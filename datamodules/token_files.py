@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from datamodules.base import Examples, InMemoryDataModule
-from datamodules.growth import Growth
 from datamodules.text import check_window, read_text, split_windows
-from datamodules.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -41,17 +39,14 @@ class TokenFiles(InMemoryDataModule):
         root: str,
         bptt: int = 35,
         min_freq: int = 1,
-        batch_size: int = 64,
-        epochs: float | None = None,
-        epoch_end: Literal["wrap", "keep"] = "wrap",
-        variant: Variant | None = None,
-        growth: Growth | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_size, epochs, epoch_end, variant, growth)
+        super().__init__(**options)
         check_window(bptt, min_freq)
         self.root, self.bptt, self.min_freq = Path(root), bptt, min_freq
 
     def load(self) -> dict[str, Examples]:
+        """Return the splits by name."""
         documents = {split: [TokenLines(self.root / name)] for split, name in self.files.items()}
         splits, size = split_windows(documents, self.min_freq, self.bptt)
         self.dimensions = (size,)

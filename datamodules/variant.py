@@ -41,7 +41,11 @@ class Variant:
             raise ValueError(f"data.variant.examples is {self.examples}: give at least 1, or null")
 
     def size(self, n: int) -> int:
-        """How many of n examples are kept; ValueError if there are not that many."""
+        """Return how many of n examples are kept.
+
+        Raises:
+            ValueError: if there are not that many.
+        """
         if self.examples is None:
             return max(round(self.fraction * n), 1)
         if self.examples > n:
@@ -49,7 +53,7 @@ class Variant:
         return self.examples
 
     def order(self, n: int, targets: Tensor) -> Tensor:
-        """The ids int64 [n] in the order in which they are kept: the first ones are the smallest subset."""
+        """Return the ids int64 [n] in the order in which they are kept: the first ones are the smallest subset."""
         shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(self.seed))
         if not self.balanced:
             return shuffled
@@ -62,10 +66,11 @@ class Variant:
 
     def merge(self, targets: Tensor) -> Tensor:
         """Return the labels int64 [n] with the classes merged."""
+        assert self.classes is not None
         return class_labels(targets) % self.classes
 
     def relabel(self, targets: Tensor, classes: int) -> Tensor:
-        """The labels int64 [n] with `label_noise` of them wrong."""
+        """Return the labels int64 [n], the share `label_noise` of them wrong."""
         labels = class_labels(targets)
         generator = torch.Generator().manual_seed(self.seed + 1)  # apart from the order of what is kept
         chosen = torch.randperm(len(labels), generator=generator)[: round(self.label_noise * len(labels))]
@@ -74,7 +79,11 @@ class Variant:
 
 
 def class_labels(targets: Tensor) -> Tensor:
-    """`targets` as it is if it holds one class an example, else ValueError."""
+    """Return `targets` as it is, int64 [n].
+
+    Raises:
+        ValueError: if it does not hold one class an example.
+    """
     if not isinstance(targets, Tensor) or targets.dim() != 1:
         raise ValueError("data.variant.balanced, classes and label_noise need data with one class an example")
     return targets

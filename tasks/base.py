@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning.cli import OptimizerCallable
+from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor, nn
 
 from tasks.evaluation import EvaluatedTask
@@ -18,15 +19,16 @@ from tasks.optim.rate import Rate
 from tasks.optim.scaling import AverageRule, Duration, LRRule, scaled_average
 from tasks.optim.schedules import Constant, Schedule
 from tasks.overhead import trim
+from tasks.protocols import Batch, Gradient, GradientObserver, Part, Plan
 from tasks.sharding import ShardedGradient, shard
-from tasks.spans import Span, cut, share
+from tasks.spans import cut, share
 
 
 class ExactBatchTask(EvaluatedTask):
     """Trains a network by exact global batches; a subclass says how outputs are scored.
 
     Args:
-        network: called with the data's dimensions, (channels, classes) or (inputs, outputs), gives the network; a
+        network: called with the data's dimensions, (channels, classes) or (inputs, outputs), returns the network; a
             function of torchvision.models or timm.models gives its network, with random weights.
         optimizer: called with the parameters; its `lr` is the base learning rate.
         lr_scaling: what the base rate is multiplied by: 1 (none), k = batch_size / base_batch_size (linear),
@@ -69,38 +71,56 @@ class ExactBatchTask(EvaluatedTask):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        for name, value in (("micro_batch_size", micro_batch_size), ("ghost_batch_size", ghost_batch_size)):
+        self.make_network = network
+        self.make_optimizer = optimizer
+        self.lr_scaling = lr_scaling
+        self.base_batch_size = base_batch_size
+        self.warmup = warmup
+        self.warmup_from = warmup_from
+        self.schedule = schedule or Constant()
+        self.horizon = horizon
+        self.momentum_scaling = momentum_scaling
+        self.beta2_scaling = beta2_scaling
+        self.baseline_steps = baseline_steps
+        self.decay_norm_bias = decay_norm_bias
+        self.micro_batch_size = micro_batch_size
+        self.ghost_batch_size = ghost_batch_size
+        self.clip_norm = clip_norm
+        self.label_smoothing = label_smoothing
+        self._check_options()
+        self.sharded = self.has_ghosts = False
+        self.observers: list[GradientObserver] = []  # of this step's gradient
+        self.examples, self.micro = 0, micro_batch_size or 0  # 0: to be found
+        self._loss_sum: Tensor | float = 0.0
+        self._loss_steps = 0
+
+    def _check_options(self) -> None:
+        for name in ("micro_batch_size", "ghost_batch_size"):
+            value = getattr(self, name)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"model.{name} is {value}: give at least 1, or null")
-        if clip_norm is not None and not clip_norm > 0:
-            raise ValueError(f"model.clip_norm is {clip_norm}: give more than 0, or null")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"model.label_smoothing is {label_smoothing}: give 0 to less than 1")
-        for duration in (warmup, horizon):
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"model.clip_norm is {self.clip_norm}: give more than 0, or null")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"model.label_smoothing is {self.label_smoothing}: give 0 to less than 1")
+        for duration in (self.warmup, self.horizon):
             if duration is not None:
                 Duration.parse(duration)
-        for name, value in (("momentum", momentum_scaling != "none"), ("beta2", beta2_scaling != "none")):
-            if value and not base_batch_size:
+        for name, rule in (("momentum", self.momentum_scaling), ("beta2", self.beta2_scaling)):
+            if rule != "none" and not self.base_batch_size:
                 raise ValueError(f"model.{name}_scaling needs model.base_batch_size, the batch of the base {name}")
-        self.make_network, self.make_optimizer = network, optimizer
-        self.lr_scaling, self.base_batch_size, self.momentum_scaling = lr_scaling, base_batch_size, momentum_scaling
-        self.beta2_scaling, self.baseline_steps = beta2_scaling, baseline_steps
-        self.warmup, self.warmup_from, self.horizon = warmup, warmup_from, horizon
-        self.schedule, self.decay_norm_bias = schedule or Constant(), decay_norm_bias
-        self.micro_batch_size, self.ghost_batch_size = micro_batch_size, ghost_batch_size
-        self.clip_norm, self.label_smoothing = clip_norm, label_smoothing
-        self.network: nn.Module | None = None
-        self.sharded = False
-        self.observers: list[Any] = []  # instruments of this step's gradient: begin(gradient), add(weight), end(batch)
-        self.examples, self.micro = 0, micro_batch_size
-        self._loss_sum, self._loss_steps = 0.0, 0
 
     # the network and its optimizer ---------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        if self.network is not None:
+        """Build the network for the data, from weights that depend on the seed alone.
+
+        Raises:
+            ValueError: if the network has batch normalization and model.ghost_batch_size is not set.
+        """
+        if hasattr(self, "network"):
             return
-        data = self.trainer.datamodule
+        data = self.data
         with torch.random.fork_rng():  # the same weights whatever drew random numbers before
             torch.manual_seed(data.seed)
             network = network_of(self.make_network, data.dimensions)
@@ -120,6 +140,7 @@ class ExactBatchTask(EvaluatedTask):
         self.split_metrics = nn.ModuleDict({s: self.make_metric() or nn.Identity() for s in [*data.evaluated, "test"]})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the optimizer, its rate and averages scaled to the batch size."""
         self.rate = self._make_rate()
         optimizer = self.make_optimizer(parameter_groups(self.network, self.decay_norm_bias))
         check_optimizer(optimizer)
@@ -129,45 +150,74 @@ class ExactBatchTask(EvaluatedTask):
             self._scale_averages(group)
         return optimizer
 
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Return the run's optimizer."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        return optimizer
+
     def _make_rate(self) -> Rate:
-        data = self.trainer.datamodule
+        data = self.data
         if data.growth and not isinstance(self.schedule, Constant):
             raise ValueError("data.growth takes the place of model.schedule: leave one of them out")
         examples = len(data.splits["train"])
+        return Rate(
+            scaling=self.lr_scaling,
+            batch_size=data.batch_size,
+            base_batch_size=self.base_batch_size,
+            train_examples=examples,
+            schedule=self.schedule,
+            total_steps=self._total_steps(examples),
+            warmup=self.warmup,
+            warmup_from=self.warmup_from,
+            baseline_steps=self.baseline_steps,
+        )
+
+    def _total_steps(self, train_examples: int) -> int | None:
+        """Return the schedule's horizon in steps: what is set, else the run's own length, None if it has no end."""
         if self.horizon is not None:
-            total = Duration.parse(self.horizon).steps(data.batch_size, examples)
-        else:
-            ends = [data.steps] if data.epochs is not None else []
-            total = min([*ends, *([self.trainer.max_steps] if self.trainer.max_steps > 0 else [])], default=None)
-        parts = (self.lr_scaling, data.batch_size, self.base_batch_size, examples, self.schedule, total)
-        return Rate(*parts, self.warmup, self.warmup_from, self.baseline_steps)
+            return Duration.parse(self.horizon).steps(self.data.batch_size, train_examples)
+        ends = [self.data.steps] if self.data.epochs is not None else []
+        ends += [self.trainer.max_steps] if self.trainer.max_steps > 0 else []
+        return min(ends, default=None)
 
     def _scale_averages(self, group: dict[str, Any]) -> None:
-        sizes = (self.trainer.datamodule.batch_size, self.base_batch_size)
+        """Set a parameter group's momentum or betas for the batch size."""
         if self.momentum_scaling == self.beta2_scaling == "none":
             return
+
+        def scaled(beta: float, rule: AverageRule) -> float:
+            base = self.base_batch_size  # checked: there is one unless the rule is none
+            return beta if rule == "none" or base is None else scaled_average(beta, rule, self.data.batch_size, base)
+
         if len(group.get("betas", ())) == 2:
-            rules = (self.momentum_scaling, self.beta2_scaling)
-            betas = zip(group["betas"], rules, strict=True)
-            group["betas"] = tuple(b if rule == "none" else scaled_average(b, rule, *sizes) for b, rule in betas)
+            beta1, beta2 = group["betas"]
+            group["betas"] = (scaled(beta1, self.momentum_scaling), scaled(beta2, self.beta2_scaling))
         elif self.beta2_scaling != "none":
             raise ValueError("model.beta2_scaling is for Adam, AdamW, LAMB and their kin: leave it out")
         elif "momentum" not in group:
             raise ValueError("model.momentum_scaling is for optimizers with a momentum or two betas: leave it out")
         else:
-            group["momentum"] = scaled_average(group["momentum"], self.momentum_scaling, *sizes)
+            group["momentum"] = scaled(group["momentum"], self.momentum_scaling)
 
     # a step --------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        trim(self.trainer)
-        self.check_outputs(self.trainer.datamodule.batch(0).part(0, 1, self.device))
-        if self.micro is None:
-            self.micro = -(-self.trainer.datamodule.batch_size // self.trainer.world_size)
-        self.gradient = ShardedGradient(self) if self.sharded else FlatGradient(self)
+        """Choose the micro-batch to begin with and the gradient's buffer.
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Make one optimizer step of the global batch `batch`."""
+        Raises:
+            ValueError: if the micro-batch is to be found although parameters are sharded.
+        """
+        trim(self.trainer)
+        self.check_outputs(self.data.batch(0).part(0, 1, self.device))
+        if self.sharded and self.micro_batch_size is None:
+            raise ValueError("model.micro_batch_size: null cannot be found with sharded parameters; give a number")
+        self.micro = self.micro or -(-self.data.batch_size // self.trainer.world_size)
+        self.gradient: Gradient = ShardedGradient(self) if self.sharded else FlatGradient(self)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Make one optimizer step with a global batch."""
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
         self.update(batch, self.rate_factor())
@@ -177,14 +227,14 @@ class ExactBatchTask(EvaluatedTask):
         self._loss_steps += 1
 
     def rate_factor(self) -> float:
-        """What the effective rate is multiplied by in the coming step: warm-up, schedule and batch growth."""
+        """Return what the effective rate is multiplied by in the coming step: warm-up, schedule and batch growth."""
         step = self.trainer.global_step
-        return self.rate.at(step) * self.trainer.datamodule.lr_factor(step)
+        return self.rate.at(step) * self.data.lr_factor(step)
 
-    def update(self, batch: Any, factor: float) -> None:
-        """Move the weights by the gradient of the global batch `batch`, at `factor` times the effective rate."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        self.gradient.compute(batch)
+    def update(self, batch: Batch, factor: float) -> None:
+        """Move the weights by the gradient of a global batch, at `factor` times the effective rate."""
+        optimizer = self.optimizer
+        self.compute_gradient(batch)
         for observer in self.observers:
             observer.end(batch)
         if self.clip_norm is not None:
@@ -193,39 +243,63 @@ class ExactBatchTask(EvaluatedTask):
             group["lr"] = group["initial_lr"] * factor
         optimizer.step()
 
-    def training_loss(self, part: Any) -> Tensor:
-        """The sum of a micro-batch's losses, with its graph; random numbers are those of its examples at this step."""
-        with keyed(part.draw), self._kept_on_the_host():
+    def compute_gradient(self, batch: Batch) -> None:
+        """Leave the gradient of a global batch's mean loss in the parameters.
+
+        Where `micro_batch_size` is null and any rank runs out of memory, all of them halve the micro-batch and repeat.
+
+        Raises:
+            Exception: on every rank: this rank's error, or RuntimeError where it was another's.
+        """
+        micro = min([self.micro, *(observer.largest_micro_batch(len(batch)) for observer in self.observers)])
+        while (error := self.gradient.compute(batch, self._plan(batch, micro))) is not None:
+            if self.micro_batch_size is not None or micro == 1:
+                raise error
+            del error  # its traceback holds all tensors of the failed pass
+            micro = self.micro = -(-micro // 2)
+
+    def _plan(self, batch: Batch, micro: int) -> Plan:
+        """Return the micro-batches of every rank's share, cut at the borders of ghost batches."""
+        ranks = self.trainer.world_size
+        ghost = self.ghost_batch_size if self.has_ghosts else None
+        unit = ghost if isinstance(ghost, int) else 1
+        shares = [share(len(batch), rank, ranks, unit) for rank in range(ranks)]
+        size = max(micro // unit, 1) * unit
+        spans = [[own] if ghost == "global" else cut(*own, size) for own in shares]
+        return Plan(spans, batch.elements())
+
+    def training_loss(self, part: Part) -> Tensor:
+        """Return the sum of a micro-batch's losses, a scalar with its graph.
+
+        Dropout's random numbers are those of the examples at this step.
+        """
+        with keyed(part.draw), self._offload_activations():
             outputs = self.network(self.cast(part.inputs))
         return self.loss_sum(outputs, part.targets, self.label_smoothing)
 
-    def _kept_on_the_host(self) -> AbstractContextManager:
-        """Where batch normalization sees the global batch, which cannot be cut up, activations wait on the host."""
+    def _offload_activations(self) -> AbstractContextManager[object]:
+        """Keep activations on the host where batch normalization sees the global batch, which cannot be cut up."""
         if self.ghost_batch_size == "global" and self.has_ghosts:
             return torch.autograd.graph.save_on_cpu(pin_memory=self.device.type == "cuda")
         return nullcontext()
 
-    def micro_batches(self, n: int, rank: int | None = None) -> list[Span]:
-        """A rank's share of n examples (its own by default), cut into micro-batches at the borders of ghost batches."""
-        rank = self.global_rank if rank is None else rank
-        ghost = self.ghost_batch_size if self.has_ghosts else None
-        if ghost == "global":
-            return [share(n, rank, self.trainer.world_size)]
-        unit = ghost or 1
-        return cut(*share(n, rank, self.trainer.world_size, unit), max(self.micro // unit, 1) * unit)
+    def no_sync(self) -> AbstractContextManager[None]:
+        """Return the context in which backward passes do not synchronize the ranks."""
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
     def loss_now(self) -> float:
-        """The mean training loss of the last step (waits for the device)."""
+        """Return the mean training loss of the last step; this waits for the device."""
         return float(self.gradient.loss)
 
     def position(self) -> dict[str, float]:
-        """What an evaluation says of where training is, and the mean training loss since the last one."""
-        position = {
+        """Return where training is, and the mean training loss since this was last asked."""
+        position: dict[str, float] = {
             "step": self.trainer.global_step,
             "examples": self.examples,
-            "epoch": self.examples / len(self.trainer.datamodule.splits["train"]),
+            "epoch": self.examples / len(self.data.splits["train"]),
             "seconds": self.seconds,
-            "lr": self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"],
+            "lr": self.optimizer.param_groups[0]["lr"],
         }
         if self._loss_steps:
             position["train/loss"] = float(self._loss_sum) / self._loss_steps
@@ -236,8 +310,7 @@ class ExactBatchTask(EvaluatedTask):
 
     def facts(self) -> dict[str, Any]:
         """Return what the run's record says of the task, by the names of its fields."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        group = optimizer.param_groups[0]
+        group = self.optimizer.param_groups[0]
         plain = {k: v for k, v in group.items() if isinstance(v, bool | int | float | str | list | tuple)}
         settings = {k: v for k, v in plain.items() if k not in ("params", "lr", "initial_lr", "base_lr")}
         return {
@@ -245,7 +318,7 @@ class ExactBatchTask(EvaluatedTask):
             "network": self.network_name,
             "parameters": sum(p.numel() for p in self.network.parameters()),
             "optimizer": {
-                "name": type(optimizer).__name__,
+                "name": type(self.optimizer).__name__,
                 "settings": settings | {"clip_norm": self.clip_norm},
             },
             "rate": {
@@ -266,13 +339,14 @@ class ExactBatchTask(EvaluatedTask):
                 "decay_norm_bias": self.decay_norm_bias,
             },
             "batch": {
-                "size": self.trainer.datamodule.batch_size,
+                "size": self.data.batch_size,
                 "micro": self.micro,
                 "ghost": self.ghost_batch_size if self.has_ghosts else None,
             },
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add where training is to a checkpoint."""
         checkpoint["progress"] = {
             "examples": self.examples,
             "seconds": self.seconds,
@@ -282,6 +356,7 @@ class ExactBatchTask(EvaluatedTask):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from where a checkpoint's training was."""
         progress = checkpoint["progress"]
         self.examples, self._seconds = progress["examples"], progress["seconds"]
         self.micro = self.micro_batch_size or progress["micro"]

@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from scipy.stats import binom
 
 from tasks.speed import speed
 
+Result = TypeVar("Result")
 MICRO = 256
 CONFIG = "configs/image_classification/fashion_mnist.yaml"
 WIDE = ["--model.network", "SimpleCNN", "--model.network.channels", "[64, 64]"]  # activations that outweigh the rest
@@ -34,7 +35,7 @@ ROUNDS, STEPS = 6, 1_000  # of each instrument's runs
 
 
 def peak(batch_size: int, micro: int | None, steps: int) -> int:
-    """The peak bytes of a run of `steps` steps."""
+    """Return the peak memory of a run of `steps` steps, in bytes."""
     with tempfile.TemporaryDirectory() as root:
         flags = ["--data.batch_size", str(batch_size), "--model.micro_batch_size", str(micro or "null")]
         flags += ["--trainer.max_steps", str(steps), "--trainer.default_root_dir", root]
@@ -62,18 +63,27 @@ class Clock(Callback):
     calls: dict[str, list[float]] = {}  # by the method called
 
     def setup(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            Clock.steps, Clock.calls = [], defaultdict(list)
-            for callback in trainer.callbacks:
-                if type(callback).__name__ == Clock.watched:
-                    for name in (*vars(Callback), "facts"):
-                        own = getattr(type(callback), name, None) is not getattr(Callback, name, None)
-                        if own and not name.startswith("_"):
-                            setattr(callback, name, self.timed(getattr(callback, name)))
+        """Begin anew, and time what the watched instrument overrides."""
+        if stage != "fit":
+            return
+        Clock.steps, Clock.calls = [], defaultdict(list)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set, but not declared
+        for callback in callbacks:
+            if type(callback).__name__ == Clock.watched:
+                self.watch(callback)
+
+    def watch(self, callback: Callback) -> None:
+        """Time each method that a callback overrides."""
+        for name in (*vars(Callback), "facts"):
+            own = getattr(type(callback), name, None) is not getattr(Callback, name, None)
+            if own and not name.startswith("_"):
+                setattr(callback, name, self.timed(getattr(callback, name)))
 
     @staticmethod
-    def timed(method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
+    def timed(method: Callable[..., Result]) -> Callable[..., Result]:
+        """Return the method with its CPU seconds added to `calls`."""
+
+        def call(*args: Any) -> Result:
             began = time.process_time()
             try:
                 return method(*args)
@@ -82,15 +92,17 @@ class Clock(Callback):
 
         return call
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, *_: object) -> None:
+        """Start timing a step."""
         Clock.steps.append(-time.process_time())
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: object) -> None:
+        """Stop timing a step."""
         Clock.steps[-1] += time.process_time()
 
 
 def fit(batch_size: int, steps: int, *flags: str) -> np.ndarray:
-    """CPU seconds of each step of a fit."""
+    """Return the CPU seconds of each step of a fit, [steps]."""
     from tasks.cli import run
 
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stderr(io.StringIO()):
@@ -101,9 +113,12 @@ def fit(batch_size: int, steps: int, *flags: str) -> np.ndarray:
 
 
 def middle(values: Sequence[float] | np.ndarray) -> str:
-    """The median with its 95 % interval, from the order statistics."""
-    low, high = np.sort(values)[[k := int(binom.ppf(0.025, len(values), 0.5)) - 1, -k - 1]]
-    return "{} [{}, {}]".format(*(f"{x:,.0f}" if abs(x) >= 100 else f"{x:.2g}" for x in (np.median(values), low, high)))
+    """Return the median with its 95 % interval, from the order statistics, as text."""
+    rank = int(binom.ppf(0.025, len(values), 0.5)) - 1
+    ordered = np.sort(values)
+    found = np.median(values), ordered[rank], ordered[-rank - 1]
+    median, low, high = (f"{x:,.0f}" if abs(x) >= 100 else f"{x:.2g}" for x in found)
+    return f"{median} [{low}, {high}]"
 
 
 def noise_scale() -> None:

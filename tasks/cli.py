@@ -72,8 +72,8 @@ from tasks.errors import (
 from tasks.process import (
     check_arguments,
     config_first,
+    disable_malloc_trim,
     is_first,
-    keep_freed_memory,
     quiet,
     search_beside_configs,
     signals_restored,
@@ -353,7 +353,7 @@ def place(args: Sequence[str]) -> Path:
 def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> None:
     """Run `fit`, `validate`, `test` or `predict` with `args`; may be called many times in one process."""
     os.environ.pop("PL_GLOBAL_SEED", None)
-    keep_freed_memory()
+    disable_malloc_trim()
     spare_the_imports()
     # Lightning's launcher starts the other ranks by running sys.argv again
     argv, sys.argv = sys.argv, [sys.argv[0], *config_first(args)]

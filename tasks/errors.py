@@ -1,11 +1,10 @@
-"""What a person can get wrong: one sentence that states the problem and the fix."""
+"""What a user can get wrong: one sentence that states the problem and the fix."""
 
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
 
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 USER_ERRORS = (ValueError, OSError, MisconfigurationException)
 REFUSED = {  # trainer flag: (allowed values, what to use instead)
@@ -44,11 +43,11 @@ REFUSED_CALLBACKS = {  # of Lightning: what would change optimizer, rate, batch 
 
 
 class UserError(Exception):
-    """A person's mistake: one sentence with the mend, exit status 2."""
+    """A user's mistake: one sentence that states the problem and the fix; exit status 2."""
 
 
 class FailedError(Exception):
-    """A run that could not go on: one sentence; exit status 1, or 2 where not even a step was made."""
+    """A run that could not go on: one sentence; exit status 1, or 2 if it did not make a single step."""
 
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
@@ -56,16 +55,16 @@ class FailedError(Exception):
 
 
 class FinishedError(Exception):
-    """The run directory already holds this very run, finished: nothing to do."""
+    """Raised where the run directory already holds this very run, finished: there is nothing to do."""
 
 
 def short(value: object) -> str:
-    """Return a value as a sentence can show it, its middle left out where it is long."""
+    """Return a value as text for a sentence, without its middle if it is long."""
     text = repr(str(value))
     return text if len(text) <= 100 else f"{text[:60]}...{text[-20:]}"
 
 
-def not_finite(settings: Any, path: str = "") -> Iterator[str]:
+def not_finite(settings: object, path: str = "") -> Iterator[str]:
     """Yield "NAME is VALUE" for every number of a configuration that is infinite or not a number."""
     if isinstance(settings, dict):
         for key, value in settings.items():
@@ -79,7 +78,7 @@ def not_finite(settings: Any, path: str = "") -> Iterator[str]:
 
 
 def sentence(message: object) -> str:
-    """What a person needs of jsonargparse's many lines: the option's name and the reason."""
+    """Return what a user needs of jsonargparse's many lines: the option's name and the reason."""
     text = str(message)
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', text)[:1] + re.findall(r"NestedArg\(key='([\w.]+)'", text)[:1])
     noise = r"(Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"
@@ -93,8 +92,8 @@ def sentence(message: object) -> str:
     return f"{key}: {reason}" if key and not reason.startswith(key.split(".")[0] + ".") else reason
 
 
-def difference(a: Any, b: Any, path: str = "") -> str:
-    """The dotted name of the first setting in which two configs differ."""
+def difference(a: object, b: object, path: str = "") -> str:
+    """Return the dotted name of the first setting in which two configs differ, and both values."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in [*a, *(k for k in b if k not in a)]:
             if a.get(key) != b.get(key):

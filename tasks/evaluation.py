@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -12,46 +12,66 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from tasks.networks.ghost import collect
-from tasks.spans import Span, cut, share
+from tasks.protocols import Batch, DataModule, Part, Span
+from tasks.spans import cut, share
 
 BATCH = 256  # examples of one forward pass, which no result depends on
 
 
 class EvaluatedTask(LightningModule):
-    """A network and how its outputs are scored; the subclass that trains it sets these and has a `position()`."""
+    """A network and how its outputs are scored; the subclass that trains it sets these."""
 
-    metrics: tuple[str, ...] = ("loss",)  # what an evaluation gives for a split
+    metrics: tuple[str, ...] = ("loss",)  # the scores of a split, by name
     ignore_index = -100
     class_dimension: int | None = 1  # of the outputs, where they have the data's last dimension; None: nowhere
-    network: nn.Module | None
+    network: nn.Module
+    split_metrics: nn.ModuleDict  # by split: a Metric, or Identity where there is none
     micro_batch_size: int | None
-    ghost_batch_size: int | str | None
+    ghost_batch_size: int | Literal["global"] | None
     sharded: bool  # whether each rank holds a part of the parameters
     has_ghosts: bool  # whether any layer is a GhostBatchNorm
 
     def __init__(self) -> None:
         super().__init__()
         self.evaluation: dict[str, float] = {}  # the last one, by contract 4's names, exact
-        self._seconds, self._since = 0.0, None
+        self._seconds = 0.0
+        self._since: float | None = None  # when the clock of training was started, None while it stands still
+        self._was_training = False
+        self._totals: dict[str, tuple[Tensor, int | None]] = {}
+
+    @property
+    def data(self) -> DataModule:
+        """Return the run's data module."""
+        data: DataModule = self.trainer.datamodule  # type: ignore[attr-defined]  # set, but not declared
+        return data
 
     # what a task says of its outputs -------------------------------------------------------------------
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """The sum of the counted elements' losses: outputs [m, C, ...], targets int [m, ...] give a scalar."""
+        """Return the sum of the counted elements' losses.
+
+        Args:
+            outputs: of the network, [m, C, ...].
+            targets: int [m, ...].
+            label_smoothing: of the training loss.
+
+        Returns:
+            A scalar.
+        """
         return F.cross_entropy(
             outputs, targets.long(), ignore_index=self.ignore_index, reduction="sum", label_smoothing=label_smoothing
         )
 
     def make_metric(self) -> Metric | None:
-        """The metric of one split beside its loss, None if the loss is all."""
+        """Return the metric of one split beside its loss, None if the loss is all."""
         return None
 
-    def scores(self, loss: float, metric: nn.Module) -> dict[str, float]:
-        """An evaluation's numbers by name, from the mean loss and the filled metric (Identity where there is none)."""
+    def scores(self, loss: float, metric: Metric | None) -> dict[str, float]:
+        """Return a split's scores by name, from its mean loss and its filled metric."""
         return {"loss": loss}
 
     def count(self, targets: Tensor) -> Tensor:
-        """How many of these targets are not ignored."""
+        """Return how many of these targets are not ignored, a scalar."""
         return (targets != self.ignore_index).sum()
 
     def prediction(self, outputs: Tensor) -> Tensor:
@@ -59,7 +79,7 @@ class EvaluatedTask(LightningModule):
         return outputs.argmax(self.class_dimension)
 
     @torch.no_grad()
-    def check_outputs(self, part: Any) -> None:
+    def check_outputs(self, part: Part) -> None:
         """Raise ValueError where the network's outputs for one example are not what the loss needs."""
         self.network.eval()
         inputs = f"inputs {list(part.inputs.shape)} {str(part.inputs.dtype).removeprefix('torch.')}"
@@ -71,7 +91,7 @@ class EvaluatedTask(LightningModule):
             self.network.train()
         if not isinstance(outputs, Tensor):
             raise ValueError(f"model.network gives a {type(outputs).__name__}: it must give one tensor")
-        wanted, at = self.trainer.datamodule.dimensions[-1], self.class_dimension
+        wanted, at = self.data.dimensions[-1], self.class_dimension
         if at is not None and (outputs.ndim <= at or outputs.shape[at] != wanted):
             shape = f"outputs {list(outputs.shape)} for {inputs}"
             raise ValueError(f"model.network gives {shape}: the data need {wanted} in dimension {at}")
@@ -82,17 +102,20 @@ class EvaluatedTask(LightningModule):
             raise ValueError(f"{type(self).__name__}'s loss does not take {shapes}: {first_line(error)}") from error
 
     def cast(self, inputs: Tensor) -> Tensor:
+        """Return inputs in the precision of the network; whole numbers stay as they are."""
         return inputs.to(self.dtype) if inputs.is_floating_point() else inputs
 
-    # Lightning's road of a batch to the device, which a Batch takes by itself, part by part -------------
+    # Lightning moves a batch to the device; a Batch moves itself, part by part --------------------------
 
-    def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+    def _on_before_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
         return batch
 
-    def _apply_batch_transfer_handler(self, batch: Any, device: Any = None, dataloader_idx: int = 0) -> Any:
+    def _apply_batch_transfer_handler(
+        self, batch: Batch, device: torch.device | None = None, dataloader_idx: int = 0
+    ) -> Batch:
         return batch
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Tensor | nn.Module) -> None:
         if name == "_current_fx_name":  # Lightning notes its hooks here 20 times a step: skip nn.Module's checks
             object.__setattr__(self, name, value)
         else:
@@ -102,106 +125,130 @@ class EvaluatedTask(LightningModule):
 
     @property
     def seconds(self) -> float:
-        """Training time so far, in seconds, without evaluations."""
-        return self._seconds + (time.perf_counter() - self._since if self._since else 0.0)
+        """Return the training time so far, in seconds, without evaluations."""
+        return self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
     def on_train_start(self) -> None:
+        """Start the clock of training."""
         self._since = time.perf_counter()
 
     def on_validation_start(self) -> None:
-        if self._since is not None:
-            if self.device.type == "cuda":
-                torch.cuda.synchronize()
-            self._seconds, self._since = self.seconds, None
-            self._was_training = True
-        else:
-            self._was_training = False
-        self._totals: dict[str, tuple[Tensor, int | None]] = {}
-        if self.network is not None and self.has_ghosts:
+        """Stop the clock of training and set batch normalization's statistics."""
+        self._was_training = self._since is not None
+        if self._was_training and self.device.type == "cuda":
+            torch.cuda.synchronize()
+        self._seconds, self._since = self.seconds, None
+        self._totals = {}
+        if self.has_ghosts:
             self._collect_statistics()
 
     def on_validation_end(self) -> None:
+        """Let the clock of training go on."""
         if self._was_training:
             self._since = time.perf_counter()
 
     on_test_start = on_predict_start = on_validation_start
 
     def on_train_end(self) -> None:
+        """Stop the clock of training."""
         self._seconds, self._since = self.seconds, None
 
     @torch.no_grad()
     def _collect_statistics(self) -> None:
         """Set batch normalization's running statistics on the fixed training subset (protocol rule 9)."""
-        batch = self.trainer.datamodule.whole("trainset")
-        unit = len(batch) if self.ghost_batch_size == "global" else self.ghost_batch_size
+        batch = self.data.whole("trainset")
+        unit = self.ghost_batch_size if isinstance(self.ghost_batch_size, int) else len(batch)
         size = max(BATCH // unit, 1) * unit
         with collect(self.network):
             for part in batch.parts(cut(0, len(batch), size), self.device):
                 self.network(self.cast(part.inputs))
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._measure(batch, self.trainer.datamodule.evaluated[dataloader_idx])
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measure a whole split."""
+        self._measure(batch, self.data.evaluated[dataloader_idx])
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure the test split."""
         self._measure(batch, "test")
 
-    def _measure(self, batch: Any, split: str) -> None:
+    def _metric(self, split: str) -> Metric | None:
         metric = self.split_metrics[split]
+        return metric if isinstance(metric, Metric) else None
+
+    def _measure(self, batch: Batch, split: str) -> None:
+        metric = self._metric(split)
         total = torch.zeros(2, dtype=torch.float64, device=self.device)  # losses, and elements where they are counted
-        for part, counts in self._evaluation_parts(batch):
+        for part, is_real in self._evaluation_parts(batch):
             outputs = self.network(self.cast(part.inputs))
-            if not counts:
+            if not is_real:
                 continue
             total[0] += self.loss_sum(outputs, part.targets).double()
             if not batch.exact:
                 total[1] += self.count(part.targets)
-            if isinstance(metric, Metric):
+            if metric is not None:
                 metric.update(outputs, part.targets)
         self._totals[split] = (total, batch.elements() if batch.exact else None)
 
-    def loss_parts(self, batch: Any, span: Span | None = None) -> Iterator[Tensor]:
-        """Scalars with their graphs, whose sum over parts and ranks is the mean loss of `batch` in evaluation.
+    def loss_parts(self, batch: Batch, span: Span | None = None) -> Iterator[Tensor]:
+        """Yield scalars with their graphs whose sum over parts and ranks is the mean loss in evaluation.
 
-        With a `span` (start, stop): the mean loss of these examples, whole on every rank.
+        Args:
+            batch: whose loss is meant.
+            span: positions (start, stop) of its examples (None: all). Of a span each rank yields the whole loss.
         """
-        elements = batch.elements(*(span or (0, None)))
-        parts = self._evaluation_parts(batch) if span is None else [(batch.part(*span, self.device), True)]
-        for part, counts in parts:
-            yield self.loss_sum(self.network(self.cast(part.inputs)), part.targets) * float(counts) / elements
+        whole = span is None
+        start, stop = span or (0, len(batch))
+        parts = self._evaluation_parts(batch) if whole else iter([(batch.part(start, stop, self.device), True)])
+        for part, is_real in parts:
+            loss = self.loss_sum(self.network(self.cast(part.inputs)), part.targets)
+            yield loss * float(is_real) / batch.elements(start, stop)
 
-    def _evaluation_parts(self, batch: Any) -> Iterator[tuple[Any, bool]]:
-        """This rank's parts of an evaluated split, and whether each counts."""
+    def _evaluation_parts(self, batch: Batch) -> Iterator[tuple[Part, bool]]:
+        """Yield this rank's parts of an evaluated split, and whether each is real."""
         size = BATCH if self.micro_batch_size is None else min(BATCH, self.micro_batch_size)
         ranks = range(self.trainer.world_size)
         spans = [cut(*share(len(batch), rank, len(ranks)), size) for rank in ranks]
         yield from self.parts(batch, spans)
 
-    def parts(self, batch: Any, spans: list[list[Span]]) -> Iterator[tuple[Any, bool]]:
-        """Of every rank's spans this rank's parts; with sharded parameters as many as any rank has, the added ones
-        of no account, since each pass through the network is a collective."""
+    def parts(self, batch: Batch, spans: list[list[Span]]) -> Iterator[tuple[Part, bool]]:
+        """Yield this rank's parts of a batch, and whether each is real.
+
+        With sharded parameters each pass through the network is a collective: a rank with fewer parts than another
+        repeats the first example, which is not real.
+
+        Args:
+            batch: that is cut up.
+            spans: every rank's positions (start, stop).
+        """
         own = spans[self.global_rank]
         missing = max(map(len, spans)) - len(own) if self.sharded else 0
         real = [True] * len(own) + [False] * missing
         yield from zip(batch.parts(own + [(0, 1)] * missing, self.device), real, strict=True)
 
     def _scores(self) -> dict[str, float]:
-        scores = {}
+        scores: dict[str, float] = {}
         for split, (total, count) in self._totals.items():
             if dist.is_initialized():
                 dist.all_reduce(total)
-            metric = self.split_metrics[split]
+            metric = self._metric(split)
             loss = float(total[0]) / (count or max(float(total[1]), 1.0))
             scores |= {f"{split}/{k}": v for k, v in self.scores(loss, metric).items()}
-            if isinstance(metric, Metric):
+            if metric is not None:
                 metric.reset()
         return scores
 
+    def position(self) -> dict[str, float]:
+        """Return where training is, by the names of contract 4; a subclass that trains says it."""
+        return {}
+
     def on_validation_epoch_end(self) -> None:
+        """Publish the scores; in training, `evaluation` says where training is, too."""
         scores = self._scores()
         self._publish(scores)
         self.evaluation = self.position() | scores if self.trainer.state.fn == "fit" else scores
 
     def on_test_epoch_end(self) -> None:
+        """Publish the test split's scores."""
         self.evaluation = self._scores()
         self._publish(self.evaluation)
 
@@ -209,11 +256,11 @@ class EvaluatedTask(LightningModule):
         """Show Lightning's callbacks the scores, the same on all ranks; log_dict would do so in 20 times the time."""
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in scores.items()})
 
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """This rank's share: example ids `index` int64 [n] and what the task predicts of each."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return this rank's share: example ids `index` int64 [n] and `prediction`, what the task predicts of each."""
         first, last = share(len(batch), self.global_rank, self.trainer.world_size)
-        outputs = [(self.network(self.cast(part.inputs)), counts) for part, counts in self._evaluation_parts(batch)]
-        predicted = [self.prediction(o).cpu() for o, counts in outputs if counts]
+        outputs = [(self.network(self.cast(part.inputs)), is_real) for part, is_real in self._evaluation_parts(batch)]
+        predicted = [self.prediction(o).cpu() for o, is_real in outputs if is_real]
         return {"index": batch.indices[first:last], "prediction": torch.cat(predicted)}
 
 

@@ -12,7 +12,10 @@ class ImageClassification(ExactBatchTask):
     metrics = ("loss", "accuracy")
 
     def make_metric(self) -> Metric:
-        return MulticlassAccuracy(self.trainer.datamodule.dimensions[-1], average="micro", validate_args=False)
+        """Return the share of images that are classified correctly."""
+        return MulticlassAccuracy(self.data.dimensions[-1], average="micro", validate_args=False)
 
-    def scores(self, loss: float, metric: Metric) -> dict[str, float]:
+    def scores(self, loss: float, metric: Metric | None) -> dict[str, float]:
+        """Return loss and accuracy."""
+        assert metric is not None
         return {"loss": loss, "accuracy": round(float(metric.compute()), 7)}

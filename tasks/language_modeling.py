@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from tasks.base import ExactBatchTask
 
@@ -18,11 +20,13 @@ class LanguageModeling(ExactBatchTask):
     metrics = ("loss", "perplexity")
     class_dimension = -1
 
-    def __init__(self, network: Callable[[int], nn.Module], **options) -> None:
-        super().__init__(network, **options)
+    def __init__(self, network: Callable[[int], nn.Module], **options: Any) -> None:
+        super().__init__(network, **options)  # type: ignore[arg-type]  # called with the vocabulary alone
 
     def loss_sum(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Return the sum of the tokens' losses: outputs [m, L, vocabulary] and targets int [m, L] give a scalar."""
         return super().loss_sum(outputs.flatten(0, 1), targets.flatten(), label_smoothing)
 
-    def scores(self, loss: float, metric: nn.Module) -> dict[str, float]:
+    def scores(self, loss: float, metric: Metric | None) -> dict[str, float]:
+        """Return loss and perplexity."""
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}  # e^700 is the last finite power

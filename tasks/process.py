@@ -1,4 +1,4 @@
-"""What this process is set to before a run, whatever the run."""
+"""What is set in this process before any run."""
 
 import contextlib
 import ctypes
@@ -17,8 +17,10 @@ from tasks.yaml_file import parse_yaml, read_yaml
 
 
 def config_first(args: Sequence[str]) -> list[str]:
-    """Put --config options before all others: jsonargparse lets a later file override earlier flags silently."""
-    verb, rest, first, others = args[:1], list(args[1:]), [], []
+    """Return the arguments with --config options first: jsonargparse lets a later file override earlier flags."""
+    verb, rest = args[:1], list(args[1:])
+    first: list[str] = []
+    others: list[str] = []
     while rest:
         option = rest.pop(0)
         if option in ("--config", "-c") and rest:
@@ -29,7 +31,11 @@ def config_first(args: Sequence[str]) -> list[str]:
 
 
 def check_arguments(args: Sequence[str]) -> None:
-    """Raise UserError for a --config file or a value that is no YAML, says a key twice or goes round in a circle."""
+    """Refuse a --config file or a value that is not YAML, has a key twice or refers to itself.
+
+    Raises:
+        UserError: with the file and the place.
+    """
     for before, arg in zip(["", *args], args, strict=False):
         option, _, value = arg.partition("=")
         config = arg if before in ("--config", "-c") else value if option in ("--config", "-c") else None
@@ -54,13 +60,13 @@ def search_beside_configs(args: Sequence[str]) -> None:
 
 
 def is_first() -> bool:
-    """Return whether this is the first process of a run, as its launcher numbers them; before Lightning knows."""
+    """Return whether this is the first process of a run, by the launcher's numbers, before Lightning knows."""
     places = ("NODE_RANK", "GROUP_RANK", "RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
     return all(os.environ.get(name, "0") == "0" for name in places)
 
 
 def quiet() -> None:
-    """Silence what the libraries say of every run and nobody can use."""
+    """Silence what the libraries print for every run and nobody can use."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -81,8 +87,8 @@ def signals_restored() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next step: by default it gives large pieces back to the system.
+def disable_malloc_trim() -> None:
+    """Make glibc keep freed memory for the next step: by default it returns large pieces to the system.
 
     Their page faults made the steps of Fashion-MNIST 1.2 to 1.6 times as long on a CPU, as of batch 256.
     """

@@ -1,13 +1,19 @@
 """Sharded parameters (FSDP2 under Lightning's ModelParallelStrategy): the same exact step, without a flat buffer."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar, TypeVarTuple, Unpack
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from tasks.protocols import Batch, Differentiable, Plan
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> None:
@@ -31,34 +37,38 @@ class ShardedGradient:
     them before the next collective. Out of memory cannot be recovered from in the middle of it.
     """
 
-    def __init__(self, task: Any) -> None:
-        if task.micro_batch_size is None:
-            raise ValueError("model.micro_batch_size: null cannot be found with sharded parameters; give a number")
+    def __init__(self, task: Differentiable) -> None:
         self.task, self.loss = task, torch.zeros(())
 
-    def compute(self, batch: Any) -> None:
-        """Leave the gradient of the batch's mean loss in the parameters and the mean loss in `loss`."""
-        task, ranks = self.task, dist.get_world_size()
-        task.network.zero_grad(set_to_none=True)
-        total = batch.elements()
-        spans = [task.micro_batches(len(batch), rank) for rank in range(ranks)]
-        last = max(map(len, spans)) - 1
+    def compute(self, batch: Batch, plan: Plan) -> None:
+        """Leave the gradient of the batch's mean loss in the parameters and the mean loss in `loss`.
+
+        Args:
+            batch: the global batch.
+            plan: how it is cut up.
+
+        Raises:
+            Exception: this rank's error, or RuntimeError for another rank's that could not read its data.
+        """
+        task, network, ranks = self.task, self.task.network, dist.get_world_size()
+        assert isinstance(network, FSDPModule)
+        network.zero_grad(set_to_none=True)
+        last = max(map(len, plan.spans)) - 1
         sums = torch.zeros(2, dtype=torch.float64, device=task.device)  # losses, elements
-        parts = task.parts(batch, spans)
+        parts = task.parts(batch, plan.spans)
         for i in range(last + 1):
-            part, counts = agreed(task.device, next, parts)
-            task.network.set_requires_gradient_sync(i == last)
-            loss = task.training_loss(part) * float(counts) / total
-            (loss * ranks).backward()  # FSDP takes the mean over the ranks
-            sums += torch.stack([loss.detach().double(), counts * task.count(part.targets).double()])
+            part, is_real = agreed(task.device, next, parts)
+            network.set_requires_gradient_sync(i == last)
+            loss = task.training_loss(part) * float(is_real) / plan.total
+            (loss * ranks).backward()  # type: ignore[no-untyped-call]  # FSDP takes the mean over the ranks
+            sums += torch.stack([loss.detach().double(), is_real * task.count(part.targets).double()])
         dist.all_reduce(sums)
-        for parameter in task.network.parameters():
+        counted = 1.0 if batch.exact else float(sums[1]) / plan.total
+        self.loss = sums[0] / counted
+        for parameter in network.parameters():
             if parameter.grad is None:  # unused: weight decay holds for it all the same, as in the flat buffer
                 parameter.grad = torch.zeros_like(parameter)
-        counted = 1.0 if batch.exact else float(sums[1]) / total
-        self.loss = sums[0] / counted
-        if counted not in (0.0, 1.0):
-            for parameter in task.network.parameters():
+            elif counted not in (0.0, 1.0):
                 parameter.grad.div_(counted)
 
     def clip(self, norm: float) -> None:
@@ -66,20 +76,24 @@ class ShardedGradient:
         nn.utils.clip_grad_norm_(self.task.network.parameters(), norm)
 
 
-def agreed(device: torch.device, function: Callable[..., Any], *args: Any) -> Any:
-    """Call `function` on every rank: its result, or on all ranks the error, RuntimeError where it was another's."""
-    result, error = None, None
+def agreed(device: torch.device, function: Callable[[Unpack[Arguments]], Result], *args: *Arguments) -> Result:
+    """Return what `function(*args)` returns on this rank, once it has succeeded on every rank.
+
+    Raises:
+        Exception: on all ranks where it fails on any: this rank's error, or RuntimeError where it was another's.
+    """
+    failed = torch.zeros((), device=device)
     try:
         result = function(*args)
-    except (RuntimeError, ValueError, OSError) as e:
-        error = e
-    failed = torch.tensor(float(error is not None), device=device)
+    except (RuntimeError, ValueError, OSError):
+        dist.all_reduce(failed + 1)
+        raise
     dist.all_reduce(failed)
     if failed:
-        raise error or RuntimeError("another rank failed in this step")
+        raise RuntimeError("another rank failed in this step")
     return result
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor put together, on every rank."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    """Return a sharded tensor put together, on every rank; any other tensor as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

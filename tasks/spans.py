@@ -1,15 +1,15 @@
 """Which positions of a batch a rank and a micro-batch get."""
 
-Span = tuple[int, int]  # positions (start, stop) of a batch
+from tasks.protocols import Span
 
 
 def share(n: int, rank: int, ranks: int, unit: int = 1) -> Span:
-    """The positions (start, stop) of n that belong to `rank`, cut at multiples of `unit`."""
+    """Return the positions (start, stop) of n that belong to `rank`, cut at multiples of `unit`."""
     blocks = -(-n // unit)
     start, stop = (blocks * r // ranks * unit for r in (rank, rank + 1))
     return min(start, n), min(stop, n)
 
 
 def cut(start: int, stop: int, size: int) -> list[Span]:
-    """The span start to stop in pieces of at most `size`."""
+    """Return the positions from start to stop in pieces of at most `size`."""
     return [(at, min(at + size, stop)) for at in range(start, stop, size)]

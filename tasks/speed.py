@@ -17,25 +17,27 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules.fashion_mnist import FashionMNIST
 from datamodules.images import standardize
-from tasks.cli import keep_freed_memory, quiet, run
+from tasks.cli import run
 from tasks.networks.cnn import SmallCNN
 from tasks.optim import benchmark as optimizers
+from tasks.process import disable_malloc_trim, quiet
 
 CONFIG = "configs/image_classification/fashion_mnist.yaml"
 STEPS = {8: 800, 32: 500, 128: 200, 512: 60, 2048: 16}  # timed steps of a turn, by batch size
 WARM = 5  # steps before them
-RATE = {"lr": 0.01, "momentum": 0.9}
+RATE, MOMENTUM = 0.01, 0.9
 NEVER = ["--evaluation.ratio", "1e9", "--convergence.stop", "false"]
 TARGET = ["--model.lr_scaling", "sqrt"]  # to the config's 82 % validation accuracy
 DEMO = {"classification": 64, "language": 32, "segmentation": 16}  # a middle batch size of each of its sweeps
@@ -61,33 +63,39 @@ class Stamps(Callback):
     times: list[float] = []
     training = 0.0
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, *_: object) -> None:
+        """Begin anew."""
         Stamps.times, Stamps.training = [], -time.process_time()
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, *_: object) -> None:
+        """Note the time at which a step begins."""
         Stamps.times.append(time.process_time())
 
-    def on_validation_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_validation_start(self, trainer: Trainer, *_: object) -> None:
+        """Stop the clock of training."""
         if not trainer.sanity_checking:
             Stamps.training += time.process_time()
 
-    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, *_: object) -> None:
+        """Let the clock of training go on."""
         if not trainer.sanity_checking:
             Stamps.training -= time.process_time()
 
-    def on_train_end(self, *_: Any) -> None:
+    def on_train_end(self, *_: object) -> None:
+        """Stop the clock of training."""
         Stamps.training += time.process_time()
 
     @classmethod
     def step(cls) -> float:
-        """The mean seconds of a step after the first ones."""
+        """Return the mean seconds of a step after the first ones."""
         return (cls.times[-1] - cls.times[WARM]) / (len(cls.times) - 1 - WARM)
 
 
 class Halt(Callback):
     """Ends the process where the first step begins."""
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, *_: object) -> None:
+        """End the process."""
         os._exit(0)
 
 
@@ -95,21 +103,22 @@ class Halt(Callback):
 
 
 def batches(size: int, steps: int) -> Iterator[Tensor]:
-    """Shuffled example ids, batch after batch."""
+    """Return an iterator over shuffled example ids int64 [size], batch after batch."""
     n = 10_000
-    endless = (ids for _ in itertools.count() for ids in torch.randperm(n).split(size)[: n // size])
+    endless = (ids for _ in itertools.count() for ids in torch.split(torch.randperm(n), size)[: n // size])
     return itertools.islice(endless, steps)
 
 
 def raw(images: Tensor, labels: Tensor, size: int, steps: int) -> float:
-    """The shortest loop in plain PyTorch, over pictures that were standardized once."""
+    """Return the seconds of a step of the shortest loop in plain PyTorch, over pictures that were standardized once."""
     network = SmallCNN(1, 10)
-    optimizer = torch.optim.SGD(network.parameters(), **RATE)
+    optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
     for k, ids in enumerate(batches(size, steps + WARM)):
         if k == WARM:
             began = time.process_time()
         optimizer.zero_grad()
-        F.cross_entropy(network(images[ids]), labels[ids]).backward()
+        loss = F.cross_entropy(network(images[ids]), labels[ids])
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return (time.process_time() - began) / steps
 
@@ -122,18 +131,21 @@ class Stock(LightningModule):
         self.network, self.automatic_optimization = SmallCNN(1, 10), not manual
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
+        """Return the loss, or make the step if that is this module's part."""
         loss = F.cross_entropy(self.network(batch[0]), batch[1])
         if self.automatic_optimization:
             self.log("train/loss", loss)
             return loss
         optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
         return None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), **RATE)
+        """Return the plain loop's optimizer."""
+        return torch.optim.SGD(self.parameters(), lr=RATE, momentum=MOMENTUM)
 
 
 class Slices:
@@ -151,11 +163,15 @@ class Slices:
 
 
 def lightning(images: Tensor, labels: Tensor, size: int, steps: int, manual: bool) -> float:
-    """Lightning with manual optimization over tensors, or as its manual shows it: DataLoader and self.log."""
-    if manual:
-        loader: Any = Slices(images, labels, size, steps + WARM)
-    else:
-        loader = DataLoader(TensorDataset(images, labels), size, shuffle=True, drop_last=True)
+    """Return the seconds of a step of Lightning.
+
+    With `manual` it optimizes by hand over tensors, else as its manual shows, with DataLoader and self.log.
+    """
+    loader = (
+        Slices(images, labels, size, steps + WARM)
+        if manual
+        else DataLoader(TensorDataset(images, labels), size, shuffle=True, drop_last=True)
+    )
     trainer = Trainer(
         accelerator="cpu",
         max_steps=-1 if manual else steps + WARM,  # manual steps do not count unless Lightning's optimizer makes them
@@ -171,7 +187,7 @@ def lightning(images: Tensor, labels: Tensor, size: int, steps: int, manual: boo
 
 
 def ours(*flags: str) -> tuple[float, dict[str, float]]:
-    """The CPU seconds of a whole fit by the command line in this process, and its last evaluation; see Stamps."""
+    """Return the CPU seconds of a whole fit in this process, by the command line, and its last evaluation."""
     with tempfile.TemporaryDirectory() as root, contextlib.redirect_stderr(io.StringIO()):
         began = time.process_time()
         shown = ["--trainer.callbacks+=tasks.speed.Stamps", "--trainer.accelerator", "cpu", "--progress.show", "false"]
@@ -182,7 +198,7 @@ def ours(*flags: str) -> tuple[float, dict[str, float]]:
 
 
 def own_process(*command: str) -> float:
-    """The CPU seconds of `python ...` in a process of its own."""
+    """Return the CPU seconds of `python ...` in a process of its own."""
     began = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *command], check=True, capture_output=True)
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -193,7 +209,7 @@ def own_process(*command: str) -> float:
 
 
 def training_steps(images: Tensor, labels: Tensor, sizes: dict[int, int], turns: int) -> Iterator[Row]:
-    """A training step of ours and of two kinds of Lightning over the plain loop's."""
+    """Yield a training step of ours and of two kinds of Lightning over the plain loop's."""
     for size, steps in sizes.items():
         flags = ["--config", CONFIG, "--data.batch_size", f"{size}", "--trainer.max_steps", f"{steps + WARM}", *NEVER]
         found: dict[str, list[float]] = {name: [] for name in ("ours", "Lightning, manual", "Lightning, stock")}
@@ -208,7 +224,7 @@ def training_steps(images: Tensor, labels: Tensor, sizes: dict[int, int], turns:
 
 
 def whole_fits(images: Tensor, labels: Tensor, sizes: dict[int, int], turns: int) -> Iterator[Row]:
-    """A whole warm fit to its target over a plain loop of as many steps."""
+    """Yield a whole warm fit to its target over a plain loop of as many steps."""
     for size, steps in sizes.items():
         ratios = []
         for _ in range(turns):
@@ -218,7 +234,7 @@ def whole_fits(images: Tensor, labels: Tensor, sizes: dict[int, int], turns: int
 
 
 def shares(sizes: dict[str, int], turns: int) -> Iterator[Row]:
-    """Training's share of the CPU time of a warm cell of each of the demo's sweeps."""
+    """Yield training's share of the CPU time of a warm cell of each of the demo's sweeps."""
     for name, size in sizes.items():
         sweep = yaml.safe_load(Path(f"configs/sweeps/demo/{name}.yaml").read_text())
         chosen = {k: v["value"] if "value" in v else v["values"][0] for k, v in sweep["parameters"].items()}
@@ -232,7 +248,7 @@ def shares(sizes: dict[str, int], turns: int) -> Iterator[Row]:
 
 
 def starts(turns: int) -> Iterator[Row]:
-    """`fit` in a process of its own: up to the first step over importing torch and Lightning, and whole, over warm."""
+    """Yield `fit` in its own process: up to the first step over importing torch and Lightning, and whole over warm."""
     to_target = ["--config", CONFIG, "--data.batch_size", "64", *TARGET]
     halted, cold = [], []
     for _ in range(turns):
@@ -246,7 +262,7 @@ def starts(turns: int) -> Iterator[Row]:
 
 
 def layerwise(turns: int) -> Iterator[Row]:
-    """LARS and LAMB over torch's AdamW and over timm's, on ResNet-50's parameters."""
+    """Yield LARS and LAMB over torch's AdamW and over timm's, on ResNet-50's parameters."""
     times = optimizers.measure(rounds=turns)
     for ours_, peer in (("LARS", "timm Lars, foreach"), ("LAMB", "timm Lamb, foreach")):
         for other in (optimizers.REFERENCE, peer):
@@ -255,10 +271,10 @@ def layerwise(turns: int) -> Iterator[Row]:
 
 
 def table(turns: int = 5) -> Iterator[Row]:
-    """All rows, as they are measured."""
+    """Yield all rows, as they are measured."""
     torch.set_num_threads(1)
     quiet()
-    keep_freed_memory()  # for the plain loop as well
+    disable_malloc_trim()  # for the plain loop as well
     data = FashionMNIST().load()["train"]
     pictures = standardize(data.inputs, FashionMNIST.mean, FashionMNIST.std), data.targets
     raw(*pictures, 128, 20)

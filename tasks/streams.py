@@ -3,17 +3,21 @@
 import io
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 class Forgiving(io.FileIO):
     """A standard stream whose reader may be gone: what is written then is lost, and nothing fails."""
 
-    def write(self, data: bytes) -> int:
-        """Return the number of bytes that are done with."""
+    def write(self, data: "Buffer") -> int:
+        """Return the number of bytes that are written or lost."""
         try:
             return super().write(data)
         except OSError:
-            return len(data)
+            return memoryview(data).nbytes
 
 
 def keep_standard_streams() -> None:
@@ -24,6 +28,6 @@ def keep_standard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     for number, name in ((1, "stdout"), (2, "stderr")):
-        raw = Forgiving(number, "w", closefd=False)
+        raw: io.RawIOBase = Forgiving(number, "w", closefd=False)
         text = io.TextIOWrapper(io.BufferedWriter(raw), errors="backslashreplace", line_buffering=True)
         setattr(sys, name, text)

@@ -10,7 +10,7 @@ import yaml
 
 from callbacks.run_record import peak_memory, reset_peak_memory
 from tasks.__main__ import main
-from tasks.process import keep_freed_memory
+from tasks.process import disable_malloc_trim
 
 FASHION = "configs/image_classification/fashion_mnist.yaml"
 SCENES = "configs/segmentation/scenes.yaml"
@@ -56,7 +56,7 @@ def test_a_run_leaves_a_whole_record(tmp_path, config, metric):
 
 
 def test_peak_memory_is_this_runs_alone():
-    keep_freed_memory()
+    disable_malloc_trim()
     reset_peak_memory()
     before = peak_memory(torch.device("cpu"))
     pieces = [torch.ones(2**20) for _ in range(64)]

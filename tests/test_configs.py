@@ -54,15 +54,24 @@ def test_the_networks_have_the_published_size(config):
     assert parameters(path) == PUBLISHED[config]
 
 
+OWN = {"fashion_mnist", "state_of_the_union", "scenes"}  # after no paper, and run here
+NO_SOURCE = {"penn_treebank_lstm"}  # in neither paper, as far as their texts are known
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda p: p.stem)
 def test_the_first_comment_says_whose_what_is_and_what_it_costs(config):
     said = told(config)
-    if "Ours" in said and "Ours, not a paper's" in said["Ours"]:
-        return  # and measured
-    assert {"Ours", "Cost"} <= set(said)
-    assert "estimate" in said["Cost"]
-    assert re.match(r"Theirs(,| \()", said.get("Theirs", "Theirs ("))  # and where it was read
+    if config.stem in OWN:
+        assert said["Ours"].startswith("Ours, not a paper's.")
+        assert not {"Theirs", "Cost"} & set(said)
+        return
+    assert said["Ours"]
+    assert re.match(r"Cost, an estimate: .*\d", said["Cost"])
     assert "not run here" in " ".join(said.values()).lower()
+    if config.stem in NO_SOURCE:
+        assert "Theirs" not in said
+    else:
+        assert re.match(r"Theirs(, of \S.*?\(| \()\S", said["Theirs"])  # and where it was read
 
 
 RUNGS = {  # what each overlay of the ladder may change

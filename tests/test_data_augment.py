@@ -10,10 +10,10 @@ from datamodules.augment import (
     RandomResizedCrop,
     blank_square,
     cut,
-    look,
-    nearest,
-    source,
-    whole,
+    sample_bilinear,
+    sample_nearest,
+    source_coords,
+    to_index,
 )
 from datamodules.base import Batch, Examples
 from datamodules.fashion_mnist import FashionMNIST
@@ -60,7 +60,7 @@ def test_all_places_and_both_directions_come_up_equally_often():
     one = torch.zeros(n, 1, 3, 3, dtype=torch.uint8)
     one[:, 0, 1, 0] = 1  # moves to one of 9 places, mirrored or not
     random = draws(n)(0, 1)[:, 0]
-    assert whole(random, 3).bincount().tolist() == pytest.approx([n / 3] * 3, abs=4 * (n * 2 / 9) ** 0.5)
+    assert to_index(random, 3).bincount().tolist() == pytest.approx([n / 3] * 3, abs=4 * (n * 2 / 9) ** 0.5)
     flipped = Augmentation(flip=True).move(one, draws(n))[:, 0, 1, 2].sum().item()
     assert flipped == pytest.approx(n / 2, abs=4 * (n / 4) ** 0.5)
     rows = Augmentation(crop_padding=1).move(one, draws(n))[:, 0].flatten(1).sum(0).view(3, 3)
@@ -109,7 +109,7 @@ def test_image_and_mask_move_together():
     torch.testing.assert_close(made[:, 0], mask.float(), rtol=0, atol=1e-3)
     assert not torch.equal(mask, picture)
     rows, columns = torch.arange(3.0, 9.0).expand(8, 6), torch.arange(-2.0, 5.0).expand(8, 7)
-    moved, mask = look(picture[:, None].float(), rows, columns)[:, 0], nearest(picture, rows, columns)
+    moved, mask = sample_bilinear(picture[:, None].float(), rows, columns)[:, 0], sample_nearest(picture, rows, columns)
     assert (mask[:, :, :2] == 255).all()
     assert torch.equal(mask[:, :, 2:], picture[:, 3:9, :5])
     torch.testing.assert_close(moved[:, :, 2:], picture[:, 3:9, :5].float(), rtol=0, atol=1e-3)
@@ -130,7 +130,7 @@ def test_enlarging_keeps_smooth_pictures_and_blocks_in_register():
 
 
 def test_a_shrunken_picture_lies_inside_the_piece():
-    rows = source(10, 8, torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0]))
+    rows = source_coords(10, 8, torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0]))
     inside = (rows > -0.5) & (rows < 7.5)
     assert inside.sum(1).tolist() == [4, 4]  # 8 pixels shrunk to 4 of the piece's 10
     assert inside[0, :4].all()

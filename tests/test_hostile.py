@@ -1,4 +1,4 @@
-"""The table of tests/hostile.py by the real command line: one sentence each, exit status 2, never a traceback."""
+"""The table of tests/hostile.py by the real command line: one sentence, exit status 2, never a traceback."""
 
 import pytest
 import yaml

@@ -1,4 +1,4 @@
-"""Every workload's config: tiny data of its format, two steps of it, and `python -m tests.workloads` for the table."""
+"""Every config: tiny data of its format, two steps of it, and `python -m tests.workloads` for the table."""
 
 import importlib
 import json
@@ -65,7 +65,14 @@ def shrunk(config: Path) -> list[str]:
 
 
 def two_steps(config: Path, data: Path, out: Path, *flags: str, smaller: bool = True) -> dict[str, Any]:
-    """Fit two steps of four examples by the real command line; the run's record, or AssertionError."""
+    """Return the record of a fit of two steps of four examples by the real command line, which must succeed."""
+    assert fit_two_steps(config, data, out, *flags, smaller=smaller) == 0, config
+    (record,) = out.glob("*/*/record.json")
+    return json.loads(record.read_text())
+
+
+def fit_two_steps(config: Path, data: Path, out: Path, *flags: str, smaller: bool = True) -> int:
+    """Return the exit status of a fit of two steps of four examples by the real command line."""
     name = data_name(config)
     write, fitting, _ = DATA[name]
     args = ["fit", "--config", str(config), *fitting, "--data.batch_size", "4", "--trainer.max_steps", "2"]
@@ -73,9 +80,7 @@ def two_steps(config: Path, data: Path, out: Path, *flags: str, smaller: bool = 
     args += ["--data.variant.examples", "5"]
     args += shrunk(config) if smaller else []
     args += ["--trainer.default_root_dir", str(out), "--trainer.accelerator", "cpu", "--progress.show", "false"]
-    assert main([*args, "--evaluation.ratio", "100", *flags]) == 0, config
-    (record,) = out.glob("*/*/record.json")
-    return json.loads(record.read_text())
+    return main([*args, "--evaluation.ratio", "100", *flags])
 
 
 def parameters(config: Path) -> int:

@@ -1,0 +1,1 @@
+"""The small real data that comes with the package (README.md: where it is from, its licences)."""

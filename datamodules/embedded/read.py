@@ -15,7 +15,11 @@ MEND = "which comes with this package, is missing or damaged: install it again"
 
 
 def arrays(name: str, expected: dict[str, tuple[int, ...]], folder: Path = FOLDER) -> dict[str, np.ndarray]:
-    """The uint8 arrays of an embedded .npz file, checked against their expected shapes."""
+    """Return the uint8 arrays of an embedded .npz file by name.
+
+    Raises:
+        ValueError: if it cannot be read, or has other names or shapes than expected.
+    """
     path = folder / name
     try:
         with path.open("rb") as file, np.load(file) as archive:
@@ -29,7 +33,11 @@ def arrays(name: str, expected: dict[str, tuple[int, ...]], folder: Path = FOLDE
 
 
 def texts(name: str, folder: Path = FOLDER) -> dict[str, str]:
-    """The documents of an embedded .json.xz file, by their names, in order."""
+    """Return the documents of an embedded .json.xz file by name, in order.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
     path = folder / name
     try:
         return json.loads(lzma.decompress(path.read_bytes()))

@@ -26,7 +26,7 @@ class CifarResNet(nn.Module):
         norm: Norm = "batch",
         groups: int = 8,
         zero_init_residual: bool = False,
-    ):
+    ) -> None:
         super().__init__()
         self.name = f"CifarResNet-{2 * sum(blocks) + 2}"
         layers = [nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
@@ -41,6 +41,7 @@ class CifarResNet(nn.Module):
         with_norm(self, norm, groups, zero_init_residual)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, classes]."""
         return self.head(self.features(images).mean((-2, -1)))
 
 
@@ -54,7 +55,7 @@ class CifarVGG(nn.Module):
         depth: Literal[11, 16] = 11,
         norm: Norm = "batch",
         groups: int = 8,
-    ):
+    ) -> None:
         super().__init__()
         from torchvision.models.vgg import cfgs, make_layers  # 1 s
 
@@ -67,13 +68,14 @@ class CifarVGG(nn.Module):
         with_norm(self, norm, groups)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, classes]."""
         return self.head(self.features(images).mean((-2, -1)))
 
 
 class CifarAlexNet(nn.Module):
     """AlexNet's five convolutions and one linear layer, in the form of bearpaw/pytorch-classification."""
 
-    def __init__(self, in_channels: int, num_classes: int):
+    def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
         self.features = nn.Sequential(
             *[nn.Conv2d(in_channels, 64, 11, stride=4, padding=5), nn.ReLU(), nn.MaxPool2d(2)],
@@ -86,6 +88,7 @@ class CifarAlexNet(nn.Module):
         self.head = nn.Linear(256, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, classes]."""
         return self.head(self.features(images).mean((-2, -1)))
 
 
@@ -100,7 +103,7 @@ class CifarMobileNetV2(nn.Module):
         norm: Norm = "batch",
         groups: int = 8,
         zero_init_residual: bool = False,
-    ):
+    ) -> None:
         super().__init__()
         from torchvision.models import mobilenet_v2  # 1 s
 
@@ -114,11 +117,12 @@ class CifarMobileNetV2(nn.Module):
         self.network = with_keyed_dropout(with_norm(network, norm, groups, zero_init_residual))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, classes]."""
         return self.network(images)
 
 
 def residual_block(channels: int, width: int, stride: int = 1, dilation: int = 1) -> nn.Module:
-    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
+    """Return two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
     from torchvision.models.resnet import BasicBlock  # 1 s
 
     shortcut = None

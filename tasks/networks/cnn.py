@@ -21,7 +21,7 @@ class SmallCNN(nn.Sequential):
         channels: Sequence[int] = (16, 32),
         groups: int = 0,
         grid: int = 7,
-    ):
+    ) -> None:
         layers: list[nn.Module] = []
         for width in channels:
             layers.append(nn.Conv2d(in_channels, width, 3, stride=2, padding=1))
@@ -48,7 +48,7 @@ class SimpleCNN(nn.Sequential):
         hidden: Sequence[int] = (1024,),
         dropout: float = 0.0,
         grid: int = 7,
-    ):
+    ) -> None:
         layers: list[nn.Module] = []
         for width in channels:
             layers += [nn.Conv2d(in_channels, width, 5, padding="same"), nn.ReLU(), nn.MaxPool2d(2)]
@@ -62,7 +62,7 @@ class LeNet(nn.Sequential):
     28 x 28 images are padded to 32; the fully connected layers see an adaptively averaged map of 5 x 5.
     """
 
-    def __init__(self, in_channels: int, num_classes: int):
+    def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__(
             *[nn.Conv2d(in_channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)],
             *[nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)],
@@ -71,7 +71,7 @@ class LeNet(nn.Sequential):
 
 
 def _head(channels: int, num_classes: int, hidden: Sequence[int], grid: int, dropout: float = 0.0) -> list[nn.Module]:
-    """The layers from a feature map of any size to the logits."""
+    """Return the layers from a feature map of any size to the logits."""
     layers: list[nn.Module] = [_Grid(grid), nn.Flatten()]
     width = channels * grid * grid
     for size in hidden:
@@ -81,7 +81,7 @@ def _head(channels: int, num_classes: int, hidden: Sequence[int], grid: int, dro
 
 
 class _Grid(nn.AdaptiveAvgPool2d):
-    """Average to `output_size` x `output_size`, free of cost where the map has that size already."""
+    """Average to `output_size` x `output_size`; a map of that size is returned as it is."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x if x.shape[-2:] == (self.output_size, self.output_size) else super().forward(x)

@@ -22,7 +22,7 @@ class DRND22(nn.Module):
         norm: Norm = "batch",
         groups: int = 8,
         zero_init_residual: bool = False,
-    ):
+    ) -> None:
         super().__init__()
         self.features = drn_d_22_levels(in_channels)
         self.head = nn.Conv2d(CHANNELS[-1], num_classes, 1)
@@ -30,12 +30,13 @@ class DRND22(nn.Module):
         with_norm(self, norm, groups, zero_init_residual)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, classes, H, W]."""
         coarse = self.head(self.features(images))
         return F.interpolate(coarse, images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def drn_d_22_levels(in_channels: int) -> nn.Sequential:
-    """The nine levels: three of plain convolutions, four of two residual blocks, two of plain convolutions.
+    """Return the nine levels: three of plain convolutions, four of two residual blocks, two of plain convolutions.
 
     Levels 2, 3 and 4 halve the resolution; from there on dilation widens the view, and the last two levels,
     without shortcuts and of falling dilation, take away its gridding.
@@ -72,10 +73,10 @@ def register_drn_encoder() -> None:
     from segmentation_models_pytorch import encoders
     from segmentation_models_pytorch.encoders._base import EncoderMixin
 
-    class DRNEncoder(nn.Module, EncoderMixin):
+    class DRNEncoder(nn.Module, EncoderMixin):  # type: ignore[misc]  # smp has no types
         """Stages at 1/2, 1/4 and, three times, 1/8; with depth 3 the third holds all dilated levels."""
 
-        def __init__(self, depth: int, output_stride: int):
+        def __init__(self, depth: int, output_stride: int) -> None:
             super().__init__()
             if depth not in (3, 5) or output_stride not in (8, 32):
                 raise ValueError("drn_d_22 has encoder_depth 3 or 5, and its output stride is 8.")

@@ -20,6 +20,11 @@ class GhostBatchNorm(nn.Module):
     would depend on the path: they are set by `collect`, so that they depend on the weights alone.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+
     def __init__(self, norm: _BatchNorm, size: int | Literal["global"]) -> None:
         super().__init__()
         self.size, self.eps = size, norm.eps
@@ -29,6 +34,7 @@ class GhostBatchNorm(nn.Module):
         self.collected: list[tuple[Tensor, Tensor]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x [n, C, ...] normalized."""
         if not self.training and self.collected is None:
             return nn.functional.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
@@ -36,7 +42,7 @@ class GhostBatchNorm(nn.Module):
         if self.size == "global":
             return self._global(x)
         whole = len(x) - len(x) % self.size
-        parts = [x[:whole].unflatten(0, (-1, self.size))] if whole else []
+        parts = [x[:whole].view(-1, self.size, *x.shape[1:])] if whole else []
         if whole < len(x):
             parts.append(x[None, whole:])
         return torch.cat([self._ghosts(p).flatten(0, 1) for p in parts]) if parts else x
@@ -51,17 +57,21 @@ class GhostBatchNorm(nn.Module):
     def _global(self, x: Tensor) -> Tensor:
         """Normalize x [n, C, ...] by the statistics of the batch over all ranks, with the true backward."""
         over = [d for d in range(x.dim()) if d != 1]
-        together = torch.distributed.is_initialized() and self.collected is None
-        total = (lambda t: all_reduce(t)) if together else (lambda t: t)
-        count = total(x.new_full((1,), x[:, 0].numel()))
-        mean = total(x.sum(over, keepdim=True)) / count
-        variance = total((x - mean).square().sum(over, keepdim=True)) / count
+        count = self._total(x.new_full((1,), x[:, 0].numel()))
+        mean = self._total(x.sum(over, keepdim=True)) / count
+        variance = self._total((x - mean).square().sum(over, keepdim=True)) / count
         self._collect(mean.flatten()[None], variance.flatten()[None], int(count))
         return self._scale(x, mean, variance, 1)
 
+    def _total(self, share: Tensor) -> Tensor:
+        """Return the sum over the ranks; statistics are collected on each rank by itself."""
+        if not torch.distributed.is_initialized() or self.collected is not None:
+            return share
+        return all_reduce(share)  # type: ignore[no-untyped-call]
+
     def _scale(self, x: Tensor, mean: Tensor, variance: Tensor, channel: int) -> Tensor:
         y = (x - mean) * torch.rsqrt(variance + self.eps)
-        if self.weight is None:
+        if self.weight is None or self.bias is None:
             return y
         shape = [-1 if d == channel else 1 for d in range(x.dim())]
         return y * self.weight.view(shape) + self.bias.view(shape)
@@ -72,21 +82,22 @@ class GhostBatchNorm(nn.Module):
             self.collected.extend(zip(means.detach().unbind(), unbiased.detach().unbind(), strict=True))
 
     def extra_repr(self) -> str:
+        """Return what is printed of the layer."""
         return f"{self.running_mean.numel()}, size={self.size}"
 
 
 def ghost_layers(network: nn.Module) -> list[GhostBatchNorm]:
-    """Every GhostBatchNorm of `network`."""
+    """Return every GhostBatchNorm of `network`."""
     return [m for m in network.modules() if isinstance(m, GhostBatchNorm)]
 
 
 def has_batch_norm(network: nn.Module) -> bool:
-    """Whether any layer's output for one example depends on the others."""
+    """Return whether any layer's output for one example depends on the others."""
     return any(isinstance(m, _BatchNorm) for m in network.modules())
 
 
 def with_ghost_batches(network: nn.Module, size: int | Literal["global"]) -> nn.Module:
-    """Replace every batch normalization of `network` by one of ghost size `size`."""
+    """Return `network` with every batch normalization replaced, in place, by one of ghost size `size`."""
 
     def replacement(module: nn.Module) -> nn.Module | None:
         if isinstance(module, _BatchNorm):
@@ -108,7 +119,7 @@ def collect(network: nn.Module) -> Iterator[None]:
     try:
         yield
         for layer in layers:
-            means, variances = zip(*layer.collected, strict=True)
+            means, variances = zip(*(layer.collected or []), strict=True)
             layer.running_mean.copy_(torch.stack(means).mean(0))
             layer.running_var.copy_(torch.stack(variances).mean(0))
     finally:

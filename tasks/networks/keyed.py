@@ -1,12 +1,12 @@
 """Dropout whose mask belongs to (seed, step, example), so that cutting a batch up does not change it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-# draw(salt, count) -> uniform numbers in [0, 1), shape [examples, count]; given by the batch
-Draw = Callable[[int, int], Tensor]
+from tasks.protocols import Draw
+
 _draw: Draw | None = None
 
 
@@ -22,10 +22,11 @@ def keyed(draw: Draw | None) -> Iterator[None]:
 
 
 class KeyedDropout(nn.Module):
-    """Dropout of probability `p`; dimension 0 of the input must be the examples, in the batch's order.
+    """Dropout; dimension 0 of the input must be the examples, in the batch's order.
 
-    `channels`: drop whole channels (dimension 1), as nn.Dropout2d does.
-    Raises RuntimeError in training outside `keyed`.
+    Args:
+        p: the probability with which an element is dropped.
+        channels: drop whole channels (dimension 1), as nn.Dropout2d does.
     """
 
     def __init__(self, p: float = 0.5, channels: bool = False) -> None:
@@ -36,6 +37,11 @@ class KeyedDropout(nn.Module):
         self.salt = 0  # set by number_dropouts: no two layers share a mask
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x with elements dropped and the others scaled up; in evaluation x itself.
+
+        Raises:
+            RuntimeError: in training outside `keyed`.
+        """
         if not self.training or self.p == 0:
             return x
         if _draw is None:
@@ -46,10 +52,11 @@ class KeyedDropout(nn.Module):
         return x * keep.view(shape)
 
     def extra_repr(self) -> str:
+        """Return what is printed of the layer."""
         return f"p={self.p}" + (", channels=True" if self.channels else "")
 
 
 def number_dropouts(network: nn.Module) -> None:
-    """Give each KeyedDropout of `network` a salt of its own, by its place in the module tree."""
+    """Set the salt of each KeyedDropout of `network` to its number in the module tree, so that none share one."""
     for salt, module in enumerate(m for m in network.modules() if isinstance(m, KeyedDropout)):
         module.salt = salt

@@ -11,7 +11,9 @@ class LSTM(nn.Module):
     """Embedding, `layers` LSTM layers, and a decoder whose weights are the embedding's if `tied`.
 
     Dropout stands on the embedding, between the layers and before the decoder (Zaremba et al. 2014).
-    Raises ValueError if `tied` and the sizes of embedding and hidden state differ.
+
+    Raises:
+        ValueError: if `tied` and the sizes of embedding and hidden state differ.
     """
 
     def __init__(
@@ -22,7 +24,7 @@ class LSTM(nn.Module):
         layers: int = 1,
         dropout: float = 0.0,
         tied: bool = True,
-    ):
+    ) -> None:
         super().__init__()
         if tied and embedding != hidden:
             raise ValueError(f"tied weights need embedding == hidden, not {embedding} and {hidden}; set tied: false.")
@@ -39,6 +41,7 @@ class LSTM(nn.Module):
             nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits [B, L, vocabulary]."""
         x = self.dropouts[0](self.embedding(tokens))
         for layer, dropout in zip(self.layers, self.dropouts[1:], strict=True):
             x = dropout(layer(x)[0])
@@ -46,10 +49,7 @@ class LSTM(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A decoder-only Transformer, normalization first, learned positions, tied weights (GPT-2's form).
-
-    Raises ValueError for a window longer than `context`.
-    """
+    """A decoder-only Transformer, normalization first, learned positions, tied weights (GPT-2's form)."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Transformer(nn.Module):
         heads: int = 4,
         context: int = 256,
         dropout: float = 0.0,
-    ):
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of heads {heads}; choose heads that divide it.")
@@ -76,6 +76,11 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / (2 * layers) ** 0.5 if branch else 0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits [B, L, vocabulary].
+
+        Raises:
+            ValueError: if a window is longer than `context`.
+        """
         length, context = tokens.shape[1], self.positions.num_embeddings
         if length > context:
             raise ValueError(f"a window has {length} tokens but the context is {context}; set context to {length}.")
@@ -89,7 +94,7 @@ class Transformer(nn.Module):
 class _Block(nn.Module):
     """Causal self-attention (without dropout) and a GELU layer of 4 x width, each a residual branch."""
 
-    def __init__(self, width: int, heads: int, dropout: float):
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
@@ -104,6 +109,7 @@ class _Block(nn.Module):
         return x + self.dropouts[1](self.hidden_out(F.gelu(self.hidden(self.norms[1](x)))))
 
     def attention(self, x: Tensor) -> Tensor:
+        """Return what each position takes from those before it, [B, L, width]."""
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.attention_out(mixed.transpose(1, 2).flatten(2))

@@ -12,9 +12,11 @@ from tasks.networks.norm import Norm, with_keyed_dropout, with_norm
 class SegmentationNetwork(nn.Module):
     """Any network of segmentation-models-pytorch, from random weights unless `encoder_weights` names some.
 
-    `options` goes to the architecture as it is (encoder_depth, decoder_channels, ...). Encoders of smp's own
-    keep the stages beyond `encoder_depth`, unused; those of timm ("tu-...") are cut off.
-    Raises ValueError for a name or an option that smp does not know.
+    `options` goes to the architecture as it is (encoder_depth, decoder_channels, ...). smp's own encoders keep the
+    stages beyond `encoder_depth`, unused; timm's ("tu-...") are cut off.
+
+    Raises:
+        ValueError: for a name or an option that smp does not know.
     """
 
     def __init__(
@@ -28,17 +30,20 @@ class SegmentationNetwork(nn.Module):
         groups: int = 8,
         zero_init_residual: bool = False,
         options: dict[str, Any] | None = None,
-    ):
+    ) -> None:
         super().__init__()
         self.name = f"{arch}-{encoder_name}"
         network = _build(arch, encoder_name, encoder_weights, in_channels, num_classes, options or {})
         self.network = with_keyed_dropout(with_norm(network, norm, groups, zero_init_residual))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, classes, H, W]."""
         return self.network(images)
 
 
-def _build(arch: str, encoder: str, weights: str | None, channels: int, classes: int, options: dict) -> nn.Module:
+def _build(
+    arch: str, encoder: str, weights: str | None, channels: int, classes: int, options: dict[str, Any]
+) -> nn.Module:
     import segmentation_models_pytorch as smp  # 1.1 s
 
     register_drn_encoder()

@@ -11,8 +11,10 @@ from tasks.networks.norm import Norm, with_keyed_dropout, with_norm
 class TorchvisionNetwork(nn.Module):
     """Any classification network of torchvision by its name, from random weights unless `weights` names some.
 
-    `options` goes to torchvision's builder as it is. Other than 3 channels exchanges the first convolution.
-    Raises ValueError for a name or an option that torchvision does not know, and for auxiliary outputs.
+    `options` goes to torchvision's builder as it is. With other than 3 channels the first convolution is replaced.
+
+    Raises:
+        ValueError: for a name or an option that torchvision does not know, and for auxiliary outputs.
     """
 
     def __init__(
@@ -24,7 +26,7 @@ class TorchvisionNetwork(nn.Module):
         groups: int = 8,
         zero_init_residual: bool = False,
         options: dict[str, Any] | None = None,
-    ):
+    ) -> None:
         super().__init__()
         self.name = name
         from torchvision.models import get_model
@@ -39,6 +41,7 @@ class TorchvisionNetwork(nn.Module):
         self.network = with_keyed_dropout(with_norm(network, norm, groups, zero_init_residual))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, classes]."""
         return self.network(images)
 
 
@@ -46,7 +49,10 @@ class TimmNetwork(nn.Module):
     """Any network of timm by its name, from random weights unless `options` holds `pretrained: true`.
 
     `options` goes to timm as it is; timm's ResNets zero their last gammas by themselves unless it holds
-    `zero_init_last: false`. Raises ValueError for a name or an option that timm does not know.
+    `zero_init_last: false`.
+
+    Raises:
+        ValueError: for a name or an option that timm does not know.
     """
 
     def __init__(
@@ -58,7 +64,7 @@ class TimmNetwork(nn.Module):
         groups: int = 8,
         zero_init_residual: bool = False,
         options: dict[str, Any] | None = None,
-    ):
+    ) -> None:
         super().__init__()
         self.name = name
         import timm  # 1.5 s
@@ -70,17 +76,19 @@ class TimmNetwork(nn.Module):
         self.network = with_keyed_dropout(with_norm(network, norm, groups, zero_init_residual))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, classes]."""
         return self.network(images)
 
 
 def set_input_channels(network: nn.Module, channels: int) -> None:
-    """Exchange the first convolution for one with `channels` input channels, unless it has them."""
+    """Replace the first convolution by one with `channels` input channels, unless it has them."""
     name, first = next((name, m) for name, m in network.named_modules() if isinstance(m, nn.Conv2d))
     if first.in_channels == channels:
         return
     parent, _, child = name.rpartition(".")
-    kind = {"stride": first.stride, "padding": first.padding, "bias": first.bias is not None}
-    new = nn.Conv2d(channels, first.out_channels, first.kernel_size, **kind)
+    height, width = first.kernel_size
+    new = nn.Conv2d(channels, first.out_channels, (height, width), bias=first.bias is not None)
+    new.stride, new.padding = first.stride, first.padding
     setattr(network.get_submodule(parent), child, new)
 
 
@@ -97,7 +105,7 @@ def network_of(make: Callable[..., nn.Module], dimensions: tuple[int, ...]) -> n
         )
     library = getattr(make, "__module__", "").split(".")[:2]
     if library == ["torchvision", "models"]:
-        return TorchvisionNetwork(*dimensions, name=make.__name__)
+        return TorchvisionNetwork(dimensions[0], dimensions[1], name=make.__name__)
     if library == ["timm", "models"]:
-        return TimmNetwork(*dimensions, name=make.__name__)
+        return TimmNetwork(dimensions[0], dimensions[1], name=make.__name__)
     return make(*dimensions)

@@ -1,0 +1,1 @@
+"""Optimizers, and how learning rate and averages follow the batch size."""

@@ -15,7 +15,7 @@ REFERENCE = "torch AdamW, foreach"
 
 
 def seconds(optimizer: torch.optim.Optimizer, device: str) -> float:
-    """The time of one step."""
+    """Return the time of one step, in seconds."""
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -26,7 +26,7 @@ def seconds(optimizer: torch.optim.Optimizer, device: str) -> float:
 
 
 def measure(device: str = "cpu", rounds: int = 10) -> dict[str, list[float]]:
-    """The seconds of `rounds` steps of each optimizer, taken in turns so that all share a slow moment."""
+    """Return the seconds of `rounds` steps of each optimizer, taken in turns so that all share a slow moment."""
     from timm.optim.lamb import Lamb
     from timm.optim.lars import Lars
     from torchvision.models import resnet50
@@ -53,7 +53,7 @@ def measure(device: str = "cpu", rounds: int = 10) -> dict[str, list[float]]:
 
 
 def ratio(times: list[float], reference: list[float]) -> float:
-    """The median over the turns of time / reference time."""
+    """Return the median over the turns of time / reference time."""
     return statistics.median(t / r for t, r in zip(times, reference, strict=True))
 
 

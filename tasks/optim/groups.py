@@ -1,4 +1,4 @@
-"""Parameter groups: what weight decay is for."""
+"""Parameter groups: which parameters weight decay holds for."""
 
 import inspect
 from typing import Any
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def parameter_groups(network: nn.Module, weight_decay_norm_bias: bool = True) -> list[dict[str, Any]]:
-    """The trained parameters in groups for an optimizer; without decay of norm layers and biases in two.
+    """Return the trained parameters in groups for an optimizer; without decay of norm layers and biases, in two.
 
     Norm layers' parameters and biases are those with at most one dimension.
     """

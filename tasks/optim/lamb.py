@@ -60,7 +60,7 @@ class LAMB(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Make one update; returns the closure's loss, if there is one."""
+        """Make one update; return the closure's loss, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -98,7 +98,7 @@ class LAMB(Optimizer):
 
 
 def _scales(group: dict[str, Any], weights: list[Tensor], directions: list[Tensor]) -> list[float]:
-    """-lr times the layer-wise factor of every parameter, which is 1 where it has none."""
+    """Return -lr times the layer-wise factor of every parameter, which is 1 where it has none."""
     scales = [-float(group["lr"])] * len(weights)
     chosen = [i for i, p in enumerate(weights) if is_adapted(p, group["layer_adaptation"])]
     found = norms([weights[i] for i in chosen] + [directions[i] for i in chosen])

@@ -61,7 +61,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Make one update; returns the closure's loss, if there is one."""
+        """Make one update; return the closure's loss, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -94,7 +94,7 @@ class LARS(Optimizer):
 
 
 def _ratios(group: dict[str, Any], weights: list[Tensor], raw: list[Tensor], directions: list[Tensor]) -> list[float]:
-    """The layer-wise factor of every parameter, 1 where it has none."""
+    """Return the layer-wise factor of every parameter, 1 where it has none."""
     chosen = [i for i, p in enumerate(weights) if is_adapted(p, group["layer_adaptation"])]
     measured = directions if group["joint_norm"] else raw
     found = norms([weights[i] for i in chosen] + [measured[i] for i in chosen])

@@ -12,7 +12,7 @@ CACHED = 2**18  # elements: a chunk, its moments and its temporaries stay in a C
 
 
 def chunks(group: dict[str, Any]) -> Iterator[list[Tensor]]:
-    """The parameters of an optimizer's group that have a gradient, in lists to be updated together.
+    """Yield the parameters of an optimizer's group that have a gradient, in lists to be updated together.
 
     An accelerator gets one list, for the fewest launches; a CPU gets short ones, as each pass over a list
     larger than the cache reads it from memory again.
@@ -37,15 +37,15 @@ def gradients(weights: list[Tensor]) -> list[Tensor]:
 
 
 def is_adapted(parameter: Tensor, layer_adaptation: bool | None) -> bool:
-    """Whether a parameter gets a ratio of its own; None = all but biases and norm layers (1 dimension)."""
+    """Return whether a parameter gets a ratio of its own; None: all but biases and norm layers (1 dimension)."""
     return parameter.ndim > 1 if layer_adaptation is None else layer_adaptation
 
 
 def norms(tensors: list[Tensor]) -> list[float]:
-    """The L2 norm of every tensor, whole where it is sharded, at the cost of one synchronization with the device."""
+    """Return the L2 norm of every tensor, of the whole if it is sharded; this waits once for the device."""
     return whole(torch.stack(torch._foreach_norm(tensors))).tolist() if tensors else []
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """numerator / denominator, or 1 where either is 0: such a layer is left to the plain rate."""
+    """Return numerator / denominator, or 1 where either is 0: such a layer is left to the plain rate."""
     return numerator / denominator if numerator > 0 and denominator > 0 else 1.0

@@ -12,10 +12,22 @@ LONGEST_WARMUP = 0.3  # of the baseline's steps
 
 @dataclass(frozen=True)
 class Rate:
-    """rate(step) = base rate x `factor` x `at(step)`; durations are counted for this batch size.
+    """The learning rate: rate(step) = base rate x `factor` x `at(step)`.
 
-    Raises ValueError where a rule needs the base batch, or a schedule a horizon, that is not there, and for a
-    warm-up in epochs that is too long for the baseline.
+    Args:
+        scaling: the rule that multiplies the base rate.
+        batch_size: of the run, which durations are counted for.
+        base_batch_size: that the base rate was chosen at.
+        train_examples: of an epoch.
+        schedule: what follows the warm-up.
+        total_steps: the schedule's horizon (None: the run has no set end).
+        warmup: its length, such as "5 epochs" (None: none).
+        warmup_from: the rate that it begins at: zero, or the base rate.
+        baseline_steps: of the tuned run at the base batch (protocol rule 8).
+
+    Raises:
+        ValueError: if a rule needs a base batch, or a schedule a horizon, that is not given, and for a warm-up in
+            epochs that is too long for the baseline.
     """
 
     scaling: LRRule
@@ -23,10 +35,10 @@ class Rate:
     base_batch_size: int | None
     train_examples: int
     schedule: Schedule
-    total_steps: int | None  # the schedule's horizon; None: the run has no set end
+    total_steps: int | None
     warmup: str | None = None
     warmup_from: Literal["zero", "base"] = "zero"
-    baseline_steps: int | None = None  # of the tuned run at the base batch (protocol rule 8)
+    baseline_steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.scaling != "none" and not self.base_batch_size:
@@ -41,7 +53,7 @@ class Rate:
             self._check_warmup(Duration.parse(self.warmup), self.baseline_steps)
 
     def _check_warmup(self, warmup: Duration, baseline_steps: int) -> None:
-        """Refuse epochs that look short at a huge batch and fill the baseline's run (protocol rule 8)."""
+        """Refuse epochs that look short at a huge batch but exceed 30 % of the baseline (protocol rule 8)."""
         if self.base_batch_size is None:
             raise ValueError("model.baseline_steps needs model.base_batch_size, the batch that it was measured at")
         steps = warmup.steps(self.base_batch_size, self.train_examples)
@@ -53,12 +65,12 @@ class Rate:
 
     @property
     def factor(self) -> float:
-        """What the base rate is multiplied by at this batch size."""
+        """Return what the base rate is multiplied by at this batch size."""
         return lr_factor(self.scaling, self.batch_size, self.base_batch_size or self.batch_size)
 
     @cached_property
     def warmup_steps(self) -> int:
-        """The length of the warm-up."""
+        """Return the length of the warm-up, in steps."""
         if self.warmup is None:
             return 0
         duration = Duration.parse(self.warmup)
@@ -66,10 +78,10 @@ class Rate:
 
     @cached_property
     def resolved(self) -> Schedule:
-        """The schedule with its durations in steps."""
+        """Return the schedule with its durations in steps."""
         return self.schedule.resolved(lambda d: d.steps(self.batch_size, self.train_examples))
 
     def at(self, step: int) -> float:
-        """The factor of the effective rate at update number `step`, counted from 0."""
+        """Return the factor of the effective rate at update number `step`, counted from 0."""
         start = 1 / self.factor if self.warmup_from == "base" else 0.0
         return warmed_up(self.resolved, step, self.total_steps or 1, self.warmup_steps, start)

@@ -21,20 +21,24 @@ class Duration:
 
     @classmethod
     def parse(cls, text: str) -> "Duration":
-        """Read the text form; raises ValueError with the forms that there are."""
+        """Return the duration that a text states.
+
+        Raises:
+            ValueError: with the forms that there are.
+        """
         found = re.fullmatch(rf"\s*({NUMBER})\s+(step|example|epoch)s?\s*", text)
         if found is None:
             raise ValueError(f"{text!r} is no duration; write '5 epochs', '3000 steps' or '64000 examples'.")
         return cls(float(found[1]), UNITS[found[2]])
 
     def steps(self, batch_size: int, train_examples: int) -> int:
-        """The number of optimizer steps, rounded up."""
+        """Return the number of optimizer steps, rounded up."""
         examples_in_unit = {"steps": batch_size, "examples": 1, "epochs": train_examples}[self.unit]
         return math.ceil(self.amount * examples_in_unit / batch_size - 1e-9)  # 0.1 + 0.2 is not a step more
 
 
 def lr_factor(rule: LRRule, batch_size: int, base_batch_size: int) -> float:
-    """What the base learning rate is multiplied by, k = batch_size / base_batch_size.
+    """Return what the base learning rate is multiplied by, where k = batch_size / base_batch_size.
 
     none: 1; linear: k (Goyal et al. 2017); sqrt: the square root of k; legw: the same, and see `warmup_steps`
     (You et al. 2019).
@@ -46,7 +50,7 @@ def lr_factor(rule: LRRule, batch_size: int, base_batch_size: int) -> float:
 def warmup_steps(
     duration: Duration, rule: LRRule, batch_size: int, base_batch_size: int | None, train_examples: int
 ) -> int:
-    """The steps of the warm-up; under `legw` its duration is that of the base batch.
+    """Return the steps of the warm-up; under `legw` its duration is that of the base batch.
 
     LEGW multiplies the warm-up's epochs by k, so that it has the same number of steps at every batch size.
     """
@@ -54,7 +58,7 @@ def warmup_steps(
 
 
 def scaled_average(beta: float, rule: AverageRule, batch_size: int, base_batch_size: int) -> float:
-    """A momentum or beta for another batch size, k = batch_size / base_batch_size.
+    """Return a momentum or beta for another batch size, where k = batch_size / base_batch_size.
 
     none: as it is. noise: 1 - (1 - beta) / k, at least 0, which holds the noise scale lr N / (B (1 - beta))
     at a held rate (Smith et al. 2018). half-life: beta^k, which averages over as many examples as before.

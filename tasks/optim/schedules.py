@@ -1,4 +1,4 @@
-"""Schedules: pure functions of (step, total steps) that give a factor of the effective learning rate."""
+"""Schedules: pure functions of (step, total steps) that return a factor of the effective learning rate."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,20 +7,21 @@ from tasks.optim.scaling import Duration
 
 
 class Schedule:
-    """The factor at `step` (updates made so far) of `total_steps`; 1 unless a subclass says otherwise."""
+    """A factor of the rate at `step` (updates made so far) of `total_steps`: 1, unless a subclass says otherwise."""
 
     after_warmup = True  # the horizon begins where the warm-up ends; False: where training begins
 
     @property
     def needs_horizon(self) -> bool:
-        """Whether it depends on total_steps."""
+        """Return whether it depends on total_steps."""
         return True
 
     def __call__(self, step: int, total_steps: int) -> float:
+        """Return the factor at `step`."""
         return 1.0
 
     def resolved(self, steps: Callable[[Duration], int]) -> "Schedule":
-        """The same schedule with its durations counted in steps."""
+        """Return the same schedule with its durations counted in steps."""
         return self
 
     def __repr__(self) -> str:
@@ -37,12 +38,13 @@ class Constant(Schedule):
 class Step(Schedule):
     """Multiply by `factor` at each milestone: a fraction of the steps, or a duration such as "30 epochs".
 
-    Raises ValueError for a milestone that is neither.
+    Raises:
+        ValueError: for a milestone that is neither.
     """
 
     after_warmup = False  # Goyal et al. count epochs 30, 60, 80 from the start
 
-    def __init__(self, milestones: Sequence[float | str] = (1 / 3, 2 / 3, 8 / 9), factor: float = 0.1):
+    def __init__(self, milestones: Sequence[float | str] = (1 / 3, 2 / 3, 8 / 9), factor: float = 0.1) -> None:
         self.milestones, self.factor = tuple(milestones), factor
         for milestone in self.milestones:
             if isinstance(milestone, str):
@@ -51,16 +53,18 @@ class Step(Schedule):
                 raise ValueError(f"milestone {milestone} is no fraction of the steps; write '{milestone} epochs'.")
 
     def resolved(self, steps: Callable[[Duration], int]) -> "Step":
+        """Return the same schedule with its milestones counted in steps."""
         counted = Step((), self.factor)
         counted.milestones = tuple(steps(Duration.parse(m)) if isinstance(m, str) else m for m in self.milestones)
         return counted
 
     @property
     def needs_horizon(self) -> bool:
-        """Whether any milestone is a fraction of the steps."""
+        """Return whether any milestone is a fraction of the steps."""
         return any(isinstance(m, float) for m in self.milestones)
 
     def __call__(self, step: int, total_steps: int) -> float:
+        """Return the factor at `step`."""
         passed = sum(step >= (m if isinstance(m, int) else float(m) * total_steps) for m in self.milestones)
         return self.factor**passed
 
@@ -68,20 +72,22 @@ class Step(Schedule):
 class Polynomial(Schedule):
     """end + (1 - end) (1 - t/T)^power; LARS's Algorithm 1 has power 2 and end 0."""
 
-    def __init__(self, power: float = 2.0, end: float = 0.0):
+    def __init__(self, power: float = 2.0, end: float = 0.0) -> None:
         self.power, self.end = power, end
 
     def __call__(self, step: int, total_steps: int) -> float:
+        """Return the factor at `step`."""
         return self.end + (1 - self.end) * math.pow(1 - _progress(step, total_steps), self.power)
 
 
 class Cosine(Schedule):
     """Half a cosine from 1 to `end`."""
 
-    def __init__(self, end: float = 0.0):
+    def __init__(self, end: float = 0.0) -> None:
         self.end = end
 
     def __call__(self, step: int, total_steps: int) -> float:
+        """Return the factor at `step`."""
         return self.end + (1 - self.end) * (1 + math.cos(math.pi * _progress(step, total_steps))) / 2
 
 
@@ -91,21 +97,28 @@ class LinearTo(Schedule):
     The form of Shallue et al. 2018, whose released search spaces name both numbers; its text was not read.
     """
 
-    def __init__(self, end_factor: float = 0.01, decay_fraction: float = 1.0):
+    def __init__(self, end_factor: float = 0.01, decay_fraction: float = 1.0) -> None:
         if not 0 < decay_fraction <= 1:
             raise ValueError(f"decay_fraction is {decay_fraction}; give a fraction of the steps, above 0 up to 1.")
         self.end_factor, self.decay_fraction = end_factor, decay_fraction
 
     def __call__(self, step: int, total_steps: int) -> float:
+        """Return the factor at `step`."""
         return 1 - (1 - self.end_factor) * min(1.0, _progress(step, total_steps) / self.decay_fraction)
 
 
 def warmed_up(schedule: Schedule, step: int, total_steps: int, warmup: int, start: float) -> float:
-    """The schedule's factor after a linear ramp of `warmup` steps.
+    """Return the schedule's factor, after a linear ramp.
 
-    Update u = 1 ... warmup gets start + (1 - start) u / warmup, so that none has a rate of zero; `start` is
-    0, or 1 / lr_factor to begin at the base rate (Goyal et al. 2017). A schedule that counts from the start
-    applies within the ramp too.
+    Update u = 1 ... warmup gets start + (1 - start) u / warmup, so that none has a rate of zero. A schedule that counts
+    from the start of training applies within the ramp too.
+
+    Args:
+        schedule: what follows the ramp.
+        step: updates made so far.
+        total_steps: of the whole run.
+        warmup: steps of the ramp.
+        start: 0, or 1 / lr_factor to begin at the base rate (Goyal et al. 2017).
     """
     ramp = 1.0 if step >= warmup else start + (1 - start) * (step + 1) / warmup
     if not schedule.after_warmup:

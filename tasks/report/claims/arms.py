@@ -117,9 +117,10 @@ def own_2(workloads: list[Workload], view: View) -> s.Found:
 def own_3(workloads: list[Workload], view: View) -> s.Found:
     """Fewer classes to tell apart, a second axis of data complexity, put the plateau later."""
     arms = momentum_arms(workloads, "own-3", view)
-    base = base_of(arms)
-    merged = next((a for a in arms if base and a.network == base.network and a.workload.data.classes), None)
-    if merged is None:
+    base = next((a for a in arms if plain(a)), None)
+    same = [a for a in arms if base and a.workload.network == base.workload.network]  # its last layer is smaller
+    merged = next((a for a in same if a.workload.data.classes), None)
+    if base is None or merged is None:
         return Missing("no tuned arms with all classes and with merged ones at two common batch sizes")
     used = [base, merged]
     ratio = s.judged("own-3", [a.curve for a in used])[0]["ratio"]

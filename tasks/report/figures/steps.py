@@ -121,5 +121,6 @@ def steps_to_target(workload: Workload, pairs: list[tuple[Curve, Critical | None
 
     def draw(panels) -> None:
         curves_panel(panels[0], [(curve.name, curve, found) for curve, found in pairs])
+        panels[0].set_title(f"{workload.name}\n{workload.target}", fontsize=10, loc="left")
 
     return Drawing(1, draw, steps_table([("", c.name, c) for c in workload.curves]), workload.name)
