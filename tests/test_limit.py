@@ -12,6 +12,7 @@ from tasks.limit.command import main, read_target, seconds
 from tasks.limit.design import Design, Question, first_design, met, next_design, resumed, write
 from tasks.limit.known import Known
 from tasks.limit.pilot import proposed
+from tasks.limit.plan import preflight
 from tasks.sweep.files import read_sweep
 from tasks.sweep.ledger import State
 from tasks.sweep.plan import read_plan, source
@@ -168,3 +169,10 @@ def test_one_command_answers_and_goes_on_for_nothing(tmp_path, capsys):
     assert main([*command, "--budget", "20m"]) == 0
     assert capsys.readouterr().out == answer
     assert {path: path.stat().st_mtime for path in (tmp_path / ".sweep").glob("*.json")} == ledger
+
+
+def test_a_doomed_study_is_told_beforehand_what_it_lacks():
+    assert preflight(question()) == []
+    (told,) = preflight(question(examples=100))
+    assert "a quarter of the 100 training examples" in told
+    assert "5 are needed" in told

@@ -14,7 +14,7 @@ from tasks.errors import UserError
 from tasks.limit.design import CONFIRMING, Question, first_design
 from tasks.limit.pilot import Resolved, Speed, measured_speed, pilot, resolve
 from tasks.sweep.plan import BUDGET
-from tasks.sweep.preflight import doubts
+from tasks.sweep.preflight import LEAST_SIZES, doubts
 
 TRIALS = 5  # rates that a search tries at a size, as seen in the reproduction: 4 to 6
 HOUR = 3600.0
@@ -86,7 +86,10 @@ def ladder(found: Question) -> list[int]:
 
 def preflight(found: Question) -> list[str]:
     """Return what would keep the answer from being identified."""
-    return [f"beforehand: {doubt}" for doubt in doubts(ladder(found), found.examples)]
+    sizes = ladder(found)
+    while len(sizes) < LEAST_SIZES and 2 * sizes[-1] <= min(found.most, found.examples):
+        sizes.append(2 * sizes[-1])  # too few: say what the others lack
+    return [f"beforehand: {doubt}" for doubt in doubts(sizes, found.examples)]
 
 
 def forecast(what: Asked, prices: Path | None, workers: int) -> str:
