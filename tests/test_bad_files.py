@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.files import idx_bytes
-from tests.workloads import CONFIGS, DATA, data_name, fit_two_steps
+from tests.helpers.files import idx_bytes
+from tests.helpers.workloads import CONFIGS, DATA, data_name, fit_two_steps
 
 
 def cut_off(name, root):

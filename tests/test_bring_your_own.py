@@ -78,9 +78,9 @@ def test_a_network_of_a_library_has_the_data_s_channels_and_classes_and_random_w
     ("flags", "words"),
     [
         (["--model.network", "{class_path: torchvision.models.resnet18}"], "write the function's name alone"),
-        (["--model.network", "tests.bad_networks.Narrow"], "gives outputs [1, 7]"),
-        (["--model.network", "tests.bad_networks.Tuple"], "gives a tuple: it must give one tensor"),
-        (["--model.network", "tests.bad_networks.Deaf"], "does not take the data's inputs [1, 1, 28, 28]"),
+        (["--model.network", "tests.helpers.bad_networks.Narrow"], "gives outputs [1, 7]"),
+        (["--model.network", "tests.helpers.bad_networks.Tuple"], "gives a tuple: it must give one tensor"),
+        (["--model.network", "tests.helpers.bad_networks.Deaf"], "does not take the data's inputs [1, 1, 28, 28]"),
         (["--model.optimizer", "torch.optim.LBFGS"], "LBFGS evaluates the loss several times a step"),
         (["--model.optimizer", "torch.optim.SparseAdam"], "SparseAdam takes sparse gradients only"),
         (["--model.optimizer", "timm.optim.Adahessian"], "needs second derivatives"),
@@ -108,5 +108,5 @@ def test_an_optimizer_that_steps_from_a_gradient_works(tmp_path, name):
 
 
 def test_torch_s_muon_trains_the_matrices_of_a_network_without_others(tmp_path):
-    flags = ["--model.network", "tests.bad_networks.Matrix", "--model.optimizer", "torch.optim.Muon"]
+    flags = ["--model.network", "tests.helpers.bad_networks.Matrix", "--model.optimizer", "torch.optim.Muon"]
     assert fit(tmp_path, *FASHION, "--data.batch_size", "16", *flags, "--model.optimizer.lr", "0.001") == 0

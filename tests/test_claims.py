@@ -8,8 +8,8 @@ import pytest
 from tasks.report.claims import rules
 from tasks.report.claims.margins import MARGINS
 from tasks.report.claims.table import CLAIMS, verdict_on
-from tests import power as noise
-from tests.made_up import placed, study
+from tests.helpers import power as noise
+from tests.helpers.made_up import placed, study
 
 S, C, I, N = rules.SUPPORTED, rules.CONTRADICTED, rules.INCONCLUSIVE, rules.NOT_TESTED  # noqa: E741
 LEAST = 60.0  # steps at the largest batch

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tasks.cli import PlacedError, run
-from tests.workloads import CONFIGS, FILES, data_name, parameters, shrunk, told, two_steps, write_all
+from tests.helpers.workloads import CONFIGS, FILES, data_name, parameters, shrunk, told, two_steps, write_all
 
 
 @pytest.fixture(scope="session")

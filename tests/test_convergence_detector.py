@@ -11,7 +11,7 @@ from callbacks.convergence_detector import ConvergenceDetector, Plateau, Rules, 
 from callbacks.evaluation_schedule import step_after
 from tasks.image_classification import ImageClassification
 from tasks.networks.cnn import SmallCNN
-from tests.tiny import Tiny, fit
+from tests.helpers.tiny import Tiny, fit
 
 GOAL = Target("val/accuracy", "max", 0.8)
 

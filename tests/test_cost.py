@@ -17,8 +17,8 @@ from callbacks.rolling_checkpoint import RollingCheckpoint
 from tasks.image_classification import ImageClassification
 from tasks.language_modeling import LanguageModeling
 from tasks.networks.language import LSTM
-from tests.ranks import on_ranks
-from tests.tiny import Tiny, fit
+from tests.helpers.ranks import on_ranks
+from tests.helpers.tiny import Tiny, fit
 
 TABLE = "date: 2026-01-02\ncurrency: EUR\ndevice_hour: {cpu: 3600, H100: 2, H100 PCIe: 1}\n"
 

@@ -13,8 +13,8 @@ from callbacks.critical_batch_probe import CriticalBatchProbe, bracket
 from datamodules.base import Examples, InMemoryDataModule
 from tasks.image_classification import ImageClassification
 from tasks.networks.cnn import SmallCNN
-from tests.linear import LinearRegression
-from tests.tiny import Tiny, fit, weights
+from tests.helpers.linear import LinearRegression
+from tests.helpers.tiny import Tiny, fit, weights
 
 
 def test_bracket_ends_at_the_first_size_that_falls_behind():

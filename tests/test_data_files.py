@@ -14,8 +14,8 @@ from datamodules.fashion_mnist import MNIST, FashionMNIST
 from datamodules.svhn import SVHN
 from datamodules.text import StateOfTheUnion
 from datamodules.token_files import PennTreebank, WikiText2, WikiText103
-from tests import files
-from tests.files import idx_bytes, random_images
+from tests.helpers import files
+from tests.helpers.files import idx_bytes, random_images
 
 
 @pytest.fixture

@@ -24,9 +24,9 @@ from datamodules.stream import Files, Streamed, make_pool
 from datamodules.variant import Variant
 from tasks.image_classification import ImageClassification
 from tasks.segmentation import Segmentation
-from tests import files
-from tests.ranks import on_ranks
-from tests.tiny import Tiny, difference, fit, weights
+from tests.helpers import files
+from tests.helpers.ranks import on_ranks
+from tests.helpers.tiny import Tiny, difference, fit, weights
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from tasks.networks.segmentation import SegmentationNetwork
 from tasks.optim.lamb import LAMB
 from tasks.optim.lars import LARS
 from tasks.spans import share
-from tests.tiny import TASKS, Tiny, difference, fit, weights
+from tests.helpers.tiny import TASKS, Tiny, difference, fit, weights
 
 NETWORKS = {
     "small cnn": ("images", partial(SmallCNN, groups=2, channels=(4, 8))),

@@ -17,8 +17,8 @@ from tasks.report.sources.runs import read_runs
 from tasks.sweep.files import Cell, read_sweep
 from tasks.sweep.ledger import Ledger
 from tasks.sweep.plan import source
-from tests.fake_runs import make_run
-from tests.hostile import write_sweep
+from tests.helpers.fake_runs import make_run
+from tests.helpers.hostile import write_sweep
 
 NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([10**300, -1, 0, 2**63, 1e308]))
 LEAVES = st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=20), st.just("nan"), st.just("x" * 5_000))

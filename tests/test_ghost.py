@@ -9,7 +9,7 @@ from torch import nn
 
 from tasks.image_classification import ImageClassification
 from tasks.networks.ghost import GhostBatchNorm, collect, ghost_layers, with_ghost_batches
-from tests.tiny import Tiny, difference, fit, weights
+from tests.helpers.tiny import Tiny, difference, fit, weights
 
 
 class Normed(nn.Sequential):

@@ -17,7 +17,7 @@ from datamodules.order import Order
 from tasks.__main__ import main
 from tasks.image_classification import ImageClassification
 from tasks.networks.cnn import SimpleCNN, SmallCNN
-from tests.tiny import Tiny, difference, fit, weights
+from tests.helpers.tiny import Tiny, difference, fit, weights
 
 FASHION = "configs/image_classification/fashion_mnist.yaml"
 

@@ -1,11 +1,11 @@
-"""The table of tests/hostile.py by the real command line: one sentence, exit status 2, never a traceback."""
+"""The table of tests/helpers/hostile.py by the real command line: one sentence, exit status 2, never a traceback."""
 
 import pytest
 import yaml
 
 from tasks.__main__ import main
 from tasks.sweep.command import main as sweep
-from tests.hostile import CONFIGS, DIRECTORIES, FLAGS, SWEEPS, write_sweep
+from tests.helpers.hostile import CONFIGS, DIRECTORIES, FLAGS, SWEEPS, write_sweep
 from tests.test_cli import FASHION, fit
 
 

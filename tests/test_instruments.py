@@ -20,9 +20,9 @@ from callbacks.weight_distance import WeightDistance
 from tasks.image_classification import ImageClassification
 from tasks.networks.cnn import SmallCNN
 from tasks.segmentation import Segmentation
-from tests.linear import AWAY, DIMENSION, NOISE, LinearData, LinearRegression, linear, still
-from tests.ranks import on_ranks
-from tests.tiny import Tiny, fit, weights
+from tests.helpers.linear import AWAY, DIMENSION, NOISE, LinearData, LinearRegression, linear, still
+from tests.helpers.ranks import on_ranks
+from tests.helpers.tiny import Tiny, fit, weights
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (3, 1), (1, 1, 1), (2, 1, 2)])

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import yaml
 
 from tasks.streams import keep_standard_streams
-from tests.hostile import CONFIG
+from tests.helpers.hostile import CONFIG
 from tests.test_resume import assert_same
 
 PHASES = ["instantiation", "setup", "first step", "evaluation", "checkpoint write", "last step", "last evaluation"]
@@ -34,7 +34,7 @@ ENDS = {  # what ends the run: the settings
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tasks.cli", "tests.hostile"])  # importing them takes most of a tiny run
+processes.set_forkserver_preload(["tasks.cli", "tests.helpers.hostile"])  # importing them takes most of a tiny run
 
 
 def fit(arguments: list[str], environment: dict[str, str], log: str) -> None:
@@ -83,7 +83,7 @@ def run(root: Path, end: str, ranks: int, kill_at: str = "") -> tuple[int, str]:
     trainer, data, convergence = ENDS[end]
     config = {part: dict(content) for part, content in CONFIG.items()}
     config["trainer"] |= trainer | {
-        "callbacks": [{"class_path": "tests.hostile.KillAt"}],
+        "callbacks": [{"class_path": "tests.helpers.hostile.KillAt"}],
         "default_root_dir": str(root),
     }
     config["trainer"] |= {"devices": ranks, "strategy": "ddp"} if ranks > 1 else {}

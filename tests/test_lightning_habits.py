@@ -1,4 +1,4 @@
-"""What people are used to from Lightning works here, or is refused in words (tests/hostile.py)."""
+"""What people are used to from Lightning works here, or is refused in words (tests/helpers/hostile.py)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from tasks.__main__ import main
 from tasks.report.analysis.settings import arm
-from tests.made_up import run
+from tests.helpers.made_up import run
 
 FLAGS = ["--config", "docs/examples/waves.yaml", "--data.variant.examples", "64", "--trainer.max_steps", "2"]
 

@@ -15,8 +15,8 @@ from callbacks.sharpness import Sharpness, sharpness
 from tasks.image_classification import ImageClassification
 from tasks.language_modeling import LanguageModeling
 from tasks.networks.language import LSTM, Transformer
-from tests.linear import DIMENSION, LinearData, LinearRegression, linear, still
-from tests.tiny import Tiny, fit, weights
+from tests.helpers.linear import DIMENSION, LinearData, LinearRegression, linear, still
+from tests.helpers.tiny import Tiny, fit, weights
 
 
 @pytest.fixture(scope="module")

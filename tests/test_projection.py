@@ -9,7 +9,7 @@ import pytest
 from tasks.report.analysis.answer import analyze
 from tasks.report.analysis.projection import Cluster, project, read_cluster, reduce_seconds, ring
 from tasks.report.figures.own import sentence, time_and_cost
-from tests.made_up import hyperbola, placed, study
+from tests.helpers.made_up import hyperbola, placed, study
 
 FILES = sorted(Path("configs/cluster").glob("*.yaml"))
 HAND = Cluster(devices=(1, 4), bandwidth=1e9, latency=1e-5, price=3.6, overlap=0.5, reduce="ring")

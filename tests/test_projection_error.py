@@ -15,8 +15,8 @@ from callbacks.convergence_detector import ConvergenceDetector
 from tasks.image_classification import ImageClassification
 from tasks.networks.cnn import SmallCNN
 from tasks.report.analysis.projection import Cluster, projected_step
-from tests.ranks import on_ranks
-from tests.tiny import Tiny, fit
+from tests.helpers.ranks import on_ranks
+from tests.helpers.tiny import Tiny, fit
 
 ROUNDS = 8
 SIZES = (128, 512)  # of the global batch on two ranks; one rank computes half of it

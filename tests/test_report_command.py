@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tasks.report.command import main
-from tests.fake_runs import make_run, make_study
+from tests.helpers.fake_runs import make_run, make_study
 
 SIZES = [16, 64, 256, 1024]
 

@@ -12,8 +12,8 @@ from tasks.report.analysis import fits
 from tasks.report.analysis.critical import critical, size_interval
 from tasks.report.analysis.intervals import difference_interval, log_median, shift_interval
 from tasks.report.analysis.points import ARRIVAL, FitData
-from tests import noisy_quadratic
-from tests.made_up import placed
+from tests.helpers import noisy_quadratic
+from tests.helpers.made_up import placed
 
 GRIDS = {"10 sizes": 16.0 * 2.0 ** np.arange(10), "7 sizes": 16.0 * 2.0 ** np.arange(7)}
 

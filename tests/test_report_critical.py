@@ -15,8 +15,8 @@ from tasks.report.analysis.curves import workloads
 from tasks.report.analysis.points import FitData, View, fit_data
 from tasks.report.render.tables import on_front, points_table
 from tasks.report.sources.runs import read_runs
-from tests import made_up
-from tests.fake_runs import make_run, make_study
+from tests.helpers import made_up
+from tests.helpers.fake_runs import make_run, make_study
 
 SIZES = 16.0 * 2.0 ** np.arange(10)
 CRITICAL = 300

@@ -8,7 +8,7 @@ import pytest
 from tasks.report.analysis.curves import choose, workloads
 from tasks.report.analysis.settings import ingredients
 from tasks.report.sources.runs import Hit
-from tests.made_up import hit, hyperbola, run, study
+from tests.helpers.made_up import hit, hyperbola, run, study
 
 
 def curves_of(runs):

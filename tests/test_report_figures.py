@@ -16,9 +16,9 @@ from tasks.report.figures import own
 from tasks.report.figures.style import Drawing, NotDrawable
 from tasks.report.render.summary import curve_summary
 from tasks.report.render.tables import predicted_table
-from tests.fake_runs import make_study
-from tests.made_up import SIZES, hyperbola, placed, power, run, study
-from tests.made_up import hit as made_up_hit
+from tests.helpers.fake_runs import make_study
+from tests.helpers.made_up import SIZES, hyperbola, placed, power, run, study
+from tests.helpers.made_up import hit as made_up_hit
 from tests.test_report_measures import FULL, log_growth, optimizers, rung, walks
 
 

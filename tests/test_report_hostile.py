@@ -10,7 +10,7 @@ import pytest
 
 from tasks.report.command import main
 from tasks.report.sources.runs import read_runs
-from tests.fake_runs import make_run, make_study
+from tests.helpers.fake_runs import make_run, make_study
 
 RECORDS = [  # the text of a record.json, and why its run is left out
     ("[" * 100_000, "not readable as JSON"),

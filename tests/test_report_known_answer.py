@@ -1,6 +1,6 @@
 """A model whose critical batch size is known by analysis, through the real sweep, fits and report (rule 22).
 
-`python -m tests.known_answer` does the same for 100 studies.
+`python -m tests.helpers.known_answer` does the same for 100 studies.
 """
 
 import math
@@ -15,10 +15,10 @@ from callbacks.record import read_record
 from tasks.__main__ import main
 from tasks.report.analysis import fits
 from tasks.report.analysis.critical import fit_curve
-from tests.known_answer import CONFIG, answers, judge, train
-from tests.made_up import placed
-from tests.quadratic_model import CURVATURE, FRESH, GOAL, NOISE, SIZES, expected_steps, known_b2, study, tuned
-from tests.quadratic_task import Noise
+from tests.helpers.known_answer import CONFIG, answers, judge, train
+from tests.helpers.made_up import placed
+from tests.helpers.quadratic_model import CURVATURE, FRESH, GOAL, NOISE, SIZES, expected_steps, known_b2, study, tuned
+from tests.helpers.quadratic_task import Noise
 
 SEED = 7
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from tasks.report.analysis.intervals import proportion, resampled_interval
 from tasks.report.analysis.measures import NotIdentifiable, growth
-from tests.made_up import EXAMPLES, SIZES, hyperbola, study
+from tests.helpers.made_up import EXAMPLES, SIZES, hyperbola, study
 
 FULL = ["warm-up", "lars", "smoothing"]
 

@@ -15,7 +15,7 @@ from tasks.report.analysis.intervals import (
 )
 from tasks.report.analysis.targets import parse, quartile, retarget
 from tasks.report.sources.runs import Run, read_runs
-from tests.fake_runs import make_run, make_study
+from tests.helpers.fake_runs import make_run, make_study
 
 INF = math.inf
 

@@ -10,7 +10,7 @@ import pytest
 
 from tasks.report.command import main
 from tasks.report.sources.runs import UnusableError, read_curve, read_runs
-from tests.fake_runs import make_run
+from tests.helpers.fake_runs import make_run
 
 
 def paths(tree, path=()):

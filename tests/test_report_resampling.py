@@ -22,9 +22,9 @@ from tasks.report.analysis.points import (
 from tasks.report.analysis.targets import hit_of, parse, retarget
 from tasks.report.render.summary import curve_summary
 from tasks.report.render.tables import resampling_table
-from tests import noisy_quadratic
-from tests.fake_runs import evaluation_steps
-from tests.made_up import hyperbola, placed, run, study
+from tests.helpers import noisy_quadratic
+from tests.helpers.fake_runs import evaluation_steps
+from tests.helpers.made_up import hyperbola, placed, run, study
 
 INF = math.inf
 GOLMANT = parse("trainset/loss:golmant")

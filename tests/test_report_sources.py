@@ -16,7 +16,7 @@ from tasks.report.analysis.curves import workloads
 from tasks.report.analysis.targets import parse, retarget
 from tasks.report.sources.read import GROWING, read_source, read_sources
 from tasks.report.sources.runs import Run, read_runs
-from tests.fake_runs import make_run
+from tests.helpers.fake_runs import make_run
 
 MLPERF = Path(__file__).parents[2] / "shared" / "data" / "mlperf_rcp"
 needs_mlperf = pytest.mark.skipif(not MLPERF.exists(), reason="the reference files lie beside the project")

@@ -11,7 +11,7 @@ from tasks.report.command import main
 from tasks.report.sources.kept import keep, read_kept
 from tasks.report.sources.read import read_source, read_sources
 from tasks.report.sources.runs import read_runs
-from tests.fake_runs import make_run, make_study
+from tests.helpers.fake_runs import make_run, make_study
 
 
 def write_table(path, lines: list[str], header="batch_size,seed,steps,status,learning_rate"):

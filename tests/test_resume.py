@@ -19,8 +19,8 @@ import torch
 from callbacks.convergence_detector import ConvergenceDetector, Target
 from callbacks.rolling_checkpoint import FINAL, RollingCheckpoint, checkpoints
 from tasks.__main__ import main
+from tests.helpers.tiny import TASKS, Tiny, fit, weights
 from tests.test_exact_batches import NETWORKS
-from tests.tiny import TASKS, Tiny, fit, weights
 
 STEPS = 14
 

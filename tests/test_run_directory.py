@@ -17,9 +17,9 @@ from callbacks.rolling_checkpoint import FINAL, checkpoints, damage, newest_whol
 from tasks.__main__ import main
 from tasks.errors import UserError
 from tasks.run_directory import claimed
-from tests.hostile import CONFIG
+from tests.helpers.hostile import CONFIG
 
-CUT = {"class_path": "tests.hostile.KillAt"}
+CUT = {"class_path": "tests.helpers.hostile.KillAt"}
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from tasks.optim.scaling import (
     warmup_steps,
 )
 from tasks.optim.schedules import Constant, Cosine, LinearTo, Polynomial, Schedule, Step, warmed_up
-from tests.tiny import Tiny, fit
+from tests.helpers.tiny import Tiny, fit
 
 
 @pytest.mark.parametrize(

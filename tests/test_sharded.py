@@ -5,9 +5,9 @@ import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 
 from tasks.sharding import whole
-from tests.ranks import on_ranks
+from tests.helpers.ranks import on_ranks
+from tests.helpers.tiny import TASKS, Tiny, difference, fit
 from tests.test_exact_batches import NETWORKS, OPTIMIZERS
-from tests.tiny import TASKS, Tiny, difference, fit
 
 CASES = [
     ("small cnn", 7, 3, "momentum"),

@@ -11,7 +11,7 @@ from torch import nn
 import tasks.speed as speed
 from callbacks.convergence_detector import ConvergenceDetector
 from tasks.image_classification import ImageClassification
-from tests.tiny import Tiny, fit
+from tests.helpers.tiny import Tiny, fit
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's, of its stock loader

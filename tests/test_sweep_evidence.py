@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tasks.report.claims.table import CLAIMS, verdict_on
-from tests.made_up import placed
-from tests.sweep_world import runs_of
+from tests.helpers.made_up import placed
+from tests.helpers.sweep_world import runs_of
 
 EMBEDDED = Path("configs/sweeps/embedded")
 NO_CONTENT = {"you-4", "you-5"}

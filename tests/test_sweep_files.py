@@ -15,7 +15,7 @@ from tasks.sweep.command import covering
 from tasks.sweep.command import main as run_sweep
 from tasks.sweep.files import check, read_sweep
 from tasks.sweep.plan import digest
-from tests.hostile import write_sweep
+from tests.helpers.hostile import write_sweep
 
 GOOD = {
     "program": "tasks/__main__.py",

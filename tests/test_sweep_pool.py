@@ -11,8 +11,8 @@ from tasks.sweep.files import Cell
 from tasks.sweep.ledger import ATTEMPTS, Ledger
 from tasks.sweep.pool import Pool, places
 from tasks.sweep.worker import Place
-from tests.fake_runs import make_run
-from tests.stub_worker import hold, obey
+from tests.helpers.fake_runs import make_run
+from tests.helpers.stub_worker import hold, obey
 
 
 def cell(order):

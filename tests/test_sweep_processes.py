@@ -18,7 +18,7 @@ import yaml
 from callbacks.record import Record, read_record
 from tasks.sweep.command import main
 from tasks.sweep.ledger import ATTEMPTS
-from tests.hostile import write_sweep
+from tests.helpers.hostile import write_sweep
 
 ROOT = Path(__file__).parent.parent
 

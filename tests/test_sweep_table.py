@@ -9,7 +9,7 @@ import pytest
 from tasks.sweep.files import Cell
 from tasks.sweep.ledger import State
 from tasks.sweep.table import Display, costs, time_left
-from tests.made_up import run
+from tests.helpers.made_up import run
 
 
 def cell(sweep, size, rate, seed):

@@ -18,8 +18,8 @@ from tasks.sweep.files import read_sweep
 from tasks.sweep.ledger import State
 from tasks.sweep.plan import half_width, read_plan, rounded_up, source, word
 from tasks.sweep.tuning import MOST, RACE, Score, search
-from tests.hostile import write_sweep
-from tests.made_up import run
+from tests.helpers.hostile import write_sweep
+from tests.helpers.made_up import run
 
 LR = "model.optimizer.init_args.lr"
 

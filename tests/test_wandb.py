@@ -13,8 +13,8 @@ import wandb
 import yaml
 
 from tasks.wandb_logger import STARTS, RunWandbLogger
-from tests.hostile import write_sweep
-from tests.wandb_server import Server
+from tests.helpers.hostile import write_sweep
+from tests.helpers.wandb_server import Server
 
 ROOT = Path(__file__).parent.parent
 ONE_AGENT = "import wandb.wandb_agent as a; a.Agent.POLL_INTERVAL = .2; from wandb.cli.cli import cli; cli()"
@@ -212,7 +212,7 @@ def test_the_real_agents_run_a_whole_grid_and_a_killed_cell_comes_back(tmp_path,
     path = write_sweep(tmp_path, data__batch_size=[4, 8], seed_everything=[0, 1])
     content = yaml.safe_load(path.read_text())
     marker, runs = tmp_path / "killed", tmp_path / "runs"
-    kill = [{"class_path": "tests.hostile.KillOnce", "init_args": {"marker": str(marker), "seed": 1}}]
+    kill = [{"class_path": "tests.helpers.hostile.KillOnce", "init_args": {"marker": str(marker), "seed": 1}}]
     config = yaml.safe_load((tmp_path / "config.yaml").read_text()) | {"checkpoint": {"minutes": 0}}
     config["trainer"] |= {"callbacks": kill, "default_root_dir": str(runs), "max_steps": 4}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))

@@ -18,8 +18,8 @@ from tasks.report.sources.runs import Hit, Run
 from tasks.sweep.files import Cell, config_files, read_sweep
 from tasks.sweep.ledger import State
 from tasks.sweep.plan import source
-from tests.fake_runs import evaluation_steps
-from tests.made_up import hit, run
+from tests.helpers.fake_runs import evaluation_steps
+from tests.helpers.made_up import hit, run
 
 EXAMPLES = {"FashionMNIST": 10_000, "ComposedScenes": 10_000, "StateOfTheUnion": 50_000}
 EXAMPLES |= {"CIFAR10": 45_000, "MNIST": 58_000, "Cityscapes": 2975, "WikiText2": 60_000}

@@ -1,4 +1,4 @@
-"""How the rules of a hit do at the noise of real runs: `python -m tests.hit_noise` prints the table of rule 1.
+"""How the rules of a hit do at the noise of real runs: `python -m tests.helpers.hit_noise` prints the table of rule 1.
 
 A metric that rises with log step, by 1 a log-step at its target and ever less beyond it; independent noise at each
 evaluation; the seeds' own scatter of 0.05. The run evaluates where the schedule says and stops where the detector does.

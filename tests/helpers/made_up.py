@@ -8,7 +8,7 @@ import numpy as np
 from callbacks.record import Crossing, Record, from_fields
 from tasks.report.analysis.curves import Workload, workloads
 from tasks.report.sources.runs import Hit, Run
-from tests.fake_runs import merged
+from tests.helpers.fake_runs import merged
 
 SIZES = [16 * 2**k for k in range(11)]
 EXAMPLES = 100_000

@@ -1,4 +1,4 @@
-"""Every config: tiny data of its format, two steps of it, and `python -m tests.workloads` for the table."""
+"""Every config: tiny data of its format, two steps of it, and `python -m tests.helpers.workloads` for the table."""
 
 import importlib
 import json
@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from tasks.__main__ import main
-from tests import files
+from tests.helpers import files
 
 FILES = sorted(Path("configs").glob("*/*.yaml"))  # configs/sweeps lie deeper
 CONFIGS = [p for p in FILES if "class_path" in yaml.safe_load(p.read_text()).get("model", {})]  # the others: overlays

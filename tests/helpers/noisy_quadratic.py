@@ -3,9 +3,9 @@
 import numpy as np
 
 from tasks.report.sources.runs import Hit, Run
-from tests.fake_runs import evaluation_steps
-from tests.made_up import run
-from tests.quadratic_model import STABLE, Quadratic, middle
+from tests.helpers.fake_runs import evaluation_steps
+from tests.helpers.made_up import run
+from tests.helpers.quadratic_model import STABLE, Quadratic, middle
 
 MODEL = Quadratic(1 / np.arange(1, 151) ** 0.7, noise=8, share=0.03)
 CURVATURE, NOISE, tuned = MODEL.curvature, MODEL.noise, MODEL.tuned

@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, Trainer
 
 from callbacks import rolling_checkpoint, run_record
 from datamodules.base import Examples
-from tests.tiny import Tiny
+from tests.helpers.tiny import Tiny
 
 # Flags of a fit, and what its one sentence holds ----------------------------------------------------------
 STOPPED = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss", "--trainer.callbacks.mode=max"]
@@ -78,7 +78,10 @@ FLAGS = [
     (["--trainer.default_root_dir", "x" * 5000], "File name too long"),
     (["--trainer.default_root_dir", "/proc/nowhere"], "trainer.default_root_dir: '/proc/nowhere"),
     (["--trainer.callbacks+=Timer", "--trainer.callbacks.duration=00:00:00:00"], "Timer is not supported here"),
-    (["--trainer.callbacks+=tests.hostile.Stopper", "--trainer.max_steps", "30"], "a callback stopped the run before"),
+    (
+        ["--trainer.callbacks+=tests.helpers.hostile.Stopper", "--trainer.max_steps", "30"],
+        "a callback stopped the run before",
+    ),
     (STOPPED, "EarlyStopping is not supported here: use convergence.targets with a plateau"),
     (
         ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.1"],
@@ -255,7 +258,7 @@ CONFIG = {
             "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
         },
     },
-    "data": {"class_path": "tests.hostile.Hostile", "init_args": {"batch_size": 4}},
+    "data": {"class_path": "tests.helpers.hostile.Hostile", "init_args": {"batch_size": 4}},
     "trainer": {"max_steps": 3, "accelerator": "cpu"},
     "run": {"study": "tiny"},
 }

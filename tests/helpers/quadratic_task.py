@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from datamodules.base import Draw, Examples, InMemoryDataModule
 from tasks.base import ExactBatchTask
-from tests.quadratic_model import CURVATURE, NOISE
+from tests.helpers.quadratic_model import CURVATURE, NOISE
 
 
 class Valley(nn.Module):

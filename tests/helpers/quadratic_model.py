@@ -13,8 +13,8 @@ from tasks.report.analysis.fits import size_at
 from tasks.report.sources.runs import Hit, Run
 from tasks.sweep.plan import BUDGET
 from tasks.sweep.tuning import Score, search
-from tests.fake_runs import evaluation_steps
-from tests.made_up import run
+from tests.helpers.fake_runs import evaluation_steps
+from tests.helpers.made_up import run
 
 STABLE = 2.0  # the largest curvature is 1
 RATES = np.exp(np.arange(math.log(1e-4), math.log(STABLE), 0.04))

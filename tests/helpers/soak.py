@@ -1,6 +1,6 @@
 """A sweep of many tiny cells in two processes, while workers, whole sweeps and the disk's space are taken away.
 
-    unshare -rm sh -c 'mount -t tmpfs -o size=600m tmpfs DIR && python -m tests.soak DIR 300'
+    unshare -rm sh -c 'mount -t tmpfs -o size=600m tmpfs DIR && python -m tests.helpers.soak DIR 300'
 
 DIR is filled to its end now and then, so it is a file system of its own.
 """
@@ -20,9 +20,9 @@ import yaml
 
 from tasks.report.build import make_report
 from tasks.sweep.command import main as sweep
-from tests.hostile import CONFIG
+from tests.helpers.hostile import CONFIG
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 CLOCKS = ("started", "ended", "resumes", "cost", "versions", "seconds")
 
 

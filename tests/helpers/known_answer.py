@@ -1,4 +1,4 @@
-"""Rule 22's known answer through the real road: `python -m tests.known_answer FOLDER --studies 100`.
+"""Rule 22's known answer through the real road: `python -m tests.helpers.known_answer FOLDER --studies 100`.
 
 Each study is a noisy quadratic model, tuned at every batch size by `python -m tasks sweep` and judged by
 `python -m tasks report`. The same command goes on where it was cut off.
@@ -17,20 +17,20 @@ from statistics import median
 import yaml
 
 from tasks.report.analysis.intervals import proportion
-from tests import quadratic_model
-from tests.quadratic_model import known_b2
+from tests.helpers import quadratic_model
+from tests.helpers.quadratic_model import known_b2
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 AT_ONCE = 5  # studies in one sweep, which asks all of its files anew after each run
 CONFIG = {
     "model": {
-        "class_path": "tests.quadratic_task.Quadratic",
+        "class_path": "tests.helpers.quadratic_task.Quadratic",
         "init_args": {
-            "network": {"class_path": "tests.quadratic_task.Valley"},
+            "network": {"class_path": "tests.helpers.quadratic_task.Valley"},
             "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
         },
     },
-    "data": {"class_path": "tests.quadratic_task.Noise", "init_args": {"batch_size": 1}},
+    "data": {"class_path": "tests.helpers.quadratic_task.Noise", "init_args": {"batch_size": 1}},
     "trainer": {"accelerator": "cpu"},
 }
 
@@ -120,7 +120,7 @@ def answers(workloads: list[dict]) -> Answers:
 
 def main() -> int:
     """Train and judge; 1 where rule 22 does not hold."""
-    words = argparse.ArgumentParser(prog="python -m tests.known_answer", description=__doc__)
+    words = argparse.ArgumentParser(prog="python -m tests.helpers.known_answer", description=__doc__)
     words.add_argument("folder", type=Path)
     words.add_argument("--studies", type=int, default=100)
     words.add_argument("--workers", type=int, default=1)

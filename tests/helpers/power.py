@@ -1,4 +1,4 @@
-"""The simulated power of the programme: `python -m tests.power` prints the table of docs/programme.md.
+"""The simulated power of the programme: `python -m tests.helpers.power` prints the table of docs/programme.md.
 
 Log steps are drawn with the noise that real runs showed and judged by the rules of tasks/report/claims. A claim's
 rows are truths: the one expected, one without the effect, one at the margin (where 5 % at most may be supported).
