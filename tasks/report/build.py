@@ -219,7 +219,7 @@ def make_report(wanted: Wanted) -> str:
     overview = critical_table(analysis, given)
     write_csv(overview, out / "tables" / "critical-batch-sizes.csv")
     write_csv(runs_table(analysis), out / "tables" / "runs.csv")
-    names = file_names(analysis.workloads)
+    names = file_names([a.workload for a in given])
     first = [workload_section(analysis, a, name, out) for a, name in zip(given, names, strict=True)]
     more, missing = named_sections(analysis, list(FIGURES), cluster, out)
     facts = facts_of(analysis)

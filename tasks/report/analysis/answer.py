@@ -71,8 +71,9 @@ class Answer:
 
 
 def answers(analysis: Analysis) -> list[Answer]:
-    """Return one answer a workload."""
-    return [answer(w, *analysis.main(w)) for w in analysis.workloads]
+    """Return one answer a workload, those first that say how far the batch can be raised."""
+    given = [answer(w, *analysis.main(w)) for w in analysis.workloads]
+    return sorted(given, key=lambda a: (not a.confident, a.found is None or a.found.fit is None))
 
 
 def answer(w: Workload, curve: Curve, found: Critical | None) -> Answer:
@@ -103,8 +104,8 @@ def subject(w: Workload) -> str:
 
 
 def spaced(name: str) -> str:
-    """Return a name in camel case as words."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    """Return a name in camel case as words; LeNet and its kin are one."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])(?!Net)", " ", name)
 
 
 def goal(w: Workload) -> str:
