@@ -60,14 +60,16 @@ def test_a_run_needs_the_steps_that_analysis_gives(tmp_path):
         assert np.mean(np.log(steps)) == pytest.approx(math.log(expected_steps(tuned(size)[1], size)), abs=0.15)
 
 
-def test_without_noise_the_estimate_is_the_known_one_and_the_family_of_the_interval_a_little_above():
+def test_without_noise_the_estimate_is_the_known_one_and_so_is_the_family_s_of_the_interval():
     log_steps = np.log([expected_steps(tuned(size)[1], size) for size in SIZES])
     sizes = np.array(SIZES, dtype=float)
     convex = fits.size_at(sizes, fits.convex_steps(sizes, log_steps), 2.0)
     assert convex == pytest.approx(known_b2(), rel=0.01)
     family = fits.softened(tuple(SIZES))
     best = fits.fit(family, log_steps).best
-    assert family.size_at(2.0, SIZES[0])[best] == pytest.approx(1.03 * known_b2(), rel=0.02)
+    assert family.size_at(2.0, SIZES[0])[best] == pytest.approx(
+        known_b2(), rel=0.02
+    )  # 1.03 by a coarser grid of shapes
 
 
 @pytest.mark.slow
