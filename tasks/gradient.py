@@ -62,7 +62,10 @@ class FlatGradient:
             if failures >= FATAL:
                 raise error or RuntimeError("another rank failed in this step")
             if failures:
-                return error or RuntimeError("another rank ran out of memory")
+                try:
+                    return error or RuntimeError("another rank ran out of memory")
+                finally:
+                    del error  # its traceback reaches this frame: together they would keep the failed pass's tensors
         if not batch.exact:  # where every element is ignored, the sum is 0 as well
             self._flat[:-2] /= self._flat[-2].clamp(min=1 / plan.total)
         return None
