@@ -181,7 +181,7 @@ class KillAt(Callback):
 
     def __init__(self) -> None:
         number, last, self.marker, self.phase = os.environ.get("KILL_AT", "9 0 / never").split(maxsplit=3)
-        self.signal, self.last = int(number), int(last)
+        self.signal, self.last = int(number), int(float(last))
         self._at("instantiation")
 
     def _at(self, phase: str) -> None:

@@ -4,21 +4,25 @@ import os
 import pickle
 import socket
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def _rank(rank: int, port: int, function: Callable, args: tuple, folder: Path) -> None:
+def _rank(rank: int, ranks: int, port: int, function: Callable, args: tuple, folder: Path) -> None:
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    (folder / str(rank)).write_bytes(pickle.dumps(function(*args)))
-    if dist.is_initialized():  # Lightning does so at exit, which a spawned process skips: gloo's threads may abort it
-        dist.destroy_process_group()
+    part = folder / f"{rank}.part"
+    part.write_bytes(pickle.dumps(function(*args)))
+    part.rename(folder / str(rank))
+    end = time.monotonic() + 30
+    while not all((folder / str(other)).exists() for other in range(ranks)) and time.monotonic() < end:
+        time.sleep(0.01)
+    os._exit(0)  # at an ordinary exit gloo's threads abort the process now and then, after all is said
 
 
 def on_ranks(ranks: int, function: Callable, *args: Any) -> list[Any]:
@@ -30,5 +34,5 @@ def on_ranks(ranks: int, function: Callable, *args: Any) -> list[Any]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_rank, (port, function, args, Path(folder)), nprocs=ranks)
+        mp.spawn(_rank, (ranks, port, function, args, Path(folder)), nprocs=ranks)
         return [pickle.loads((Path(folder) / str(rank)).read_bytes()) for rank in range(ranks)]
