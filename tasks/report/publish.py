@@ -87,7 +87,7 @@ def markdown(columns: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def studies_table(content: dict[str, Any], runs: list[Run]) -> str:
+def studies_table(runs: list[Run]) -> str:
     """Return the studies with their runs and what they took."""
     names = Counter(run.record.study for run in runs)
     took = Counter()
@@ -121,7 +121,7 @@ def blocks(content: dict[str, Any], runs: list[Run]) -> dict[str, str]:
     columns = ["claim", "the paper's statement", "its place", "ours (95 % interval)", "n", "verdict"]
     return {
         "verdicts": markdown(columns, verdict_rows(content)),
-        "studies": studies_table(content, runs),
+        "studies": studies_table(runs),
         "head": head(content),
         "answers": answers(content),
     }

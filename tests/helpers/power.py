@@ -13,6 +13,7 @@ import numpy as np
 
 from tasks.report.analysis import fits
 from tasks.report.analysis.critical import size_interval
+from tasks.report.analysis.intervals import proportion
 from tasks.report.analysis.points import FitData
 from tasks.report.claims import contrasts, rules
 from tasks.report.claims.margins import MARGINS
@@ -221,7 +222,7 @@ def shares(*arms: tuple[float, int, bool]):
     """Shares of runs: (truth, seeds, whether it should be above a half)."""
 
     def parts(random):
-        drawn = [rules.share(int(random.binomial(n, p)), n) for p, n, _ in arms]
+        drawn = [proportion(int(random.binomial(n, p)), n) for p, n, _ in arms]
         return [
             Part("share", i, **({"above": 0.5} if up else {"below": 0.5}))
             for i, (*_, up) in zip(drawn, arms, strict=True)

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 
 from tasks.report.analysis.curves import Curve, Workload, tuned_point
+from tasks.report.analysis.intervals import proportion
 from tasks.report.analysis.points import View
 from tasks.report.analysis.settings import horizon
 from tasks.report.claims import contrasts, rules
@@ -189,7 +190,7 @@ def claim_13(workloads: list[Workload], view: View) -> s.Found:
         what = f"speed-up of {name} over that of tuned momentum"
         lost = [math.isinf(v) for v in pair[1].values()]
         if np.mean(lost) > 0.5:  # a heuristic whose runs are lost at the large batch does not improve it
-            parts.append(Part(f"share lost at the large batch, {name}", rules.share(sum(lost), len(lost)), above=0.5))
+            parts.append(Part(f"share lost at the large batch, {name}", proportion(sum(lost), len(lost)), above=0.5))
         else:
             parts.append(contrasts.not_better(pair, base.pair, what, ratio))
     return s.evidence("golmant-13", parts, used)

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 
 from tasks.report.analysis import fits
-from tasks.report.analysis.intervals import NOTHING, Interval
+from tasks.report.analysis.intervals import NOTHING, Interval, proportion
 from tasks.report.claims import rules
 from tasks.report.claims.rules import Part, Seeds
 
@@ -95,7 +95,7 @@ def fails_at_the_top(none: Seeds, rule: Seeds, ratio: float, what: str) -> Part:
     """Return golmant-5's second part: at the largest size the rule saves no steps, or most of its runs are lost."""
     lost = sum(math.isinf(v) for v in rule.values())
     if lost > len(rule) / 2:
-        return Part(f"share of runs that do not arrive, {what}", rules.share(lost, len(rule)), above=0.5)
+        return Part(f"share of runs that do not arrive, {what}", proportion(lost, len(rule)), above=0.5)
     found = rules.difference(none, rule)
     return Part(f"S(none)/S({what})", found.mapped(exponential), below=ratio)
 

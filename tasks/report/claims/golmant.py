@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tasks.report.analysis.curves import Curve, Observation, Workload, group
-from tasks.report.analysis.intervals import NOTHING, Interval
+from tasks.report.analysis.intervals import NOTHING, Interval, proportion
 from tasks.report.analysis.points import View
 from tasks.report.claims import contrasts, rules
 from tasks.report.claims import studies as s
@@ -127,7 +127,7 @@ def claim_6(workloads: list[Workload], view: View) -> s.Found:
         if not curve.tuned or min(len(first), len(last)) < s.least_seeds(view) or not equal_updates(first + last):
             continue
         goal = float(np.median([lowest(o) for o in first]))
-        reached = rules.share(sum(lowest(o) <= goal for o in last), len(last))
+        reached = proportion(sum(lowest(o) <= goal for o in last), len(last))
         limit = s.judged("golmant-6", [curve])[0]["share"]
         part = Part(
             "share of the largest batch's runs that get to the lowest loss of the smallest", reached, below=limit

@@ -208,13 +208,6 @@ def speed_up_difference(a: Sequence[Seeds], b: Sequence[Seeds], level: float = 0
     return widened(minus(difference(*a, level), difference(*b, level)), 4, level=level)
 
 
-def share(hits: int, n: int, level: float = 0.95) -> Interval:
-    """Return a share of runs with its exact (Clopper-Pearson) interval."""
-    if n == 0:
-        return NOTHING
-    return of_result(hits / n, stats.binomtest(hits, n).proportion_ci(level))
-
-
 def largest_of(intervals: Sequence[Interval]) -> Interval:
     """Return the interval of the largest of several quantities, each already at the level for all of them.
 

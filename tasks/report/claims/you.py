@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from tasks.report.analysis.curves import Observation, Workload, choose, group, tuned_point
-from tasks.report.analysis.intervals import Interval
+from tasks.report.analysis.intervals import Interval, proportion
 from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
 from tasks.report.analysis.points import View, half
 from tasks.report.analysis.settings import constant_rate, ingredients, setting
@@ -48,7 +48,7 @@ def diffusion(workloads: list[Workload], view: View, claim: str, wins: str) -> s
         log = sum(g.low > margins["delta_aic"] for g in known)
         power = sum(g.high < -margins["delta_aic"] for g in known)
         won, lost = (log, power) if wins == "log" else (power, log)
-        surely, perhaps = rules.share(won, len(runs)), rules.share(len(runs) - lost, len(runs))
+        surely, perhaps = proportion(won, len(runs)), proportion(len(runs) - lost, len(runs))
         what = f"share of runs in which the {wins} form wins ({len(known)} of {len(runs)} identifiable)"
         part = Part(what, replace(surely, high=perhaps.high), above=margins["share"])
         return s.evidence(claim, [part], [(w, curve)], counts_steps=False)
@@ -185,7 +185,7 @@ def claim_11(workloads: list[Workload], view: View) -> s.Found:
                 continue
             limit = s.judged("you-11", [c for _, c in used])[0]["share"]
             linear, warm = (
-                rules.share(sum(o.status == "reached" for o in arms[k]), len(arms[k]))
+                proportion(sum(o.status == "reached" for o in arms[k]), len(arms[k]))
                 for k in ("linear", "LARS, warm-up")
             )
             parts = [
