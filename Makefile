@@ -20,7 +20,6 @@ demo: $(STAMP)  ## a small batch-size study of all three tasks, what it says, an
 	$(BIN)/python -m tasks report runs/demo --out report/demo
 
 # The studies of docs/programme.md, those first whose claims are decided for the fewest CPU-minutes.
-EMBEDDED := configs/sweeps/embedded
 FIRST := golmant_fig1_classification golmant_arm_base golmant_arm_noise40 golmant_arm_merged golmant_arm_wide golmant_arm_lenet \
   golmant_arm_quarter golmant_arm_half golmant_longer you_recipe_baseline you_recipe_whole you_recipe_untuned \
   you_recipe_critical golmant_lowest_loss you_layerwise golmant_arm_lars golmant_arm_lamb golmant_arm_adam \
@@ -29,11 +28,11 @@ FIRST := golmant_fig1_classification golmant_arm_base golmant_arm_noise40 golman
 LONG := you_recipe shallue_tuned
 
 reproduce: $(STAMP)  ## the programme that decides the claims: 90 minutes of 2 cores, goes on where it was stopped
-	$(BIN)/python -m tasks sweep $(FIRST:%=$(EMBEDDED)/%.yaml) --runs runs/reproduction
+	$(BIN)/python -m tasks sweep $(FIRST:%=configs/sweeps/%/embedded.yaml) --runs runs/reproduction
 	$(BIN)/python -m tasks report runs/reproduction --out report/reproduction
 
 reproduce-long: reproduce  ## what the programme leaves out, into the same folder: hours
-	$(BIN)/python -m tasks sweep $(LONG:%=$(EMBEDDED)/%.yaml) --runs runs/reproduction
+	$(BIN)/python -m tasks sweep $(LONG:%=configs/sweeps/%/embedded.yaml) --runs runs/reproduction
 	$(BIN)/python -m tasks report runs/reproduction --out report/reproduction
 
 publish: $(STAMP)  ## keep the ended studies of runs/reproduction; make results/ and the documents' tables from them

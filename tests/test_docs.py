@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 DOCUMENTS = [Path("README.md"), Path("CONTRIBUTING.md"), Path("CHANGELOG.md"), Path("tasks/report/README.md")]
-DOCUMENTS += [Path("datamodules/embedded/README.md"), *sorted(Path("docs").glob("*.md"))]
+DOCUMENTS += [
+    Path("datamodules/embedded/README.md"),
+    Path("configs/sweeps/README.md"),
+    *sorted(Path("docs").glob("*.md")),
+]
 CITING = {".py", ".yaml", ".md", ".sh", ".toml", ".html"}
 # "protocol rules 6 and 11-15": a word, then numbers joined by commas, "and", "to" or dashes
 NUMBERS = r"\d+(?:(?:,? and |, | to |-)\d+)*"

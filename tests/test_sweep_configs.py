@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from tasks import cli
+from tasks.report import publish
+from tasks.report.claims.margins import MARGINS
+from tasks.report.sources.read import read_sources
 from tasks.sweep import parameters
 from tasks.sweep.files import read_sweep
 from tasks.sweep.ledger import Ledger, State
-from tasks.sweep.plan import ENDING, source
+from tasks.sweep.plan import is_plan, plan_beside, read_plan, source
 from tasks.sweep.worker import local_flags
 
-FILES = sorted(p for p in Path(__file__).parent.parent.glob("configs/sweeps/**/*.yaml") if not p.name.endswith(ENDING))
+FILES = sorted(p for p in Path(__file__).parent.parent.glob("configs/sweeps/**/*.yaml") if not is_plan(p))
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +46,35 @@ def test_the_plan_fits(path):
     assert source(read_sweep(path)).cells(lambda cell: State("left", {}, None))
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: "/".join(path.parts[-2:]))
+def test_the_study_is_the_folder_s_and_its_plan_s_margins_are_the_protocol_s(path):
+    """A margin that is not the protocol's would make every verdict of the study post hoc."""
+    sweep = read_sweep(path)
+    assert sweep.name == (path.stem if path.parent.name == "demo" else path.parent.name)
+    margins = plan.margins if (plan := read_plan(sweep)) else {}
+    for claim, given in margins.items():
+        assert given == pytest.approx(MARGINS[claim])
+
+
+def test_every_plan_serves_a_sweep():
+    plans = {p for p in Path("configs/sweeps").rglob("*.yaml") if is_plan(p)}
+    assert {plan_beside(path).resolve() for path in FILES} >= {p.resolve() for p in plans}
+
+
+def test_the_index_of_the_studies_is_made_from_their_files_and_the_kept_runs():
+    runs, left_out = read_sources(publish.sources())
+    assert not left_out
+    readme = Path("configs/sweeps/README.md").read_text()
+    assert publish.filled(readme, {"index": publish.studies_index(runs)}) == readme
+
+
 def test_a_planned_cell_parses():
-    path = next(path for path in FILES if path.with_name(path.stem + ENDING).exists())
+    path = next(path for path in FILES if plan_beside(path).exists())
     cli.place(source(read_sweep(path)).cells(lambda cell: State("left", {}, None))[0].args)
 
 
 def test_a_cell_is_the_same_run_under_an_agent_and_on_this_machine(tmp_path):
-    sweep = read_sweep(next(path for path in FILES if path.stem == "golmant_fig1_language"))
+    sweep = read_sweep(Path("configs/sweeps/golmant_fig1_language/paper.yaml"))
     args = sweep.cell(sweep.choices()[0]).args
     here = cli.place([*args, *local_flags(Ledger(tmp_path))])
     assert here.relative_to(tmp_path) == cli.place(args).relative_to("runs")

@@ -9,7 +9,7 @@ from tasks.report.claims.table import CLAIMS, verdict_on
 from tests.helpers.made_up import placed
 from tests.helpers.sweep_world import runs_of
 
-EMBEDDED = Path("configs/sweeps/embedded")
+SWEEPS = Path("configs/sweeps")
 NO_CONTENT = {"you-4", "you-5"}
 TESTED = [c for c in CLAIMS if c.id not in NO_CONTENT]
 
@@ -30,7 +30,7 @@ def test_every_claim_with_empirical_content_names_the_command_that_tests_it():
 @pytest.mark.parametrize("holds", [True, False], ids=["holds", "is false"])
 @pytest.mark.parametrize("claim", TESTED, ids=lambda c: c.id)
 def test_the_claim_s_sweeps_decide_it_by_their_frozen_plans(claim, holds):
-    runs = [runs_of(EMBEDDED / f"{name}.yaml", claim.id, holds) for name in claim.sweeps.split()]
+    runs = [runs_of(SWEEPS / name / "embedded.yaml", claim.id, holds) for name in claim.sweeps.split()]
     found = verdict_on(claim, placed(*runs))
     assert found.verdict == ("supported" if holds else "contradicted"), (found.reason, found.evidence)
     assert found.reason == "by a frozen plan"

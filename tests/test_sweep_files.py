@@ -14,7 +14,7 @@ from tasks.sweep import parameters
 from tasks.sweep.command import covering
 from tasks.sweep.command import main as run_sweep
 from tasks.sweep.files import check, read_sweep
-from tasks.sweep.plan import digest
+from tasks.sweep.plan import digest, read_plan
 from tests.helpers.hostile import write_sweep
 
 GOOD = {
@@ -194,6 +194,15 @@ def test_what_is_no_sweep_file_ends_with_status_2_and_one_line(text, tmp_path, c
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 2
     assert all(line.startswith("error: ") for line in lines)
+
+
+def test_a_plan_is_no_sweep_file_and_serves_the_sweeps_of_its_folder_that_have_none_of_their_own(tmp_path, capsys):
+    path, other = (write_sweep(tmp_path, name=name, seed_everything=[0]) for name in ("one", "two"))
+    (tmp_path / "plan.yaml").write_text("smoke: true\n")
+    (tmp_path / "two.plan.yaml").write_text("random_seed: 3\n")
+    assert (read_plan(read_sweep(path)).smoke, read_plan(read_sweep(other)).smoke) == (True, False)
+    assert run_sweep([str(tmp_path / "plan.yaml"), str(tmp_path / "two.plan.yaml")]) == 2
+    assert capsys.readouterr().err == "error: FILE: give the sweep file; the plan.yaml beside it is read with it\n"
 
 
 def test_a_missing_config_is_refused(tmp_path):

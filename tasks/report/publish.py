@@ -1,8 +1,8 @@
 """`python -m tasks.report.publish`: the published results, made from the kept runs, or with --check held against them.
 
 Writes results/summary.json, results/report.html, the figures that the documents show, and the tables between
-`<!-- results: NAME -->` and `<!-- end -->` in README.md and docs/. With --check nothing is written: everything is made
-anew in a folder of its own, and each difference is named.
+`<!-- results: NAME -->` and `<!-- end -->` in README.md, docs/ and configs/sweeps/. With --check nothing is written:
+everything is made anew in a folder of its own, and each difference is named.
 """
 
 import argparse
@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from tasks.report.build import Wanted, make_report
+from tasks.report.index import index
 from tasks.report.sources.kept import ENDING, keep
 from tasks.report.sources.read import read_sources
 from tasks.report.sources.runs import Run, read_runs
 
 RESULTS, PAPERS = Path("results"), Path("docs/papers.md")
 PICTURE = "golmant-fig1-classification-imageclassification-fashionmnist-val-accuracy-0-82"  # of the README
-PLACES = (Path("README.md"), Path("docs/results.md"))
+PLACES = (Path("README.md"), Path("docs/results.md"), Path("configs/sweeps/README.md"))
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TOLERANCE = 1e-6  # relative: another machine's arithmetic may differ in the last digits
 VOLATILE = ("left_out",)
@@ -87,19 +88,30 @@ def markdown(columns: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+def time_taken(runs: list[Run]) -> dict[str, tuple[int, float]]:
+    """Return the number of runs of each study, and the minutes of one worker that they took."""
+    took: dict[str, tuple[int, float]] = {}
+    for run in runs:
+        count, spent = took.get(run.record.study, (0, 0.0))
+        took[run.record.study] = count + 1, spent + minutes(run)
+    return took
+
+
 def studies_table(runs: list[Run]) -> str:
     """Return the studies with their runs and what they took."""
-    names = Counter(run.record.study for run in runs)
-    took = Counter()
-    for run in runs:
-        took[run.record.study] += minutes(run)
-    ends = {s: Counter(r.record.status for r in runs if r.record.study == s) for s in names}
+    took = time_taken(runs)
+    ends = {s: Counter(r.record.status for r in runs if r.record.study == s) for s in took}
     rows = [
-        [name, str(count), ", ".join(f"{n} {status}" for status, n in ends[name].most_common()), f"{took[name]:.0f}"]
-        for name, count in names.items()
+        [name, str(count), ", ".join(f"{n} {status}" for status, n in ends[name].most_common()), f"{spent:.0f}"]
+        for name, (count, spent) in took.items()
     ]
-    rows.append(["all", str(len(runs)), "", f"{sum(took.values()):.0f}"])
+    rows.append(["all", str(len(runs)), "", f"{sum(spent for _, spent in took.values()):.0f}"])
     return markdown(["study", "runs", "how they ended", "minutes of one worker"], rows)
+
+
+def studies_index(runs: list[Run]) -> str:
+    """Return the table of configs/sweeps/README.md."""
+    return markdown(["study", "what it asks", "claims", "grid", "measured"], index(time_taken(runs)))
 
 
 def head(content: dict[str, Any]) -> str:
@@ -124,6 +136,7 @@ def blocks(content: dict[str, Any], runs: list[Run]) -> dict[str, str]:
         "studies": studies_table(runs),
         "head": head(content),
         "answers": answers(content),
+        "index": studies_index(runs),
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from tasks.sweep.files import Cell, read_sweep
 from tasks.sweep.ledger import FINAL, Ledger, State
-from tasks.sweep.plan import ENDING, Plain, Staged, source
+from tasks.sweep.plan import Plain, Staged, is_plan, source
 from tasks.sweep.pool import Pool, places
 from tasks.sweep.preflight import afterwards, beforehand
 from tasks.sweep.table import Display, costs
@@ -173,9 +173,9 @@ def sweep(options: argparse.Namespace) -> int:
         raise ValueError("--workers: give at least 1")
     if options.timeout is not None and options.timeout <= 0:
         raise ValueError("--timeout: give more than 0 minutes")
-    files = [path for path in options.files if not path.name.endswith(ENDING)]
+    files = [path for path in options.files if not is_plan(path)]
     if not files:
-        raise ValueError(f"FILE: give the sweep file; the {ENDING.removeprefix('.')} beside it is read with it")
+        raise ValueError("FILE: give the sweep file; the plan.yaml beside it is read with it")
     flags = tuple(options.flags)
     runner = Runner([source(read_sweep(path, flags)) for path in files], Ledger(options.runs))
     rooms = places(options.workers)

@@ -77,8 +77,9 @@ class Sweep:
 
     @property
     def name(self) -> str:
-        """The file's name without its ending."""
-        return self.path.stem
+        """The study that its runs belong to, else the file's name: what progress and doubts are headed with."""
+        study = self.content["parameters"].get("run.study", {}).get("value")
+        return study if isinstance(study, str) else self.path.stem
 
     @property
     def command(self) -> list[str]:

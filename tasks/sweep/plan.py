@@ -1,4 +1,4 @@
-"""The plan beside a sweep (`NAME.plan.yaml`): pilot, tuning and confirmation (docs/protocol.md, rules 6 and 11-15)."""
+"""The plan beside a sweep: pilot, tuning and confirmation (docs/protocol.md, rules 6 and 11-15)."""
 
 import hashlib
 import itertools
@@ -19,7 +19,7 @@ from tasks.sweep.files import Cell, Sweep, read_yaml
 from tasks.sweep.ledger import State
 from tasks.sweep.tuning import Choice, Score, search
 
-ENDING = ".plan.yaml"
+ENDING, SHARED = ".plan.yaml", "plan.yaml"  # of one sweep NAME.yaml, and of every other sweep in the folder
 SEED = "seed_everything"
 FIELDS = {"learning_rate", "pilot", "tune", "confirm", "cap", "margins", "smoke", "random_seed"}
 PARTS = {
@@ -78,9 +78,20 @@ class Plan:
         return {"hash": self.hash, "stage": stage} | {name: fact for name, fact in more.items() if fact}
 
 
+def is_plan(path: Path) -> bool:
+    """Return whether a file is a plan by its name."""
+    return path.name == SHARED or path.name.endswith(ENDING)
+
+
+def plan_beside(sweep: Path) -> Path:
+    """Return where the plan of a sweep file is, if it has one: a plan of its own comes before the folder's."""
+    own = sweep.with_name(sweep.stem + ENDING)
+    return own if own.exists() else sweep.with_name(SHARED)
+
+
 def read_plan(sweep: Sweep) -> Plan | None:
-    """The plan beside a sweep file, None where there is none; ValueError names what is wrong with it."""
-    path = sweep.path.with_name(sweep.name + ENDING)
+    """Return the plan beside a sweep file, None where there is none. Raises ValueError with what is wrong with it."""
+    path = plan_beside(sweep.path)
     if not path.exists():
         return None
     content = read_yaml(path)

@@ -23,7 +23,7 @@ class Claim:
     id: str
     statement: str
     evidence: Callable[[list[Workload], View], s.Found]
-    sweeps: str  # the files under configs/sweeps/embedded that test it, none where no sweep of this project does
+    sweeps: str  # the studies under configs/sweeps whose embedded.yaml test it, none where no sweep does
 
     @property
     def paper(self) -> str:
@@ -35,7 +35,7 @@ class Claim:
         """Return the command that tests the claim anew, empty where there is none."""
         if not self.sweeps:
             return ""
-        files = " ".join(f"configs/sweeps/embedded/{name}.yaml" for name in self.sweeps.split())
+        files = " ".join(f"configs/sweeps/{name}/embedded.yaml" for name in self.sweeps.split())
         return f"python -m tasks sweep {files} && python -m tasks report runs --out report"
 
 
