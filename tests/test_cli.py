@@ -11,25 +11,7 @@ import yaml
 from callbacks.run_record import peak_memory, reset_peak_memory
 from tasks.__main__ import main
 from tasks.process import disable_malloc_trim
-
-FASHION = "configs/image_classification/fashion_mnist.yaml"
-SCENES = "configs/segmentation/scenes.yaml"
-SPEECHES = "configs/language_modeling/state_of_the_union.yaml"
-SMALL = {
-    FASHION: ["--data.variant.examples", "300"],
-    SCENES: ["--data.train", "30", "--data.val", "10", "--data.test", "10", "--data.canvas", "32"],
-    SPEECHES: ["--data.variant.examples", "200", "--data.min_freq", "200"],
-}
-
-
-def fit(root: Path, config: str, *flags: str) -> int:
-    small = ["--trainer.default_root_dir", str(root), "--progress.show", "false", *SMALL[config]]
-    return main(["fit", "--config", config, *small, "--trainer.accelerator", "cpu", *flags])
-
-
-def only(root: Path, name: str) -> Path:
-    (found,) = root.glob(f"*/*/{name}")
-    return found
+from tests.helpers.command_line import FASHION, SCENES, SPEECHES, fit, only
 
 
 @pytest.mark.parametrize(

@@ -1,30 +1,13 @@
 """Ghost batch normalization against a naive loop over ghost batches with torch's own layer."""
 
-from functools import partial
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tasks.image_classification import ImageClassification
 from tasks.networks.ghost import GhostBatchNorm, collect, ghost_layers, with_ghost_batches
-from tests.helpers.tiny import Tiny, difference, fit, weights
-
-
-class Normed(nn.Sequential):
-    """Two convolutions with batch normalization, one of them without an affine part."""
-
-    def __init__(self, in_channels: int, num_classes: int) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, 4, 3),
-            nn.BatchNorm2d(4),
-            nn.ReLU(),
-            nn.Conv2d(4, 6, 3),
-            nn.BatchNorm2d(6, affine=False),
-            nn.Flatten(),
-            nn.Linear(96, num_classes),
-        )
+from tests.helpers.networks import Normed, train_ghost
+from tests.helpers.tiny import difference, weights
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 11, 20, "global"])
@@ -60,23 +43,16 @@ def test_forward_backward_and_statistics_are_those_of_the_naive_loop(size, shape
     torch.testing.assert_close(ghost(x), naive(x), rtol=1e-12, atol=1e-12)
 
 
-def train(micro, ghost, batch_size=13, **trainer):
-    optimizer = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
-    task = ImageClassification(network=Normed, optimizer=optimizer, micro_batch_size=micro, ghost_batch_size=ghost)
-    fit(task, Tiny(batch_size=batch_size), steps=6, **trainer)
-    return task
-
-
 @pytest.mark.parametrize("ghost", [4, 13])
 def test_the_ghost_batch_is_independent_of_the_micro_batch(ghost):
-    one, many = train(13, ghost), train(5, ghost)
+    one, many = train_ghost(13, ghost), train_ghost(5, ghost)
     assert difference(weights(many), weights(one)) < 1e-12
     assert many.evaluation["val/loss"] == pytest.approx(one.evaluation["val/loss"], rel=1e-12)
     assert one.facts()["batch"]["ghost"] == ghost
 
 
 def test_steps_are_those_of_the_naive_loop_over_ghost_batches():
-    task = train(13, 4)
+    task = train_ghost(13, 4)
     torch.manual_seed(1)
     torch.set_default_dtype(torch.float64)
     try:
@@ -98,11 +74,11 @@ def test_steps_are_those_of_the_naive_loop_over_ghost_batches():
 
 
 def test_global_statistics_are_those_of_one_whole_batch():
-    assert difference(weights(train(None, "global")), weights(train(13, 13))) < 1e-12
+    assert difference(weights(train_ghost(None, "global")), weights(train_ghost(13, 13))) < 1e-12
 
 
 def test_running_statistics_depend_on_the_weights_alone():
-    task = train(5, 4)
+    task = train_ghost(5, 4)
     before = [layer.running_mean.clone() for layer in ghost_layers(task.network)]
     task._collect_statistics()
     for layer, mean in zip(ghost_layers(task.network), before, strict=True):

@@ -5,8 +5,8 @@ import yaml
 
 from tasks.__main__ import main
 from tasks.sweep.command import main as sweep
+from tests.helpers.command_line import FASHION, fit
 from tests.helpers.hostile import CONFIGS, DIRECTORIES, FLAGS, SWEEPS, write_sweep
-from tests.test_cli import FASHION, fit
 
 
 def sentence(capsys) -> str:

@@ -16,7 +16,7 @@ import yaml
 
 from tasks.streams import keep_standard_streams
 from tests.helpers.hostile import CONFIG
-from tests.test_resume import assert_same
+from tests.helpers.outcome import assert_same
 
 PHASES = ["instantiation", "setup", "first step", "evaluation", "checkpoint write", "last step", "last evaluation"]
 PHASES += ["final checkpoint", "closing test", "record's end", "after the record's end"]

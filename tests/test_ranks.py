@@ -10,10 +10,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from callbacks.convergence_detector import ConvergenceDetector, Target
+from tests.helpers.networks import NETWORKS, OPTIMIZERS, train_ghost
 from tests.helpers.ranks import on_ranks
 from tests.helpers.tiny import TASKS, Tiny, difference, fit, weights
-from tests.test_exact_batches import NETWORKS, OPTIMIZERS
-from tests.test_ghost import train as train_ghost
 
 
 def case(name: str) -> st.SearchStrategy[dict]:

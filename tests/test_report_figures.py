@@ -17,9 +17,8 @@ from tasks.report.figures.style import Drawing, NotDrawable
 from tasks.report.render.summary import curve_summary
 from tasks.report.render.tables import predicted_table
 from tests.helpers.fake_runs import make_study
-from tests.helpers.made_up import SIZES, hyperbola, placed, power, run, study
+from tests.helpers.made_up import FULL, SIZES, hyperbola, log_growth, optimizers, placed, power, run, rung, study, walks
 from tests.helpers.made_up import hit as made_up_hit
-from tests.test_report_measures import FULL, log_growth, optimizers, rung, walks
 
 
 def analyzed(*studies):

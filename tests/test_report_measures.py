@@ -8,43 +8,7 @@ from scipy import stats
 
 from tasks.report.analysis.intervals import proportion, resampled_interval
 from tasks.report.analysis.measures import NotIdentifiable, growth
-from tests.helpers.made_up import EXAMPLES, SIZES, hyperbola, study
-
-FULL = ["warm-up", "lars", "smoothing"]
-
-
-def rung(recipe: list[str], accuracy: float, noise: float = 0.2, n: int = 5):
-    """Runs at the full batch with these ingredients."""
-
-    def each(size, seed):
-        value = accuracy + noise * math.sin(5 * seed + len(recipe))
-        return {"recipe": recipe, "test": {"test/accuracy": value / 100}}
-
-    return study(hyperbola(500), sizes=[EXAMPLES], seeds=n, each=each, study="recipe")
-
-
-STEPS = [0, *dict.fromkeys(round(1.1**k) for k in range(1, 96))]
-
-
-def walks(form, last: int = 10**9, share: float = 1.0):
-    """Distances that grow by `form(t)` in a share of the runs, and by a power of t in the others."""
-
-    def each(size, seed):
-        steps = [t for t in STEPS if t <= last]
-        mine = form if seed < 5 * share else (lambda t: t**0.4)
-        random = np.random.default_rng([size, seed])
-        path = [0.0] + [mine(t) * math.exp(0.02 * random.standard_normal()) for t in steps[1:]]
-        return {"curve": {"step": steps, "distance/total": path}}
-
-    return study(hyperbola(500), sizes=SIZES[::3], each=each, tuned=False)
-
-
-def log_growth(t):
-    return 1 + 0.8 * math.log(t)
-
-
-def power_growth(t):
-    return t**0.4
+from tests.helpers.made_up import STEPS
 
 
 def test_growth_recovers_the_parameters_of_each_form():
@@ -74,18 +38,6 @@ def test_the_interval_of_a_fitted_power_holds_the_true_one():
     found = [growth(t, 3 * t**0.4 * np.exp(0.2 * random.standard_normal(len(t)))) for _ in range(100)]
     inside = sum(g.parameters["power"].low <= 0.4 <= g.parameters["power"].high for g in found)
     assert 85 <= inside <= 99
-
-
-def optimizers(accuracies: dict[str, float], noise: float = 0.2):
-    def trials(name, best):
-        def each(size, seed):
-            lost = [0.0, 1.0, 3.0, 8.0][seed % 4] + noise * math.sin(3 * seed + len(name))
-            value = (best - lost) / 100
-            return {"test": {"test/accuracy": value}, "final": {"step": 9, "val/accuracy": value}}
-
-        return study(hyperbola(500), sizes=[EXAMPLES], seeds=24, each=each, optimizer={"name": name})
-
-    return [trials(name, best) for name, best in accuracies.items()]
 
 
 def test_the_clopper_pearson_interval_holds_exactly_what_the_binomial_allows():

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import csv
 import json
 import os
 import random
@@ -19,8 +18,9 @@ import torch
 from callbacks.convergence_detector import ConvergenceDetector, Target
 from callbacks.rolling_checkpoint import FINAL, RollingCheckpoint, checkpoints
 from tasks.__main__ import main
+from tests.helpers.networks import NETWORKS
+from tests.helpers.outcome import assert_same
 from tests.helpers.tiny import TASKS, Tiny, fit, weights
-from tests.test_exact_batches import NETWORKS
 
 STEPS = 14
 
@@ -72,30 +72,6 @@ def cli(root: Path, *flags: str) -> list[str]:
     settings += ["--data.variant.examples", "300", "--checkpoint.minutes", "0", "--run.name", "run"]
     settings += ["--evaluation.first", "1", *flags]
     return ["fit", "--config", "configs/image_classification/fashion_mnist.yaml", *settings]
-
-
-def outcome(root: Path) -> tuple[dict, list, dict]:
-    """The record and the curve without what a wall clock says, and the final weights and optimizer."""
-    (directory,) = root.glob("*/run")
-    record = json.loads((directory / "record.json").read_text())
-    for name in ("started", "ended", "resumes", "cost", "versions"):  # the last: someone may commit meanwhile
-        record.pop(name)
-    record["final"].pop("seconds")
-    for target in record["targets"]:
-        for rule in ("hit", "line", "first"):
-            (target[rule] or {}).pop("seconds", None)
-    rows = list(csv.DictReader((directory / "curve.csv").read_text().splitlines()))
-    for row in rows:
-        row.pop("seconds")
-    final = torch.load(directory / "checkpoints" / FINAL, weights_only=True)
-    return record, rows, {"weights": final["state_dict"], "optimizer": final["optimizer_states"]}
-
-
-def assert_same(one: Path, other: Path) -> None:
-    (record, rows, state), (record2, rows2, state2) = outcome(one), outcome(other)
-    assert rows == rows2
-    assert record == record2
-    torch.testing.assert_close(state, state2, rtol=0, atol=0)
 
 
 def test_a_torn_or_foreign_checkpoint_is_passed_over(tmp_path, capsys, monkeypatch):

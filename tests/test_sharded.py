@@ -5,9 +5,9 @@ import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 
 from tasks.sharding import whole
+from tests.helpers.networks import NETWORKS, OPTIMIZERS
 from tests.helpers.ranks import on_ranks
 from tests.helpers.tiny import TASKS, Tiny, difference, fit
-from tests.test_exact_batches import NETWORKS, OPTIMIZERS
 
 CASES = [
     ("small cnn", 7, 3, "momentum"),

@@ -12,6 +12,8 @@ from tests.helpers.fake_runs import merged
 
 SIZES = [16 * 2**k for k in range(11)]
 EXAMPLES = 100_000
+STEPS = [0, *dict.fromkeys(round(1.1**k) for k in range(1, 96))]  # of evaluations
+FULL = ["warm-up", "lars", "smoothing"]  # a recipe
 Steps = Callable[[float], float]
 
 
@@ -73,3 +75,45 @@ def study(
 def placed(*studies: list[Run]) -> list[Workload]:
     """Place runs on curves."""
     return workloads([r for runs in studies for r in runs])
+
+
+def rung(recipe: list[str], accuracy: float, noise: float = 0.2, n: int = 5) -> list[Run]:
+    """Runs at the full batch with these ingredients."""
+
+    def each(size, seed):
+        value = accuracy + noise * math.sin(5 * seed + len(recipe))
+        return {"recipe": recipe, "test": {"test/accuracy": value / 100}}
+
+    return study(hyperbola(500), sizes=[EXAMPLES], seeds=n, each=each, study="recipe")
+
+
+def walks(form, last: int = 10**9, share: float = 1.0) -> list[Run]:
+    """Distances that grow by `form(t)` in a share of the runs, and by a power of t in the others."""
+
+    def each(size, seed):
+        steps = [t for t in STEPS if t <= last]
+        mine = form if seed < 5 * share else (lambda t: t**0.4)
+        random = np.random.default_rng([size, seed])
+        path = [0.0] + [mine(t) * math.exp(0.02 * random.standard_normal()) for t in steps[1:]]
+        return {"curve": {"step": steps, "distance/total": path}}
+
+    return study(hyperbola(500), sizes=SIZES[::3], each=each, tuned=False)
+
+
+def log_growth(t: float) -> float:
+    """Return a distance that grows as log t."""
+    return 1 + 0.8 * math.log(t)
+
+
+def optimizers(accuracies: dict[str, float], noise: float = 0.2) -> list[list[Run]]:
+    """Return runs of optimizers at the full batch with these best accuracies; other rates lose 1, 3 and 8 points."""
+
+    def trials(name, best):
+        def each(size, seed):
+            lost = [0.0, 1.0, 3.0, 8.0][seed % 4] + noise * math.sin(3 * seed + len(name))
+            value = (best - lost) / 100
+            return {"test": {"test/accuracy": value}, "final": {"step": 9, "val/accuracy": value}}
+
+        return study(hyperbola(500), sizes=[EXAMPLES], seeds=24, each=each, optimizer={"name": name})
+
+    return [trials(name, best) for name, best in accuracies.items()]
