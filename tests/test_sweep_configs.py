@@ -101,9 +101,11 @@ def made_up_sweep(source):
     names = ["min", "max", "mu", "sigma", "q", "a", "b", "value", "values", "probabilities"]
     fields = source.sample(names, source.choice([0, 1, 1, 2, 2, 3]))
     parameter = {name: source.choice(values.get(name, [0, 1, -1, 0.5, 2.0, 3])) for name in fields}
-    if (kind := source.choice([*parameters.KINDS, *parameters.OLD, "nonsense", None])) is not None:
+    if (
+        kind := source.choice(["constant", "categorical", "uniform", "q_normal", "log_uniform", "nonsense", None])
+    ) is not None:
         parameter["distribution"] = kind
-    return {"method": "random", "parameters": {"a": parameter}}
+    return {"method": "grid", "parameters": {"a": parameter}}
 
 
 @pytest.mark.slow
@@ -125,4 +127,4 @@ def test_w_and_b_s_own_engine_accepts_every_file_and_refuses_no_more_than_the_ch
     for content, refused in zip(made_up, theirs, strict=True):
         if refused:
             with pytest.raises(ValueError, match="parameters"):
-                parameters.check(content["parameters"], "random")
+                parameters.check(content["parameters"])

@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import json
 import os
-import random
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ TEXTS = {"program", "name", "description", "project", "entity", "apiVersion", "k
 GOALS = ("minimize", "maximize")
 FIELDS = TEXTS | {"method", "parameters", "command", "metric", "run_cap", "early_terminate", "controller"}
 ELSEWHERE = {  # what W&B allows and this program does not do
-    "bayes": "only W&B's server proposes runs by bayes: use `wandb agent`, or method: grid or random",
-    "custom": "only W&B's server runs a custom method: use `wandb agent`, or method: grid or random",
+    "random": "only W&B's server draws runs at random: use `wandb agent`, or method: grid",
+    "bayes": "only W&B's server proposes runs by bayes: use `wandb agent`, or method: grid",
+    "custom": "only W&B's server runs a custom method: use `wandb agent`, or method: grid",
 }
 
 
@@ -93,12 +93,9 @@ class Sweep:
         given = config_files((*self.command, *self.flags))
         return [*given, *swept.get("values", [swept["value"]] if "value" in swept else [])]
 
-    def choices(self, seed: int = 0) -> list[dict[str, Any]]:
-        """The values of every run: all combinations of a grid, `run_cap` draws from `seed` at random."""
-        if self.content["method"] == "grid":
-            return parameters.grid(self.content["parameters"])[: self.content.get("run_cap")]
-        source = random.Random(seed)
-        return [parameters.draw(self.content["parameters"], source) for _ in range(self.content["run_cap"])]
+    def choices(self) -> list[dict[str, Any]]:
+        """Return the values of every run: all combinations, or as many as `run_cap` allows."""
+        return parameters.grid(self.content["parameters"])[: self.content.get("run_cap")]
 
     def cell(self, values: Mapping[str, Any], stage: str = "", flags: tuple[str, ...] = ()) -> Cell:
         """The run with these values, its arguments written as W&B's agent writes them, and then `flags`."""
@@ -109,8 +106,7 @@ class Sweep:
 
     def _tells(self, name: str) -> bool:
         """Whether a value is worth showing: what is the same in all cells is not."""
-        constant = parameters.kind(self.content["parameters"].get(name, {"values": []})) == "constant"
-        return not constant or name.endswith("batch_size")
+        return name.endswith("batch_size") or "value" not in self.content["parameters"].get(name, {})
 
 
 def _environment(match: re.Match[str]) -> str:
@@ -165,7 +161,7 @@ def check_flags(sweep: Sweep) -> None:
     if sweep.flags and not sweep.flags[0].startswith("-"):
         raise ValueError(f"-- {sweep.flags[0]}: after -- come options of `fit`, such as --data.root DIR")
     for name, parameter in sweep.content["parameters"].items():
-        if parameters.kind(parameter) != "constant" and any(f.split("=")[0] == f"--{name}" for f in sweep.flags):
+        if "value" not in parameter and any(f.split("=")[0] == f"--{name}" for f in sweep.flags):
             raise ValueError(f"-- --{name}: the sweep itself varies it: change its values in the file")
 
 
@@ -179,20 +175,20 @@ def check(content: Any) -> None:
         if name in TEXTS and not isinstance(content[name], str):
             raise ValueError(f"{name}: is {content[name]!r}: give text")
     method = content.get("method")
-    if method not in ("grid", "random"):
-        raise ValueError(f"method: {ELSEWHERE.get(str(method), f'is {method!r}: give grid or random')}")
+    if method != "grid":
+        raise ValueError(f"method: {ELSEWHERE.get(str(method), f'is {method!r}: give grid')}")
     if "program" not in content:
         raise ValueError("program: is missing (`wandb agent` asks for one): write program: tasks/__main__.py")
     if "early_terminate" in content:
         raise ValueError("early_terminate: only W&B's server stops runs by it: use `wandb agent`, or leave it out")
-    cap = content.get("run_cap", 1 if method == "grid" else None)
+    cap = content.get("run_cap", 1)
     if isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap <= parameters.MOST_CELLS:
-        raise ValueError("run_cap: give the number of runs, at least 1; method: random needs it")
+        raise ValueError("run_cap: give the most runs of the grid, at least 1")
     metric = content.get("metric", {"name": ""})
     if not isinstance(metric, dict) or "name" not in metric or metric.get("goal", "minimize") not in GOALS:
         raise ValueError("metric: give a name, and minimize or maximize as its goal")
-    parameters.check(content["parameters"], method)
-    if method == "grid" and (cells := parameters.count(content["parameters"])) > parameters.MOST_CELLS:
+    parameters.check(content["parameters"])
+    if (cells := parameters.count(content["parameters"])) > parameters.MOST_CELLS:
         raise ValueError(f"parameters: stand for {cells:,} runs: give at most {parameters.MOST_CELLS:,}")
     check_command(content.get("command"))
 

@@ -21,7 +21,7 @@ from tasks.sweep.tuning import Choice, Score, search
 
 ENDING, SHARED = ".plan.yaml", "plan.yaml"  # of one sweep NAME.yaml, and of every other sweep in the folder
 SEED = "seed_everything"
-FIELDS = {"learning_rate", "pilot", "tune", "confirm", "cap", "margins", "smoke", "random_seed"}
+FIELDS = {"learning_rate", "pilot", "tune", "confirm", "cap", "margins", "smoke"}
 PARTS = {
     "pilot": {"seeds", "batch_sizes"},
     "tune": {"seeds"},
@@ -48,7 +48,6 @@ class Plan:
         cap: steps and examples that no budget of a pilot exceeds (a declared hard cap).
         margins: what verdicts are judged by, by claim.
         smoke: a study that decides no claim.
-        random_seed: of the draws of method: random.
     """
 
     learning_rate: str | None = None
@@ -58,7 +57,6 @@ class Plan:
     cap: dict[str, int] = field(default_factory=dict)
     margins: dict[str, Any] = field(default_factory=dict)
     smoke: bool = False
-    random_seed: int = 0
     hash: str = ""
 
     @property
@@ -143,8 +141,6 @@ def check(plan: Plan, sweep: Sweep) -> None:
     for stage in ("pilot", "confirm"):
         if not set(getattr(plan, stage).get("batch_sizes", [])) <= set(sizes):
             raise ValueError(f"{stage}.batch_sizes: are among the sweep's, {', '.join(map(str, sizes))}")
-    if plan.staged and sweep.content["method"] != "grid":
-        raise ValueError("method: a sweep with stages is a grid")
     if plan.learning_rate is not None:
         check_tuning(plan, sweep.content["parameters"].get(plan.learning_rate, {}).get("values", []))
     elif plan.tune:
@@ -201,8 +197,7 @@ class Plain:
     def __init__(self, sweep: Sweep, plan: Plan | None) -> None:
         self.sweep, self.plan = sweep, plan
         flags = (f"--run.plan={json.dumps(plan.told('confirm'))}",) if plan else ()
-        choices = sweep.choices(plan.random_seed if plan else 0)
-        self._cells = [sweep.cell(values, flags=flags) for values in choices]
+        self._cells = [sweep.cell(values, flags=flags) for values in sweep.choices()]
 
     def cells(self, look: Callable[[Cell], State]) -> list[Cell]:
         """All cells, whatever became of the others."""
