@@ -12,7 +12,7 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from tasks.wandb_mode import choose_mode, told
+from tasks.wandb_mode import choose_mode, mode_message
 
 INIT_TIMEOUT, FINISH_TIMEOUT = "30", "15"  # seconds; wandb's own defaults block for minutes, or for ever
 STARTS = 4  # times that W&B may give a sweep's cell that does not end well to an agent
@@ -40,17 +40,17 @@ class RunWandbLogger(WandbLogger):
         os.environ.setdefault("WANDB_SILENT", "true")
         os.makedirs(save_dir, exist_ok=True)
         self._mode, why = choose_mode()
-        self._again = False
-        self._told = self._received = 0  # rows that this process has told, and that W&B had before
+        self._requeue = False
+        self._rows_logged = self._received = 0  # rows of this process, and those that W&B had before
         super().__init__(project=project, save_dir=save_dir, mode=self._mode, tags=tags, entity=entity)
         del self._wandb_init["anonymous"]  # wandb warns of it, whatever its value
         if "WANDB_SWEEP_ID" in os.environ:  # the agent owns these, and wandb warns
             del self._wandb_init["project"], self._wandb_init["entity"]
-        rank_zero_only(print)(told(self._mode, why, save_dir), file=sys.stderr)
+        rank_zero_only(print)(mode_message(self._mode, why, save_dir), file=sys.stderr)
 
     @property
     def experiment(self) -> Any:
-        """The W&B run; where the server does not answer, an offline one."""
+        """Return the W&B run; where the server does not answer, an offline one."""
         new = self._experiment is None
         try:
             run = super().experiment
@@ -65,15 +65,15 @@ class RunWandbLogger(WandbLogger):
             run = super().experiment
         if new:
             self._received = rows_offline(run) if self._wandb_init["mode"] == "offline" else run.step
-        if new and self._again:
+        if new and self._requeue:
             run.mark_preempting()  # should this process die, W&B gives the cell to an agent again
         return run
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log a row, unless W&B has it: a resumed run tells all its rows again, in the same order."""
-        run, number = self.experiment, self._told
-        self._told += 1
+        """Log a row, unless W&B has it: a resumed run logs all its rows again, in the same order."""
+        run, number = self.experiment, self._rows_logged
+        self._rows_logged += 1
         if number >= self._received:
             run.log({**metrics, "trainer/global_step": step}, step=number, commit=True)
 
@@ -94,7 +94,7 @@ class RunWandbLogger(WandbLogger):
                 print(said, file=sys.stderr)
 
     def name_run(self, directory: Path, arm: str = "", stage: str | None = None) -> None:
-        """Give the W&B run its arm and the run directory's name, and an id that stays there for a resumed run."""
+        """Name the W&B run after its arm and directory; its id stays there for a resumed run."""
         study = directory.parent.name
         tags = [*(self._wandb_init.get("tags") or []), study[:64], *([stage] if stage else [])]
         self._wandb_init |= {"name": f"{arm} {directory.name}".strip(), "group": study, "tags": tags}
@@ -106,11 +106,11 @@ class RunWandbLogger(WandbLogger):
         starts = directory / "wandb_starts.txt"
         count = 1 + (int(starts.read_text()) if starts.exists() else 0)
         starts.write_text(str(count))
-        self._again = "WANDB_SWEEP_ID" in os.environ and count < STARTS
+        self._requeue = "WANDB_SWEEP_ID" in os.environ and count < STARTS
 
 
 def rows_offline(run: Any) -> int:
-    """How many rows earlier processes of an offline run left in its files; what a crash cut off does not count."""
+    """Return how many rows earlier processes of an offline run left in its files; what a crash cut off does not count."""
     numbers = [-1]
     for path in Path(run.dir).parent.parent.glob(f"offline-run-*-{run.id}/*.wandb"):
         reader = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]

@@ -4,7 +4,7 @@ import os
 
 
 def choose_mode() -> tuple[str, str]:
-    """The W&B mode for this place, and why, in words."""
+    """Return the W&B mode for this place, and why, in words."""
     mode = os.environ.get("WANDB_MODE")
     if mode in ("online", "offline", "disabled", "shared"):
         return mode, f"WANDB_MODE is {mode}"
@@ -20,7 +20,7 @@ def choose_mode() -> tuple[str, str]:
     return "offline", "there is no API key (`wandb login`, or WANDB_API_KEY)"
 
 
-def told(mode: str, why: str, folder: str) -> str:
-    """The line that says where W&B's copy goes, `folder` being the one that W&B writes into."""
+def mode_message(mode: str, why: str, folder: str) -> str:
+    """Return the line that says where W&B's copy goes, `folder` being the one that W&B writes into."""
     later = f"; `wandb sync {folder}/wandb/offline-run-*` uploads later" if mode == "offline" else ""
     return f"W&B is {mode}: {why}{later}"

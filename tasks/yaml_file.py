@@ -10,7 +10,7 @@ DEEPEST = 60  # levels; those of this project have 9
 MOST = 1_000_000  # values, those of an alias counted wherever it stands
 
 
-class Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """PyYAML's, which refuses a key that stands twice; there the last value would win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -52,7 +52,8 @@ def parse_yaml(text: str) -> Any:
 
 def _measure(content: Any) -> None:
     """Raise ValueError where content is in a circle, too deep or too large."""
-    left, count = [(content, ())], 0
+    left: list[tuple[Any, tuple[int, ...]]] = [(content, ())]
+    count = 0
     while left:
         value, above = left.pop()
         count += 1

@@ -138,7 +138,7 @@ def test_a_cell_that_keeps_killing_its_process_is_given_up(tmp_path):
         assert ledger.state(cell("a")).status == "left"
         assert ledger.begin(cell("a"))["attempts"] == attempt
     assert ledger.state(cell("a")).status == "failed"
-    ledger.end_vanished(cell("a"), "interrupted")
+    ledger.mark_dead(cell("a"), "interrupted")
     assert ledger.state(cell("a")).status == "left"
     assert ledger.begin(cell("a"))["attempts"] == 1
 
@@ -161,5 +161,5 @@ def test_a_signal_between_a_run_s_end_and_its_entry_s_leaves_it_ended(tmp_path):
         run = make_run(tmp_path / str(ended), 100, 8, seed=1, ended=ended)
         ledger.begin(cell("a"))
         ledger.write(cell("a"), **ledger.read(cell("a")) | {"directory": str(run)})
-        ledger.end_vanished(cell("a"), "interrupted")
+        ledger.mark_dead(cell("a"), "interrupted")
         assert ledger.state(cell("a")).status == status

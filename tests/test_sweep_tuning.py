@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser
 from callbacks.record import Crossing, Record, TargetResult
 from tasks.sweep.files import read_sweep
 from tasks.sweep.ledger import State
-from tasks.sweep.plan import half_width, read_plan, rounded_up, source, word
+from tasks.sweep.plan import half_width, read_plan, rounded_up, source, yaml_safe
 from tasks.sweep.tuning import MOST, RACE, Score, search
 from tests.helpers.hostile import write_sweep
 from tests.helpers.made_up import run
@@ -94,7 +94,7 @@ def test_a_world_in_which_all_diverges_ends():
 def test_a_plan_s_hash_is_read_back_as_it_was_written(hexadecimal):
     parser = ArgumentParser()
     parser.add_argument("--plan", type=dict[str, Any])
-    plan = {"hash": word(hexadecimal), "stage": "tune"}
+    plan = {"hash": yaml_safe(hexadecimal), "stage": "tune"}
     assert parser.parse_args([f"--plan={json.dumps(plan)}"]).plan == plan
 
 

@@ -170,7 +170,7 @@ def end(pool: Pool | None, runner: Runner) -> None:
         busy = pool.running()
         pool.close()
         for cell in busy:
-            runner.ledger.end_vanished(cell, "interrupted")
+            runner.ledger.mark_dead(cell, "interrupted")
 
 
 def step_of(before: Any, after: Any) -> str:

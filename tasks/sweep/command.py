@@ -52,19 +52,19 @@ class Runner:
         self.states = {cell: self.look(cell) for cell in self.turn}
 
     def look(self, cell: Cell) -> State:
-        """The cell's state as last seen."""
+        """Return the cell's state as last seen."""
         return self.states.get(cell) or self.states.setdefault(cell, self.ledger.state(cell))
 
     def left(self) -> list[Cell]:
-        """The cells that have not come to an end."""
+        """Return the cells that have not come to an end."""
         return [cell for cell, state in self.states.items() if state.status not in FINAL]
 
     def grows(self) -> bool:
-        """Whether more cells may follow from how these end."""
+        """Return whether more cells may follow from how these end."""
         return not all(cells.complete for cells in self.sources)
 
-    def say_what_follows(self) -> None:
-        """Tell of the sweeps whose later stages depend on how the cells so far end."""
+    def print_pending_stages(self) -> None:
+        """Print which sweeps have later stages, which depend on how the cells so far end."""
         for cells in self.sources:
             if not cells.complete:
                 print(f"{cells.sweep.name}: more cells follow from how these end, as its plan says", file=sys.stderr)
@@ -90,7 +90,7 @@ class Runner:
                 elif kind == "stopped":
                     raise RuntimeError(detail)
                 elif kind == "hung":
-                    self.ledger.end_vanished(cell, "failed", reason=detail)
+                    self.ledger.mark_dead(cell, "failed", reason=detail)
                 self._refresh(cell, display)
             mine = pool.running()
             for cell in self.left():
@@ -123,7 +123,7 @@ class Runner:
         mistakes = {state.entry.get("reason") for state in ended if state.entry.get("user_error")}
         every = all(state.entry.get("user_error") for state in ended)
         if len(mistakes) == 1 and every and len(ended) >= min(SAME, len(self.states)):
-            self.retry_failed()  # once it is mended, the same command runs them
+            self.retry_failed()  # once it is put right, the same command runs them
             raise ValueError(mistakes.pop())
 
     def _say(self, cells: Plain | Staged, doubts: list[str]) -> None:
@@ -157,8 +157,9 @@ class Runner:
 
 
 def covering(cells: list[Cell]) -> list[Cell]:
-    """Few cells that show, sweep by sweep, every value of every parameter."""
-    seen, chosen = set(), []
+    """Return few cells that show, sweep by sweep, every value of every parameter."""
+    seen: set[tuple[str, str, str]] = set()
+    chosen: list[Cell] = []
     for cell in cells:
         shown = {(cell.sweep, name, repr(value)) for name, value in cell.values}
         if not shown <= seen:
@@ -168,7 +169,7 @@ def covering(cells: list[Cell]) -> list[Cell]:
 
 
 def sweep(options: argparse.Namespace) -> int:
-    """Run the files' cells; 0 if every one has ended and none failed. Raises ValueError."""
+    """Run the files' cells; return 0 if none failed, 1 otherwise. Raises ValueError for a user's mistake."""
     if options.workers is not None and options.workers < 1:
         raise ValueError("--workers: give at least 1")
     if options.timeout is not None and options.timeout <= 0:
@@ -184,7 +185,7 @@ def sweep(options: argparse.Namespace) -> int:
         for cell in runner.states:
             print("python -m tasks", shlex.join(cell.args))
         sys.stdout.flush()
-        runner.say_what_follows()
+        runner.print_pending_stages()
         return 0
     if options.retry_failed:
         runner.retry_failed()
@@ -200,14 +201,14 @@ def sweep(options: argparse.Namespace) -> int:
             busy = pool.running()
             pool.close()
             for cell in busy:
-                runner.ledger.end_vanished(cell, "interrupted")
+                runner.ledger.mark_dead(cell, "interrupted")
     display.summary(runner.states)
-    runner.say_what_follows()
+    runner.print_pending_stages()
     return int(any(state.status == "failed" for state in runner.states.values()))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the sweep; 2 for a user's mistake, 1 if a cell failed, 130 or 143 after a signal."""
+    """Run the sweep; return 2 for a user's mistake, 1 if a cell failed, 130 or 143 after a signal."""
     given = list(sys.argv[2:] if argv is None else argv)
     cut = given.index("--") if "--" in given else len(given)
     options = parser().parse_args(given[:cut])
@@ -229,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
             return 130
         except SystemExit as ended:
             print("stopped: the same command goes on from here", file=sys.stderr)
-            return ended.code
+            return ended.code if isinstance(ended.code, int) else 1
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """Names the cell in the ledger: a hash of its arguments and of the config files that they name."""
+        """Return the cell's name in the ledger: a hash of its arguments and of the config files that they name."""
         digest = hashlib.sha256(json.dumps(self.args).encode())
         for path in config_files(self.args):
             digest.update(Path(path).read_bytes())
@@ -44,13 +44,13 @@ class Cell:
 
     @property
     def batch_size(self) -> int:
-        """The global batch that the sweep gives, 0 where it leaves that to the config."""
+        """Return the global batch that the sweep gives, 0 where it leaves that to the config."""
         sizes = [v for k, v in self.values if k.startswith("data.") and k.endswith("batch_size")]
         return sizes[0] if sizes and isinstance(sizes[0], int) else 0
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate that the sweep gives, 1 where it leaves that to the config."""
+        """Return the learning rate that the sweep gives, 1 where it leaves that to the config."""
         rates = [v for k, v in self.values if k.endswith(".lr")]
         return float(rates[0]) if rates and isinstance(rates[0], float | int) and rates[0] > 0 else 1.0
 
@@ -59,7 +59,7 @@ class Cell:
 
 
 def config_files(args: tuple[str, ...]) -> Iterator[str]:
-    """The files that `args` give with --config."""
+    """Yield the files that `args` give with --config."""
     for option, value in itertools.pairwise((*args, "")):
         if option in ("--config", "-c"):
             yield value
@@ -77,18 +77,18 @@ class Sweep:
 
     @property
     def name(self) -> str:
-        """The study that its runs belong to, else the file's name: what progress and doubts are headed with."""
+        """Return the study that its runs belong to, else the file's name."""
         study = self.content["parameters"].get("run.study", {}).get("value")
         return study if isinstance(study, str) else self.path.stem
 
     @property
     def command(self) -> list[str]:
-        """What follows `python -m tasks`, with ${args} still in it."""
+        """Return what follows `python -m tasks`, with ${args} still in it."""
         command = self.content["command"]
         return [MACRO.sub(_environment, str(item)) for item in command[command.index("fit") :]]
 
     def configs(self) -> list[str]:
-        """Every config file that a cell may read: the command's and, where they are swept, those of `config`."""
+        """Return every config file that a cell may read: the command's and, where they are swept, those of `config`."""
         swept = self.content["parameters"].get("config", {})
         given = config_files((*self.command, *self.flags))
         return [*given, *swept.get("values", [swept["value"]] if "value" in swept else [])]
@@ -98,14 +98,14 @@ class Sweep:
         return parameters.grid(self.content["parameters"])[: self.content.get("run_cap")]
 
     def cell(self, values: Mapping[str, Any], stage: str = "", flags: tuple[str, ...] = ()) -> Cell:
-        """The run with these values, its arguments written as W&B's agent writes them, and then `flags`."""
+        """Return the run with these values, its arguments written as W&B's agent writes them, and then `flags`."""
         chosen = [f"--{name}={value}" for name, value in values.items()]
         args = [arg for item in self.command for arg in (chosen if item == "${args}" else [item])]
         shown = tuple((k, str(v) if isinstance(v, dict | list) else v) for k, v in values.items() if self._tells(k))
         return Cell(f"{self.name} {stage}".strip(), (*args, *self.flags, *flags), shown)
 
     def _tells(self, name: str) -> bool:
-        """Whether a value is worth showing: what is the same in all cells is not."""
+        """Return whether a value is worth showing: what is the same in all cells is not."""
         return name.endswith("batch_size") or "value" not in self.content["parameters"].get(name, {})
 
 

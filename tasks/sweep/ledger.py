@@ -28,7 +28,7 @@ class State:
 
     @property
     def seconds(self) -> float:
-        """What the cell cost, evaluation and all; 0 where it was taken over from another study."""
+        """Return what the cell cost in seconds, evaluation and all; 0 where it was taken over from another study."""
         return 0.0 if self.entry.get("taken") else self.entry.get("seconds", 0.0)
 
 
@@ -43,11 +43,11 @@ class Ledger:
         self.folder = runs / ".sweep"
 
     def path(self, cell: Cell, ending: str) -> Path:
-        """One of the cell's files: its entry (.json), its lock or its log."""
+        """Return one of the cell's files: its entry (.json), its lock or its log."""
         return self.folder / f"{cell.key}{ending}"
 
     def read(self, cell: Cell) -> dict[str, Any]:
-        """The cell's entry, empty where it was never begun."""
+        """Return the cell's entry, empty where it was never begun."""
         path = self.path(cell, ".json")
         try:
             entry = json.loads(path.read_bytes())
@@ -70,7 +70,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def lock(self, cell: Cell) -> Iterator[bool]:
-        """Hold the cell, or give False where another process holds it."""
+        """Hold the cell, or yield False where another process holds it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.path(cell, ".lock").open("a") as file:
             try:
@@ -85,7 +85,7 @@ class Ledger:
             yield True
 
     def state(self, cell: Cell) -> State:
-        """Where the cell stands now."""
+        """Return where the cell stands now."""
         entry = self.read(cell)
         status = entry.get("status", "left")
         if status == "running":
@@ -111,7 +111,7 @@ class Ledger:
             if mine and entry.get("status") == "running":
                 self.write(cell, **entry | {"reason": reason})
 
-    def end_vanished(self, cell: Cell, status: str, **facts: Any) -> None:
+    def mark_dead(self, cell: Cell, status: str, **facts: Any) -> None:
         """Say how a cell ended whose process could not."""
         with self.lock(cell) as mine:
             entry = self.read(cell)
@@ -120,7 +120,7 @@ class Ledger:
                 self.write(cell, **entry | facts | {"status": status, "seconds": seconds})
 
     def begin(self, cell: Cell, **facts: Any) -> dict[str, Any]:
-        """Write that this process runs the cell, whose lock it holds; give the entry."""
+        """Write that this process runs the cell, whose lock it holds; return the entry."""
         before = self.read(cell)
         vanished = before.get("attempts", 0) if before.get("status") == "running" else 0
         entry = {"status": "running", "args": cell.args, "attempts": vanished + 1, "pid": os.getpid()}

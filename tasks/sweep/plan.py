@@ -15,9 +15,10 @@ from scipy import stats
 
 from callbacks.hit import FOLLOW
 from callbacks.record import Record
-from tasks.sweep.files import Cell, Sweep, read_yaml
+from tasks.sweep.files import Cell, Sweep
 from tasks.sweep.ledger import State
 from tasks.sweep.tuning import Choice, Score, search
+from tasks.yaml_file import read_yaml
 
 ENDING, SHARED = ".plan.yaml", "plan.yaml"  # of one sweep NAME.yaml, and of every other sweep in the folder
 SEED = "seed_everything"
@@ -61,16 +62,16 @@ class Plan:
 
     @property
     def staged(self) -> bool:
-        """Whether later runs follow from earlier ones."""
+        """Return whether later runs follow from earlier ones."""
         return bool(self.pilot or self.tune or self.confirm)
 
     @property
     def batches(self) -> list[list[int]]:
-        """The seeds of the runs that count, batch after batch."""
+        """Return the seeds of the runs that count, batch after batch."""
         seeds = self.confirm.get("seeds", [])
         return seeds if any(isinstance(seed, list) for seed in seeds) else [seeds]
 
-    def told(self, stage: str) -> dict[str, Any]:
+    def fields_of(self, stage: str) -> dict[str, Any]:
         """Return what the record of a run in this stage says of the plan."""
         more = {"margins": self.margins, "smoke": self.smoke}
         return {"hash": self.hash, "stage": stage} | {name: fact for name, fact in more.items() if fact}
@@ -108,14 +109,14 @@ def read_plan(sweep: Sweep) -> Plan | None:
 
 
 def digest(sweep: Sweep, content: dict[str, Any]) -> str:
-    """The hash of all that is fixed before the first run: the plan, the sweep and its configs (with the targets)."""
+    """Return the hash of all that is fixed before the first run: the plan, the sweep and its configs (with the targets)."""
     configs = [read_yaml(Path(path)) for path in sweep.configs()]
     text = json.dumps([content, sweep.content, configs, *sweep.flags], sort_keys=True)
-    return word(hashlib.sha256(text.encode()).hexdigest()[:16])
+    return yaml_safe(hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
-def word(hexadecimal: str) -> str:
-    """A hash that no reader of YAML takes for a number, as 994765002e393306 would be infinite: one plan in 800."""
+def yaml_safe(hexadecimal: str) -> str:
+    """Return a hash that no reader of YAML takes for a number, as 994765002e393306 would be infinite: one plan in 800."""
     return hexadecimal if set(hexadecimal) & set("abcdf") else "x" + hexadecimal[1:]
 
 
@@ -174,7 +175,7 @@ def check_tuning(plan: Plan, rates: list[Any]) -> None:
 
 
 def source(sweep: Sweep) -> "Plain | Staged":
-    """Where a sweep's cells come from. Raises ValueError."""
+    """Return where a sweep's cells come from. Raises ValueError where its plan does not fit it."""
     plan = read_plan(sweep)
     try:
         return Staged(sweep, plan) if plan and plan.staged else Plain(sweep, plan)
@@ -183,7 +184,7 @@ def source(sweep: Sweep) -> "Plain | Staged":
 
 
 def rounded_up(number: float) -> int:
-    """The next number with two digits, so that a budget is easily said."""
+    """Return the next number with two digits, so that a budget is easily said."""
     number = max(number, 1)
     unit = 10 ** max(0, math.floor(math.log10(number)) - 1)
     return math.ceil(number / unit) * unit
@@ -196,11 +197,11 @@ class Plain:
 
     def __init__(self, sweep: Sweep, plan: Plan | None) -> None:
         self.sweep, self.plan = sweep, plan
-        flags = (f"--run.plan={json.dumps(plan.told('confirm'))}",) if plan else ()
+        flags = (f"--run.plan={json.dumps(plan.fields_of('confirm'))}",) if plan else ()
         self._cells = [sweep.cell(values, flags=flags) for values in sweep.choices()]
 
     def cells(self, look: Callable[[Cell], State]) -> list[Cell]:
-        """All cells, whatever became of the others."""
+        """Return all cells, whatever became of the others."""
         return self._cells
 
 
@@ -218,12 +219,14 @@ class Staged:
 
     def __init__(self, sweep: Sweep, plan: Plan) -> None:
         self.sweep, self.plan = sweep, plan
+        self._look: Callable[[Cell], State]
+        self._wanted: dict[Cell, None] = {}  # a set that keeps its order
         self.arms: dict[str, dict[int, dict[str, Any]]] = {}
         for values in sweep.choices():
             setting = {k: v for k, v in values.items() if k not in (plan.learning_rate, SEED)}
             arm = json.dumps({k: v for k, v in setting.items() if not is_batch_size(k)}, sort_keys=True)
             self.arms.setdefault(arm, {})[sweep.cell(setting).batch_size] = setting
-        rates = sweep.content["parameters"].get(plan.learning_rate, {"values": []})["values"]
+        rates = sweep.content["parameters"].get(plan.learning_rate, {}).get("values", [])
         self.rates = [float(rate) for rate in rates]
 
     def cells(self, look: Callable[[Cell], State]) -> list[Cell]:
@@ -237,7 +240,7 @@ class Staged:
         return list(self._wanted)
 
     def _walk(self, arm: dict[int, dict[str, Any]]) -> bool:
-        """Ask for the runs of an arm; whether no other can follow."""
+        """Ask for the runs of an arm; return whether no other can follow."""
         chosen: dict[int, Choice | None] = {}
         whole = True
         for size in arm:
@@ -253,7 +256,7 @@ class Staged:
         return whole
 
     def _search(self, setting: dict[str, Any], size: int, before: int, known: Choice | None) -> Choice | None:
-        """Ask for the runs of a search that starts from what is known of another size; None while it lasts.
+        """Ask for the runs of a search that starts from what is known of another size; return None while it lasts.
 
         Where no rate arrives, the steps of the other size stand for its own.
         """
@@ -266,35 +269,38 @@ class Staged:
         return found if found is None or math.isfinite(found.steps) else replace(found, steps=steps)
 
     def _race(self, setting: dict[str, Any], size: int, rate: float, bound: float) -> Score | None:
-        """Ask for the runs of one rate with every tuning seed; their median score."""
-        flags = ()
+        """Ask for the runs of one rate with every tuning seed; return their median score, None while one runs."""
+        flags: tuple[str, ...] = ()
         if math.isfinite(bound):  # a target crossed before the bound is followed up, within the budget
             flags = (f"--convergence.outrun_steps={rounded_up(bound)}", *budget(FOLLOW * bound, size))
-        scores = [self._score("tune", setting, rate, seed, flags) for seed in self.plan.tune["seeds"]]
-        if None in scores:
+        asked = [self._score("tune", setting, rate, seed, flags) for seed in self.plan.tune["seeds"]]
+        scores = [score for score in asked if score is not None]
+        if len(scores) < len(asked):
             return None
         return Score(statistics.median(s.steps for s in scores), statistics.median(s.gap for s in scores))
 
     def _fixed(self) -> bool:
-        """Ask for the runs of arms without tuning; whether no other can follow."""
+        """Ask for the runs of arms without tuning; return whether no other can follow."""
         flags = self._pilot() if self.plan.pilot else ()
         if flags is None:
             return False
-        settings = [(size, setting) for arm in self.arms.values() for size, setting in arm.items()]
-        whole = [self._confirm(setting, size, None, flags, {}) for size, setting in settings]  # every arm is to go on
-        return all(whole)
+        return all([self._confirm(setting, size, None, flags, {}) for size, setting in self._settings()])
+
+    def _settings(self) -> list[tuple[int, dict[str, Any]]]:
+        """Return every batch size of every arm, with what it is run with."""
+        return [(size, setting) for arm in self.arms.values() for size, setting in arm.items()]
 
     def _pilot(self) -> tuple[str, ...] | None:
-        """The flags that set the budgets, None while the pilot runs; ValueError where it reached nothing."""
-        sizes, best = self.plan.pilot.get("batch_sizes"), []
-        for arm in self.arms.values():
-            for size, setting in arm.items():
-                if sizes is None or size in sizes:
-                    scores = [self._score("pilot", setting, None, seed, ()) for seed in self.plan.pilot["seeds"]]
-                    best.append((size, scores))
-        if any(None in scores for _, scores in best):
+        """Return the flags that set the budgets, None while the pilot runs. Raises ValueError where it reached nothing."""
+        sizes, needs, running = self.plan.pilot.get("batch_sizes"), [], False
+        for size, setting in self._settings():
+            if sizes is None or size in sizes:
+                asked = [self._score("pilot", setting, None, seed, ()) for seed in self.plan.pilot["seeds"]]
+                scores = [score for score in asked if score is not None]
+                running |= len(scores) < len(asked)
+                needs += [(min(scores).steps, size)] if scores and min(scores).steps < math.inf else []
+        if running:
             return None
-        needs = [(min(scores).steps, size) for size, scores in best if min(scores).steps < math.inf]
         if not needs:
             raise ValueError(f"{self.sweep.name}: no pilot run reached its target: ease it, or raise the budget")
         most = {"steps": max(s for s, _ in needs), "examples": max(s * size for s, size in needs)}
@@ -306,27 +312,32 @@ class Staged:
     def _confirm(
         self, setting: dict[str, Any], size: int, rate: float | None, flags: tuple[str, ...], facts: dict[str, Any]
     ) -> bool:
-        """Ask for the runs that count, batch of seeds after batch; whether no other can follow."""
+        """Ask for the runs that count, batch of seeds after batch; return whether no other can follow."""
         sizes = self.plan.confirm.get("batch_sizes")
         if sizes is not None and size not in sizes:
             return True
-        scores: list[Score | None] = []
+        scores: list[Score] = []
         for seeds in self.plan.batches:
-            if scores and (None in scores or half_width(scores) <= self.plan.confirm["precision"]):
-                return None not in scores
-            scores += [self._score("confirm", setting, rate, seed, flags, **facts) for seed in seeds]
+            if scores and half_width(scores) <= self.plan.confirm["precision"]:
+                return True
+            asked = [self._score("confirm", setting, rate, seed, flags, **facts) for seed in seeds]
+            scores += [score for score in asked if score is not None]
+            if None in asked:
+                return seeds is self.plan.batches[-1]
         return True
 
     def _score(
-        self, stage: str, setting: dict[str, Any], rate: float | None, seed: int, flags: Any, **facts: Any
+        self, stage: str, setting: dict[str, Any], rate: float | None, seed: int, flags: tuple[str, ...], **facts: Any
     ) -> Score | None:
-        """Ask for a run; what it gave, None while it has not ended."""
-        values = setting if rate is None else setting | {self.plan.learning_rate: float(f"{rate:.4g}")}
-        name = f"--run.plan={json.dumps(self.plan.told(stage) | facts)}"
+        """Ask for a run; return its score, None while it has not ended."""
+        values = dict(setting)
+        if rate is not None and self.plan.learning_rate is not None:
+            values[self.plan.learning_rate] = float(f"{rate:.4g}")
+        name = f"--run.plan={json.dumps(self.plan.fields_of(stage) | facts)}"
         cell = self.sweep.cell(values | {SEED: seed}, stage, (*flags, name))
         self._wanted[cell] = None
         state = self._look(cell)
-        if state.status in ("reached", "budget", "outrun"):
+        if state.record is not None and state.status in ("reached", "budget", "outrun"):
             return score_of(state.record)
         return NEVER if state.status == "diverged" else None
 

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
 from tasks.sweep.files import Cell
 from tasks.sweep.worker import Place, work
 
+Event = tuple[Any, str, Any]  # a worker's job, what became of it, and more
 STALL = 900.0
 STARTS = 3  # times in a row that processes may die before they are ready
 GRACE = 30.0  # seconds that a worker has to save its run before it is killed
@@ -33,7 +35,7 @@ def environment(**variables: str) -> Iterator[None]:
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [name for name in given.split(",") if name.strip() not in ("", "-1")]
@@ -44,7 +46,7 @@ def gpus() -> list[str]:
 
 
 def places(workers: int | None) -> list[Place]:
-    """One place per GPU, or per core where there is none, or as many as are asked for, sharing all GPUs.
+    """Return one place per GPU, or per core where there is none, or as many as are asked for, sharing all GPUs.
 
     The cores are shared too, as threads, unless OMP_NUM_THREADS says how many each place has.
     """
@@ -60,7 +62,7 @@ def places(workers: int | None) -> list[Place]:
 class Worker:
     """A worker process and what it does: None (idle), a check, or a cell."""
 
-    process: Any
+    process: SpawnProcess
     pipe: connection.Connection
     place: Place
     ready: bool = False
@@ -105,20 +107,20 @@ class Pool:
         return Worker(process, ours, place)
 
     def idle(self) -> list[Worker]:
-        """The workers that wait for a job."""
+        """Return the workers that wait for a job."""
         return [w for w in self.workers if w.ready and w.job is None]
 
     def running(self) -> list[Cell]:
-        """The cells that are being run by these workers."""
+        """Return the cells that these workers run."""
         return [w.job for w in self.workers if isinstance(w.job, Cell)]
 
-    def wait(self, seconds: float) -> list[tuple[Any, str, Any]]:
-        """What happened within `seconds`: (job, "checked" | "ended" | "died" | "hung", detail)."""
-        events = []
-        for pipe in connection.wait([w.pipe for w in self.workers], seconds):
-            worker = next(w for w in self.workers if w.pipe is pipe)
+    def wait(self, seconds: float) -> list[Event]:
+        """Return what happened within `seconds`: (job, "checked" | "ended" | "died" | "hung", detail)."""
+        events: list[Event] = []
+        said = connection.wait([w.pipe for w in self.workers], seconds)
+        for worker in [w for w in self.workers if w.pipe in said]:
             try:
-                kind, *detail = pipe.recv()
+                kind, *detail = worker.pipe.recv()
             except (EOFError, OSError):
                 events += self._bury(worker)
                 continue
@@ -142,24 +144,24 @@ class Pool:
         late = self.limit is not None and now - worker.since > self.limit
         return worker.job is not None and (late or now - worker.alive > self.stall)
 
-    def _kill(self, worker: Worker) -> list[tuple[Any, str, Any]]:
+    def _kill(self, worker: Worker) -> list[Event]:
         worker.process.kill()
         minutes = (time.monotonic() - worker.since) / 60
         return self._bury(worker, f"it hung and was killed after {minutes:.1f} minutes")
 
-    def _bury(self, worker: Worker, hung: str | None = None) -> list[tuple[Any, str, Any]]:
+    def _bury(self, worker: Worker, hung: str | None = None) -> list[Event]:
         """Replace a dead worker; say which job died with it."""
         worker.process.join()
         worker.pipe.close()
         self.workers.remove(worker)
-        code = worker.process.exitcode
+        code = worker.process.exitcode or 0
         how = f"signal {-code}: out of memory?" if code < 0 else f"status {code}"
         self.still_born += not worker.ready
         if self.still_born >= STARTS:
             raise RuntimeError(f"{STARTS} worker processes could not start (the last: {how})")
         self.workers.append(self._start(worker.place))
-        end = ("hung", hung) if hung else ("died", f"its process died ({how})")
-        return [(worker.job, *end)] if worker.job is not None else []
+        kind, reason = ("hung", hung) if hung else ("died", f"its process died ({how})")
+        return [(worker.job, kind, reason)] if worker.job is not None else []
 
     def close(self) -> None:
         """End the workers: the idle at once, the busy after they have saved their run."""

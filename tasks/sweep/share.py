@@ -48,11 +48,11 @@ class Shared:
         labels = settings["run"]
         plan = read_plan_fields(labels["plan"]) if labels["plan"] else None
         if record.study == labels["study"]:
-            directory, changes = found, {"plan": plan and replace(plan, amended=True)}
-        else:
-            changes = {"study": labels["study"], "run": labels["name"], "plan": plan}
-            changes |= {"copied_from": f"{record.study}/{record.run}"}
-        self._write(found, directory, replace(record, **changes))
+            self._write(found, found, replace(record, plan=plan and replace(plan, amended=True)))
+            return found
+        origin = f"{record.study}/{record.run}"
+        mine = replace(record, study=labels["study"], run=labels["name"], plan=plan, copied_from=origin)
+        self._write(found, directory, mine)
         return directory
 
     @staticmethod

@@ -22,7 +22,7 @@ States = Mapping[Cell, State]
 
 
 def clock(seconds: float | None) -> str:
-    """Seconds as 1:02:03 or 2:03, ? where unknown."""
+    """Return seconds as 1:02:03 or 2:03, ? where unknown."""
     if seconds is None:
         return "?"
     minutes, seconds = divmod(round(seconds), 60)
@@ -31,7 +31,7 @@ def clock(seconds: float | None) -> str:
 
 
 def costs(states: States) -> Callable[[Cell], float | None]:
-    """The seconds a cell should take: those of its sweep's ended cells of the nearest batch size, the nearest rate."""
+    """Return the function of the seconds that a cell should take: those of its sweep's ended cells of the nearest batch size, the nearest rate."""
     ended: dict[
         str, dict[int, dict[float, list[float]]]
     ] = {}  # gone through once: asked for every cell, this is no n^2
@@ -50,7 +50,7 @@ def costs(states: States) -> Callable[[Cell], float | None]:
 
 
 def time_left(states: States, workers: int) -> float | None:
-    """Seconds until the last cell ends, if `workers` stay busy."""
+    """Return the seconds until the last cell ends, if `workers` stay busy."""
     cost = costs(states)
     every = [cost(cell) for cell, state in states.items() if state.status in ("left", "running")]
     known = [seconds for seconds in every if seconds is not None]
@@ -62,7 +62,7 @@ def time_left(states: States, workers: int) -> float | None:
 
 
 def best(states: States) -> str:
-    """The fewest steps to the first target so far, per batch size."""
+    """Return the fewest steps to the first target so far, per batch size."""
     steps: dict[int, float] = {}
     for state in states.values():
         if state.status == "reached" and state.record is not None:
@@ -72,12 +72,12 @@ def best(states: States) -> str:
 
 
 def forecast(seconds: float | None, more: bool) -> str:
-    """The time left in words; with `more` cells to follow it is a lower bound."""
+    """Return the time left in words; with `more` cells to follow it is a lower bound."""
     return f"at least {clock(seconds)}" if more and seconds is not None else clock(seconds)
 
 
 def table(states: States, left: float | None, more: bool = False) -> Table:
-    """A row per sweep and one for all; `more` cells may follow."""
+    """Return a table with a row per sweep and one for all; `more` cells may follow."""
     sweeps = dict.fromkeys(cell.sweep for cell in states)
     records = {name: best({c: s for c, s in states.items() if c.sweep == name}) for name in sweeps}
     lines = [f"fewest steps, {name}: {record}" for name, record in records.items() if record]

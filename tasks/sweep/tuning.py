@@ -56,9 +56,10 @@ def search(
         fewest = min((score.steps for score in scores.values()), default=math.inf)
         limit = RACE * fewest if math.isfinite(fewest) else bound
         asked = {rate: ask(rate, limit) for rate in wave}
-        if None in asked.values():
+        known = {rate: score for rate, score in asked.items() if score is not None}
+        if len(known) < len(asked):
             return None
-        scores |= asked
+        scores |= known
         wave = next_wave(scores, coarse)
     best, steps = best_of(scores)
     bracketed = min(scores) < best < max(scores)

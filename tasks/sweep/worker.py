@@ -41,10 +41,11 @@ def work(pipe: connection.Connection, place: Place, runs: Path) -> None:
     import torch
 
     from tasks import cli
+    from tasks.process import quiet
 
     keep_standard_streams()  # `os.dup2` below changes what is behind them
     torch.set_num_threads(place.threads)
-    cli.quiet()
+    quiet()
     gc.collect()
     gc.freeze()
     sending = threading.Lock()
@@ -74,14 +75,15 @@ def work(pipe: connection.Connection, place: Place, runs: Path) -> None:
                 return
 
 
-def _beat(send: Any) -> None:
+def _beat(send: Callable[..., None]) -> None:
     while True:
         send("beat", time.process_time())
         time.sleep(BEAT)
 
 
 def _end_with_parent() -> None:
-    connection.wait([parent_process().sentinel])
+    if (parent := parent_process()) is not None:
+        connection.wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -94,7 +96,7 @@ def _complaint(cli: Any, args: tuple[str, ...]) -> str | None:
 
 
 def run_cell(cli: Any, ledger: Ledger, cell: Cell) -> tuple[str, bool]:
-    """Run a cell unless another process has it; give its end and whether this process is still sound."""
+    """Run a cell unless another process has it; return its end and whether this process is still sound."""
     with ledger.lock(cell) as mine:
         if not mine:
             return "elsewhere", True
@@ -129,20 +131,20 @@ def full(folder: Path) -> str | None:
 
 
 def local_flags(ledger: Ledger) -> list[str]:
-    """What differs from the same cell under an agent; nothing that changes the run or its name."""
+    """Return what differs from the same cell under an agent: nothing that changes the run or its name."""
     return [f"--trainer.default_root_dir={ledger.folder.parent}", "--progress.show=false", "--trainer.logger=false"]
 
 
 class TakenOverError(Exception):
-    """Not an error: an equal run is there already."""
+    """Raised to end a fit before it begins: an equal run is there already."""
 
 
 class SeveralProcessesError(Exception):
-    """Not an error: the run needs processes of its own, which a warm worker cannot give it."""
+    """Raised to end a fit before it begins: it needs processes of its own, which a warm worker cannot give it."""
 
 
 def fit(cli: Any, args: list[str], tell: Callable[..., None], shared: Shared) -> dict[str, Any]:
-    """Run a fit, unless an equal run is there already; how it ended (done, interrupted or failed, with the reason).
+    """Run a fit, unless an equal run is there already; return how it ended (done, interrupted or failed, with the reason).
 
     `tell` hears at once where it is.
     """
@@ -169,7 +171,7 @@ def fit(cli: Any, args: list[str], tell: Callable[..., None], shared: Shared) ->
         print(f"error: {error}")
         return end | {"status": "failed", "reason": str(error), "user_error": True}
     except SeveralProcessesError:
-        end |= fit_apart(args)
+        end |= fit_in_subprocess(args)
         if end["status"] != "done":
             return end
     except SystemExit:  # SIGTERM, after the record was written
@@ -185,7 +187,7 @@ def fit(cli: Any, args: list[str], tell: Callable[..., None], shared: Shared) ->
 
 
 def devices(trainer: Any) -> int:
-    """How many processes the trainer would start on this machine."""
+    """Return how many processes the trainer would start on this machine."""
     wanted = trainer.devices
     if str(wanted) in ("auto", "-1"):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -193,8 +195,8 @@ def devices(trainer: Any) -> int:
     return int(wanted) if str(wanted).isdigit() else len(wanted)
 
 
-def fit_apart(args: list[str]) -> dict[str, Any]:
-    """Run a fit as a command of its own."""
+def fit_in_subprocess(args: list[str]) -> dict[str, Any]:
+    """Run a fit as a command of its own; return how it ended."""
     process = subprocess.Popen([sys.executable, "-m", "tasks", *args])
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
