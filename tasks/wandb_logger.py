@@ -110,7 +110,7 @@ class RunWandbLogger(WandbLogger):
 
 
 def rows_offline(run: Any) -> int:
-    """Return how many rows earlier processes of an offline run left in its files; what a crash cut off does not count."""
+    """Return how many whole rows earlier processes of an offline run left in its files."""
     numbers = [-1]
     for path in Path(run.dir).parent.parent.glob(f"offline-run-*-{run.id}/*.wandb"):
         reader = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]

@@ -109,14 +109,14 @@ def read_plan(sweep: Sweep) -> Plan | None:
 
 
 def digest(sweep: Sweep, content: dict[str, Any]) -> str:
-    """Return the hash of all that is fixed before the first run: the plan, the sweep and its configs (with the targets)."""
+    """Return the hash of all that is fixed before the first run: plan, sweep and its configs (with the targets)."""
     configs = [read_yaml(Path(path)) for path in sweep.configs()]
     text = json.dumps([content, sweep.content, configs, *sweep.flags], sort_keys=True)
     return yaml_safe(hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def yaml_safe(hexadecimal: str) -> str:
-    """Return a hash that no reader of YAML takes for a number, as 994765002e393306 would be infinite: one plan in 800."""
+    """Return a hash that no reader of YAML takes for a number: 994765002e393306 would be infinite, one in 800."""
     return hexadecimal if set(hexadecimal) & set("abcdf") else "x" + hexadecimal[1:]
 
 
@@ -284,14 +284,15 @@ class Staged:
         flags = self._pilot() if self.plan.pilot else ()
         if flags is None:
             return False
-        return all([self._confirm(setting, size, None, flags, {}) for size, setting in self._settings()])
+        whole = [self._confirm(setting, size, None, flags, {}) for size, setting in self._settings()]
+        return all(whole)  # of a list: every arm is to go on
 
     def _settings(self) -> list[tuple[int, dict[str, Any]]]:
         """Return every batch size of every arm, with what it is run with."""
         return [(size, setting) for arm in self.arms.values() for size, setting in arm.items()]
 
     def _pilot(self) -> tuple[str, ...] | None:
-        """Return the flags that set the budgets, None while the pilot runs. Raises ValueError where it reached nothing."""
+        """Return the flags that set the budgets, None while the pilot runs. Raises ValueError if it reached nothing."""
         sizes, needs, running = self.plan.pilot.get("batch_sizes"), [], False
         for size, setting in self._settings():
             if sizes is None or size in sizes:

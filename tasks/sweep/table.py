@@ -31,10 +31,8 @@ def clock(seconds: float | None) -> str:
 
 
 def costs(states: States) -> Callable[[Cell], float | None]:
-    """Return the function of the seconds that a cell should take: those of its sweep's ended cells of the nearest batch size, the nearest rate."""
-    ended: dict[
-        str, dict[int, dict[float, list[float]]]
-    ] = {}  # gone through once: asked for every cell, this is no n^2
+    """Return a function of what a cell should take, in seconds: as its sweep's nearest batch size and rate did."""
+    ended: dict[str, dict[int, dict[float, list[float]]]] = {}  # once for all cells: each may be asked for
     for cell, state in states.items():
         if state.record and state.seconds:
             rates = ended.setdefault(cell.sweep, {}).setdefault(max(cell.batch_size, 1), {})

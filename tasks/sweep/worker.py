@@ -144,7 +144,7 @@ class SeveralProcessesError(Exception):
 
 
 def fit(cli: Any, args: list[str], tell: Callable[..., None], shared: Shared) -> dict[str, Any]:
-    """Run a fit, unless an equal run is there already; return how it ended (done, interrupted or failed, with the reason).
+    """Run a fit, unless an equal run is there already; return its status (done, interrupted or failed) and the reason.
 
     `tell` hears at once where it is.
     """
