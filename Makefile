@@ -25,7 +25,10 @@ FIRST := golmant_fig1_classification golmant_arm_base golmant_arm_noise40 golman
   you_recipe_critical golmant_lowest_loss you_layerwise golmant_arm_lars golmant_arm_lamb golmant_arm_adam \
   golmant_fig2_scaling_rules golmant_fig2_failure golmant_fig2_scaling_rules_m0_64 golmant_fig2_failure_m0_64 \
   you_optimizers you_equal_updates you_diffusion golmant_fig1_language golmant_fig1_segmentation golmant_arm_noise20
-LONG := you_recipe shallue_tuned
+LONG := golmant_curve_language golmant_curve_segmentation golmant_curve_lenet golmant_curve_wide golmant_one_rate \
+  you_diffusion_long you_recipe shallue_tuned
+# The whole of Fashion-MNIST, from Debian's package dataset-fashion-mnist: `make reproduce-whole DATA=/its/folder`.
+WHOLE := you_whole_momentum you_whole_adam you_whole_lars you_whole_lamb
 
 reproduce: $(STAMP)  ## the programme that decides the claims: 90 minutes of 2 cores, goes on where it was stopped
 	$(BIN)/python -m tasks sweep $(FIRST:%=configs/sweeps/%/embedded.yaml) --runs runs/reproduction
@@ -34,6 +37,9 @@ reproduce: $(STAMP)  ## the programme that decides the claims: 90 minutes of 2 c
 reproduce-long: reproduce  ## what the programme leaves out, into the same folder: hours
 	$(BIN)/python -m tasks sweep $(LONG:%=configs/sweeps/%/embedded.yaml) --runs runs/reproduction
 	$(BIN)/python -m tasks report runs/reproduction --out report/reproduction
+
+reproduce-whole: $(STAMP)  ## all of Fashion-MNIST in one batch (DATA: the folder of its four IDX files): 1 hour
+	$(BIN)/python -m tasks sweep $(WHOLE:%=configs/sweeps/%/whole.yaml) --runs runs/reproduction -- --data.root $(DATA)
 
 publish: $(STAMP)  ## keep the ended studies of runs/reproduction; make results/ and the documents' tables from them
 	$(BIN)/python -m tasks.report.publish --keep runs/reproduction
@@ -65,4 +71,4 @@ test-slow: $(STAMP)  ## the tests that take minutes each
 bench: $(STAMP)  ## what a step, a whole fit and a start cost over their peers (5 minutes; JSON in bench.json)
 	$(BIN)/python -m tasks.benchmark speed --json bench.json
 
-.PHONY: help install demo reproduce reproduce-long publish verify check format types lint test test-slow bench
+.PHONY: help install demo reproduce reproduce-long reproduce-whole publish verify check format types lint test test-slow bench

@@ -244,7 +244,7 @@ def diffusing(power: bool, runs=8):
     return arm(sizes=(4, 16, 64), seeds=runs, each=each, tuned=False)
 
 
-@pytest.mark.parametrize(("claim", "power"), [("you-3", True), ("you-6", False)])
+@pytest.mark.parametrize(("claim", "power"), [("you-3", True), ("you-6", False), ("own-6", True)])
 def test_diffusion_is_one_question_from_two_sides(claim, power):
     check(claim, S, diffusing(power))
     check(claim, C, diffusing(not power))
@@ -295,6 +295,30 @@ def test_own_1(expected, filled):
         return {"cost__examples_per_second": 1e4 * min(1.0, size / filled) * math.exp(0.03 * z)}
 
     check("own-1", expected, arm(**WHOLE, each=each))
+
+
+CURVE = {"sizes": noise.SIZES[2:], "seeds": 5}
+
+
+def kinds():
+    """A curve that flattens, of three tasks or networks."""
+    three = ({"task": "Segmentation"}, {"task": "LanguageModeling"}, {"network": "LeNet"})
+    return [arm(**CURVE, draw=k, **facts) for k, facts in enumerate(three)]
+
+
+@pytest.mark.parametrize(("expected", "steps"), [(S, None), (C, law(0.5))])
+def test_own_4(expected, steps):
+    check("own-4", expected, *kinds(), arm(**CURVE, steps=steps, draw=4))
+
+
+def test_own_4_needs_four_kinds():
+    check("own-4", N, *kinds())
+
+
+@pytest.mark.parametrize(("expected", "steps"), [(S, None), (C, law(0.5))])
+def test_own_5(expected, steps):
+    fixed = {"tuned": False, "rate__scaling_rule": "none", "data__train_examples": 10_000}
+    check("own-5", expected, arm(**CURVE | {"sizes": noise.SIZES}, steps=steps, **fixed))
 
 
 CHEAP = 60

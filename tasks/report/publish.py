@@ -36,6 +36,9 @@ OWN = {
     "own-1": ("the critical batch lies below the batch that fills the machine", "this project's reading"),
     "own-2": ("scaling depends more on network and data complexity than on data size", "this project's reading"),
     "own-3": ("fewer classes put the plateau later", "this project's reading"),
+    "own-4": ("for every network and task tried, steps stop falling beyond some batch size", "this project's reading"),
+    "own-5": ("with one rate for all sizes: three regimes, and a moderate linear end", "this project's reading"),
+    "own-6": ("over 30,000 updates the distance still grows as a power of t", "this project's reading"),
 }
 
 

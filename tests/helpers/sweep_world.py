@@ -168,7 +168,7 @@ class World:
         off = self.off(f)
         if off >= 3 and f.rate > self.best:
             return math.inf
-        bent = {"golmant-1": "val", "golmant-2": "trainset"}.get(self.lie, "none")
+        bent = {"golmant-1": "val", "golmant-2": "trainset", "own-4": "val", "own-5": "val"}.get(self.lie, "none")
         taken = 60 * (1 + self.critical(f, metric) / f.size)
         if metric.startswith(bent):
             taken = 4000 * f.size**-0.5
@@ -236,7 +236,7 @@ class World:
 
     def distances(self, f: Facts, steps: list[float], noise: float) -> dict[str, list[float]]:
         """Distances, and accuracies that follow from them, or (you-8 a lie) from the batch size."""
-        power = self.lie == "you-6" or (self.claim == "you-3" and not self.lie)
+        power = self.lie == "you-6" or (self.claim in ("you-3", "own-6") and not self.lie)
         random = np.random.default_rng([f.seed, f.size, 5])
         grown = [(t**0.4 if power else 1 + 0.8 * math.log(t)) if t else 0.0 for t in steps]
         reach = 0.5 if f.size >= LOW * 4 else 1.0

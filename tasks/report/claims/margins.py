@@ -28,4 +28,7 @@ MARGINS: dict[str, dict[str, float]] = {
     "own-1": {"ratio": 1.0},
     "own-2": {"ratio": 1.0},
     "own-3": {"ratio": RATIO},
+    "own-4": {"ratio": RATIO},
+    "own-5": {"linear": 0.8, "flat": 0.2, "share": 1 / 16},
+    "own-6": {"delta_aic": 10.0, "share": 0.8, "from_step": 60},
 }

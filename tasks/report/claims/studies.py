@@ -37,10 +37,14 @@ def usable(workloads: Iterable[Workload]) -> list[Workload]:
     return [w for w in own if not any(plan and plan.smoke for plan in plans[id(w)])]
 
 
-def placed(workloads: Iterable[Workload], claim: str) -> list[Placed]:
+def named(workloads: Iterable[Workload], claim: str) -> list[Placed]:
+    """Return the curves whose plans name the claim."""
+    return [(w, c) for w in workloads for c in w.curves if any(margins_on(c, claim))]
+
+
+def placed(workloads: list[Workload], claim: str) -> list[Placed]:
     """Return the curves whose plans name the claim, all curves where none does."""
-    every = [(w, c) for w in workloads for c in w.curves]
-    return [(w, c) for w, c in every if any(margins_on(c, claim))] or every
+    return named(workloads, claim) or [(w, c) for w in workloads for c in w.curves]
 
 
 def judged(claim: str, curves: Iterable[Curve]) -> tuple[dict, str]:

@@ -145,6 +145,19 @@ CLAIMS = [
         arms.own_3,
         "golmant_arm_base golmant_arm_merged",
     ),
+    Claim(
+        "own-4",
+        "For every network and task tried, steps stop falling beyond some batch size",
+        own.claim_4,
+        "golmant_curve_language golmant_curve_segmentation golmant_curve_lenet golmant_curve_wide",
+    ),
+    Claim(
+        "own-5",
+        "With one rate for all sizes, as Golmant et al. ran it: three regimes and a moderate linear end",
+        own.claim_5,
+        "golmant_one_rate",
+    ),
+    Claim("own-6", "Over 30,000 updates the distance still grows as a power of t", you.own_6, "you_diffusion_long"),
 ]
 
 

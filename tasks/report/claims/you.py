@@ -34,6 +34,13 @@ def claim_6(workloads: list[Workload], view: View) -> s.Found:
     return diffusion(workloads, view, "you-6", "log")
 
 
+def own_6(workloads: list[Workload], view: View) -> s.Found:
+    """Over 30,000 updates the power form still wins."""
+    if not s.named(workloads, "own-6"):
+        return Missing("no study of 30,000 updates")
+    return diffusion(workloads, view, "own-6", "power")
+
+
 def diffusion(workloads: list[Workload], view: View, claim: str, wins: str) -> s.Found:
     """Count the runs in which one form of growth beats the other; a run that cannot tell counts for neither."""
     for w, curve in s.placed(workloads, claim):
