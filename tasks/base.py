@@ -15,9 +15,9 @@ from tasks.networks.ghost import ghost_layers, has_batch_norm, with_ghost_batche
 from tasks.networks.keyed import keyed, number_dropouts
 from tasks.networks.zoo import network_of
 from tasks.optim.groups import check_optimizer, parameter_groups
-from tasks.optim.rate import Rate
-from tasks.optim.scaling import AverageRule, Duration, LRRule, scaled_average
-from tasks.optim.schedules import Constant, Schedule
+from tasks.optim.rate import Rate, RateOptions
+from tasks.optim.scaling import AverageRule, Duration, scaled_average
+from tasks.optim.schedules import Constant
 from tasks.overhead import trim
 from tasks.protocols import Batch, Gradient, GradientObserver, Part, Plan
 from tasks.sharding import ShardedGradient, shard
@@ -31,57 +31,31 @@ class ExactBatchTask(EvaluatedTask):
         network: called with the data's dimensions, (channels, classes) or (inputs, outputs), returns the network; a
             function of torchvision.models or timm.models gives its network, with random weights.
         optimizer: called with the parameters; its `lr` is the base learning rate.
-        lr_scaling: what the base rate is multiplied by: 1 (none), k = batch_size / base_batch_size (linear),
-            or its square root (sqrt, and legw, whose warm-up has the base batch's number of steps).
-        base_batch_size: the batch at which the base rate, momentum and warm-up were chosen.
-        warmup: length of the linear warm-up, such as "5 epochs", "300 steps" or "64000 examples" (null: none).
-        warmup_from: the rate that the warm-up begins at: zero, or the base rate.
-        schedule: what follows, over the horizon.
-        horizon: the length of the schedule, written as the warm-up's (null: the run's own).
-        momentum_scaling: of momentum or beta1: none; noise (held noise scale); half-life (held in examples).
-        beta2_scaling: of Adam's and LAMB's second average: none (held per step), or half-life (held in examples).
-        baseline_steps: what the tuned run at the base batch needed; a warm-up in epochs that takes more than 30 %
-            of it there is refused (null: not known, or a replication with the warm-up of its paper).
         decay_norm_bias: whether weight decay holds for norm layers and biases too.
         micro_batch_size: examples of one forward and backward pass on one rank; null finds the largest that
             fits, by halving when memory runs out.
         ghost_batch_size: examples that batch normalization sees, or `global`; needed where the network has any.
         clip_norm: the largest norm of the global batch's gradient (null: no clipping).
         label_smoothing: of the training loss; evaluation never smooths.
+        rate: the options of the learning rate, as RateOptions has them.
     """
 
     def __init__(
         self,
         network: Callable[[int, int], nn.Module],
         optimizer: OptimizerCallable,
-        lr_scaling: LRRule = "none",
-        base_batch_size: int | None = None,
-        warmup: str | None = None,
-        warmup_from: Literal["zero", "base"] = "zero",
-        schedule: Schedule | None = None,
-        horizon: str | None = None,
-        momentum_scaling: AverageRule = "none",
-        beta2_scaling: Literal["none", "half-life"] = "none",
-        baseline_steps: int | None = None,
         decay_norm_bias: bool = True,
         micro_batch_size: int | None = None,
         ghost_batch_size: int | Literal["global"] | None = None,
         clip_norm: float | None = None,
         label_smoothing: float = 0.0,
+        **rate: Any,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.make_network = network
         self.make_optimizer = optimizer
-        self.lr_scaling = lr_scaling
-        self.base_batch_size = base_batch_size
-        self.warmup = warmup
-        self.warmup_from = warmup_from
-        self.schedule = schedule or Constant()
-        self.horizon = horizon
-        self.momentum_scaling = momentum_scaling
-        self.beta2_scaling = beta2_scaling
-        self.baseline_steps = baseline_steps
+        self.rate_options = RateOptions(**rate)
         self.decay_norm_bias = decay_norm_bias
         self.micro_batch_size = micro_batch_size
         self.ghost_batch_size = ghost_batch_size
@@ -103,12 +77,6 @@ class ExactBatchTask(EvaluatedTask):
             raise ValueError(f"model.clip_norm is {self.clip_norm}: give more than 0, or null")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"model.label_smoothing is {self.label_smoothing}: give 0 to less than 1")
-        for duration in (self.warmup, self.horizon):
-            if duration is not None:
-                Duration.parse(duration)
-        for name, rule in (("momentum", self.momentum_scaling), ("beta2", self.beta2_scaling)):
-            if rule != "none" and not self.base_batch_size:
-                raise ValueError(f"model.{name}_scaling needs model.base_batch_size, the batch of the base {name}")
 
     # the network and its optimizer ---------------------------------------------------------------------
 
@@ -158,48 +126,39 @@ class ExactBatchTask(EvaluatedTask):
         return optimizer
 
     def _make_rate(self) -> Rate:
-        data = self.data
-        if data.growth and not isinstance(self.schedule, Constant):
+        data, options = self.data, self.rate_options
+        if data.growth and not isinstance(options.schedule, Constant | None):
             raise ValueError("data.growth takes the place of model.schedule: leave one of them out")
         examples = len(data.splits["train"])
-        return Rate(
-            scaling=self.lr_scaling,
-            batch_size=data.batch_size,
-            base_batch_size=self.base_batch_size,
-            train_examples=examples,
-            schedule=self.schedule,
-            total_steps=self._total_steps(examples),
-            warmup=self.warmup,
-            warmup_from=self.warmup_from,
-            baseline_steps=self.baseline_steps,
-        )
+        return options.rate(data.batch_size, examples, self._total_steps(examples))
 
     def _total_steps(self, train_examples: int) -> int | None:
         """Return the schedule's horizon in steps: what is set, else the run's own length, None if it has no end."""
-        if self.horizon is not None:
-            return Duration.parse(self.horizon).steps(self.data.batch_size, train_examples)
+        if (horizon := self.rate_options.horizon) is not None:
+            return Duration.parse(horizon).steps(self.data.batch_size, train_examples)
         ends = [self.data.steps] if self.data.epochs is not None else []
         ends += [self.trainer.max_steps] if self.trainer.max_steps > 0 else []
         return min(ends, default=None)
 
     def _scale_averages(self, group: dict[str, Any]) -> None:
         """Set a parameter group's momentum or betas for the batch size."""
-        if self.momentum_scaling == self.beta2_scaling == "none":
+        options = self.rate_options
+        if options.momentum_scaling == options.beta2_scaling == "none":
             return
 
         def scaled(beta: float, rule: AverageRule) -> float:
-            base = self.base_batch_size  # checked: there is one unless the rule is none
+            base = options.base_batch_size  # checked: there is one unless the rule is none
             return beta if rule == "none" or base is None else scaled_average(beta, rule, self.data.batch_size, base)
 
         if len(group.get("betas", ())) == 2:
             beta1, beta2 = group["betas"]
-            group["betas"] = (scaled(beta1, self.momentum_scaling), scaled(beta2, self.beta2_scaling))
-        elif self.beta2_scaling != "none":
+            group["betas"] = (scaled(beta1, options.momentum_scaling), scaled(beta2, options.beta2_scaling))
+        elif options.beta2_scaling != "none":
             raise ValueError("model.beta2_scaling is for Adam, AdamW, LAMB and their kin: leave it out")
         elif "momentum" not in group:
             raise ValueError("model.momentum_scaling is for optimizers with a momentum or two betas: leave it out")
         else:
-            group["momentum"] = scaled(group["momentum"], self.momentum_scaling)
+            group["momentum"] = scaled(group["momentum"], options.momentum_scaling)
 
     # a step --------------------------------------------------------------------------------------------
 
@@ -310,7 +269,7 @@ class ExactBatchTask(EvaluatedTask):
 
     def facts(self) -> dict[str, Any]:
         """Return what the run's record says of the task, by the names of its fields."""
-        group = self.optimizer.param_groups[0]
+        group, options = self.optimizer.param_groups[0], self.rate_options
         plain = {k: v for k, v in group.items() if isinstance(v, bool | int | float | str | list | tuple)}
         settings = {k: v for k, v in plain.items() if k not in ("params", "lr", "initial_lr", "base_lr")}
         return {
@@ -324,15 +283,15 @@ class ExactBatchTask(EvaluatedTask):
             "rate": {
                 "base": group["base_lr"],
                 "effective": group["initial_lr"],
-                "scaling_rule": self.lr_scaling,
-                "base_batch_size": self.base_batch_size,
-                "schedule": repr(self.schedule),
-                "warmup": f"{self.warmup} from {self.warmup_from}" if self.warmup else "none",
+                "scaling_rule": options.lr_scaling,
+                "base_batch_size": options.base_batch_size,
+                "schedule": repr(self.rate.schedule),
+                "warmup": f"{options.warmup} from {options.warmup_from}" if options.warmup else "none",
                 "warmup_steps": self.rate.warmup_steps,
                 "horizon_steps": self.rate.total_steps,
-                "momentum_scaling": self.momentum_scaling,
-                "beta2_scaling": self.beta2_scaling,
-                "baseline_steps": self.baseline_steps,
+                "momentum_scaling": options.momentum_scaling,
+                "beta2_scaling": options.beta2_scaling,
+                "baseline_steps": options.baseline_steps,
             },
             "regularization": {
                 "label_smoothing": self.label_smoothing,

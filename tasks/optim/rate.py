@@ -4,10 +4,64 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from tasks.optim.scaling import Duration, LRRule, lr_factor, warmup_steps
-from tasks.optim.schedules import Schedule, warmed_up
+from tasks.optim.scaling import AverageRule, Duration, LRRule, lr_factor, warmup_steps
+from tasks.optim.schedules import Constant, Schedule, warmed_up
 
 LONGEST_WARMUP = 0.3  # of the baseline's steps
+
+
+@dataclass(frozen=True)
+class RateOptions:
+    """What a config says of the learning rate, and of the averages that scale with it.
+
+    Args:
+        lr_scaling: what the base rate is multiplied by: 1 (none), k = batch_size / base_batch_size (linear),
+            or its square root (sqrt, and legw, whose warm-up has the base batch's number of steps).
+        base_batch_size: the batch at which the base rate, momentum and warm-up were chosen.
+        warmup: length of the linear warm-up, such as "5 epochs", "300 steps" or "64000 examples" (null: none).
+        warmup_from: the rate that the warm-up begins at: zero, or the base rate.
+        schedule: what follows, over the horizon (null: a constant rate).
+        horizon: the length of the schedule, written as the warm-up's (null: the run's own).
+        momentum_scaling: of momentum or beta1: none; noise (held noise scale); half-life (held in examples).
+        beta2_scaling: of Adam's and LAMB's second average: none (held per step), or half-life (held in examples).
+        baseline_steps: what the tuned run at the base batch needed; a warm-up in epochs that takes more than 30 %
+            of it there is refused (null: not known, or a replication with the warm-up of its paper).
+
+    Raises:
+        ValueError: for a length that is none, and for averages that scale without a base batch.
+    """
+
+    lr_scaling: LRRule = "none"
+    base_batch_size: int | None = None
+    warmup: str | None = None
+    warmup_from: Literal["zero", "base"] = "zero"
+    schedule: Schedule | None = None
+    horizon: str | None = None
+    momentum_scaling: AverageRule = "none"
+    beta2_scaling: Literal["none", "half-life"] = "none"
+    baseline_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for duration in (self.warmup, self.horizon):
+            if duration is not None:
+                Duration.parse(duration)
+        for name, rule in (("momentum", self.momentum_scaling), ("beta2", self.beta2_scaling)):
+            if rule != "none" and not self.base_batch_size:
+                raise ValueError(f"model.{name}_scaling needs model.base_batch_size, the batch of the base {name}")
+
+    def rate(self, batch_size: int, train_examples: int, total_steps: int | None) -> "Rate":
+        """Return the rate of a run with this batch size, epoch and length (None: no set end)."""
+        return Rate(
+            scaling=self.lr_scaling,
+            batch_size=batch_size,
+            base_batch_size=self.base_batch_size,
+            train_examples=train_examples,
+            schedule=self.schedule or Constant(),
+            total_steps=total_steps,
+            warmup=self.warmup,
+            warmup_from=self.warmup_from,
+            baseline_steps=self.baseline_steps,
+        )
 
 
 @dataclass(frozen=True)

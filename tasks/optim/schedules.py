@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tasks.optim.scaling import Duration
 
@@ -24,17 +25,15 @@ class Schedule:
         """Return the same schedule with its durations counted in steps."""
         return self
 
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({settings})"
 
-
+@dataclass(frozen=True)
 class Constant(Schedule):
     """1 at every step."""
 
     needs_horizon = False
 
 
+@dataclass
 class Step(Schedule):
     """Multiply by `factor` at each milestone: a fraction of the steps, or a duration such as "30 epochs".
 
@@ -44,8 +43,11 @@ class Step(Schedule):
 
     after_warmup = False  # Goyal et al. count epochs 30, 60, 80 from the start
 
-    def __init__(self, milestones: Sequence[float | str] = (1 / 3, 2 / 3, 8 / 9), factor: float = 0.1) -> None:
-        self.milestones, self.factor = tuple(milestones), factor
+    milestones: Sequence[float | str] = (1 / 3, 2 / 3, 8 / 9)
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        self.milestones = tuple(self.milestones)  # a list where YAML gave it
         for milestone in self.milestones:
             if isinstance(milestone, str):
                 Duration.parse(milestone)
@@ -69,38 +71,42 @@ class Step(Schedule):
         return self.factor**passed
 
 
+@dataclass(frozen=True)
 class Polynomial(Schedule):
     """end + (1 - end) (1 - t/T)^power; LARS's Algorithm 1 has power 2 and end 0."""
 
-    def __init__(self, power: float = 2.0, end: float = 0.0) -> None:
-        self.power, self.end = power, end
+    power: float = 2.0
+    end: float = 0.0
 
     def __call__(self, step: int, total_steps: int) -> float:
         """Return the factor at `step`."""
         return self.end + (1 - self.end) * math.pow(1 - _progress(step, total_steps), self.power)
 
 
+@dataclass(frozen=True)
 class Cosine(Schedule):
     """Half a cosine from 1 to `end`."""
 
-    def __init__(self, end: float = 0.0) -> None:
-        self.end = end
+    end: float = 0.0
 
     def __call__(self, step: int, total_steps: int) -> float:
         """Return the factor at `step`."""
         return self.end + (1 - self.end) * (1 + math.cos(math.pi * _progress(step, total_steps))) / 2
 
 
+@dataclass(frozen=True)
 class LinearTo(Schedule):
     """Linear from 1 to `end_factor` over `decay_fraction` of the steps, then constant.
 
     The form of Shallue et al. 2018, whose released search spaces name both numbers; its text was not read.
     """
 
-    def __init__(self, end_factor: float = 0.01, decay_fraction: float = 1.0) -> None:
-        if not 0 < decay_fraction <= 1:
-            raise ValueError(f"decay_fraction is {decay_fraction}; give a fraction of the steps, above 0 up to 1.")
-        self.end_factor, self.decay_fraction = end_factor, decay_fraction
+    end_factor: float = 0.01
+    decay_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay_fraction <= 1:
+            raise ValueError(f"decay_fraction is {self.decay_fraction}; give a fraction of the steps, above 0 up to 1.")
 
     def __call__(self, step: int, total_steps: int) -> float:
         """Return the factor at `step`."""
