@@ -52,7 +52,7 @@ check: $(STAMP)  ## format check, lint and types, as every submission is checked
 	$(BIN)/ruff check .
 	$(MAKE) types
 
-format: $(STAMP)  ## put the code into its format and mend what the linter can
+format: $(STAMP)  ## format the code and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -246,6 +246,6 @@ class ConvergenceDetector(Callback):
         return {"rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the evaluations of the run that is resumed."""
+        """Load the evaluations of the run that is resumed."""
         self.rows = state["rows"]
         self.verdict = judge(self.rows, self.targets, self.rules)

@@ -149,5 +149,5 @@ class CriticalBatchProbe(Callback):
         return {"found": self.found}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the branches of the run that is resumed."""
+        """Load the branches of the run that is resumed."""
         self.found = state["found"]

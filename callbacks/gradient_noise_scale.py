@@ -174,7 +174,7 @@ class GradientNoiseScale(Callback):
         return {"samples": list(self.samples)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the samples of the run that is resumed."""
+        """Load the samples of the run that is resumed."""
         self.samples.extend(state["samples"])
 
 

@@ -111,7 +111,7 @@ class RollingCheckpoint(Checkpoint):
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, task: Task) -> None:
-        """Take signals over from Lightning, whose handlers end the run before a checkpoint is written."""
+        """Handle signals in place of Lightning, whose handlers end the run before a checkpoint is written."""
         self._last, self._signal, self._handlers = time.monotonic(), 0, {}
         if threading.current_thread() is threading.main_thread():
             self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -144,7 +144,7 @@ class RollingCheckpoint(Checkpoint):
             signal.signal(*self._handlers.popitem())
 
     def on_exception(self, trainer: Trainer, task: Task, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Restore the handlers of signals."""
         self._restore_handlers()
 
     def on_train_batch_end(self, trainer: Trainer, task: Task, *_: object) -> None:

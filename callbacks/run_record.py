@@ -120,7 +120,9 @@ class RunRecord(Callback):
         assert detector is not None
         return detector
 
-    def _written(self) -> Record:
+    @property
+    def written(self) -> Record:
+        """Return the record, once training has begun."""
         assert self.record is not None
         return self.record
 
@@ -205,7 +207,7 @@ class RunRecord(Callback):
             self._write(trainer, task, test=dict(task.evaluation))
 
     def _write(self, trainer: Trainer, task: Task, **changes: Any) -> None:
-        before, detector = self._written(), self._detector(trainer)
+        before, detector = self.written, self._detector(trainer)
         status = changes.get("status", before.status)
         final = {name: float(value) for name, value in detector.rows[-1].items()} if detector.rows else {}
         record = replace(before, **changes, targets=detector.verdict.closed(status), final=final, cost=self._peak(task))
@@ -221,7 +223,7 @@ class RunRecord(Callback):
             write_atomically(directory / "record.json", to_json(record))
 
     def _peak(self, task: Task) -> Cost:
-        cost = self._written().cost
+        cost = self.written.cost
         peaks = cost.peak_memory_bytes, peak_memory(task.device)  # before a resumption, and since
         return replace(cost, peak_memory_bytes=max(filter(None, peaks), default=None))
 

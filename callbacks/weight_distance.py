@@ -51,5 +51,5 @@ class WeightDistance(Callback):
         return {"initial": self.initial}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the initial weights of the run that is resumed."""
+        """Load the initial weights of the run that is resumed."""
         self.initial = state["initial"]

@@ -1,0 +1,1 @@
+"""What is trained (the tasks), and the command line around it."""

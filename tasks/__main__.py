@@ -28,21 +28,23 @@ def main(args: Sequence[str] | None = None) -> int:
         print(HELP)
         return 0
     if verb == "report":
-        from tasks.report.command import main as run
-    elif verb == "sweep":
-        from tasks.sweep.command import main as run
-    elif verb == "limit":
-        from tasks.limit.command import main as run
-    elif verb in ("fit", "validate", "test", "predict"):
+        from tasks.report.command import main as report
+
+        return report(args[1:])
+    if verb == "sweep":
+        from tasks.sweep.command import main as sweep
+
+        return sweep(args[1:])
+    if verb == "limit":
+        from tasks.limit.command import main as limit
+
+        return limit(args[1:])
+    if verb in ("fit", "validate", "test", "predict"):
         from tasks.cli import main as run
 
         return run(args)
-    else:
-        print(
-            f"error: no verb {verb!r}: choose among fit, validate, test, predict, limit, sweep, report", file=sys.stderr
-        )
-        return 2
-    return run(args[1:])
+    print(f"error: no verb {verb!r}: choose among fit, validate, test, predict, limit, sweep, report", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

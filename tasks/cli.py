@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import os
-import re
 import signal
 import sys
 import traceback
@@ -14,11 +13,12 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
-from lightning_fabric.plugins.environments import SLURMEnvironment
-from pytorch_lightning import Trainer
+from jsonargparse import Namespace
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loops.fit_loop import _FitLoop
-from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.profilers import PassThroughProfiler, Profiler
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 # imported so that YAML can name these classes by their short names
@@ -49,7 +49,7 @@ import tasks.optim.lars
 import tasks.optim.schedules
 import tasks.regression
 import tasks.segmentation  # noqa: F401
-from callbacks.convergence_detector import ConvergenceDetector, Target
+from callbacks.convergence_detector import ConvergenceDetector
 from callbacks.evaluation_schedule import EvaluationSchedule
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.progress import Progress
@@ -59,25 +59,25 @@ from callbacks.run_record import RunRecord, outcome
 from datamodules.base import InMemoryDataModule
 from tasks.base import ExactBatchTask
 from tasks.errors import (
-    REFUSED,
-    REFUSED_CALLBACKS,
     USER_ERRORS,
     FailedError,
     FinishedError,
     UserError,
     not_finite,
     sentence,
-    short,
 )
+from tasks.gradient import is_out_of_memory
 from tasks.process import (
     check_arguments,
     config_first,
     disable_malloc_trim,
     is_first,
     quiet,
+    say,
     search_beside_configs,
     signals_restored,
 )
+from tasks.refused import check
 from tasks.run_directory import claimed, default_name, essence, fingerprint, locate, measured_checkpoint, resume_from
 from tasks.wandb_logger import RunWandbLogger
 
@@ -108,6 +108,7 @@ class Parser(LightningArgumentParser):
     """Says what is wrong in one sentence instead of printing the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise UserError with the sentence."""
         fit = f"python -m tasks {sys.argv[1]}"
         hint = f"; `{fit} --help` lists the options, `--model.help CLASS` and `--data.help CLASS` those of a class"
         if self_resuming(message):
@@ -141,12 +142,14 @@ class Cli(LightningCLI):
             trainer_defaults=DEFAULTS | {"callbacks": [PredictionWriter()] if verb == "predict" else []},
         )
 
-    def subcommands(self) -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static
+        """Return the one verb, and what of its arguments is no option."""
         skip = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "return_predictions"}
         skip |= {"verbose", "weights_only"} | ({"ckpt_path"} if self.verb == "fit" else set())
         return {self.verb: skip}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options of the callbacks that every run has."""
         parser.add_lightning_class_args(EvaluationSchedule, "evaluation")
         parser.add_lightning_class_args(ConvergenceDetector, "convergence")
         parser.add_lightning_class_args(RunRecord, "run")
@@ -165,6 +168,7 @@ class Cli(LightningCLI):
             raise UserError(f"seed_everything: {error}") from error
 
     def before_instantiate_classes(self) -> None:
+        """Check the settings, and find out which run they are and where it goes on."""
         config = self.config[self.subcommand]
         check(config)
         if self.subcommand != "fit":  # a mirror of the run would begin anew
@@ -184,7 +188,7 @@ class Cli(LightningCLI):
         else:
             config.ckpt_path = str(measured_checkpoint(config.ckpt_path, self.directory, self.identity))
 
-    def _dump(self, config: Any) -> str:
+    def _dump(self, config: Namespace) -> str:
         parser = self._parser(self.subcommand)  # parsing has validated: to do so again takes most of a dump
         try:
             return parser.dump(config, skip_unset=False, skip_link_targets=False, skip_validation=True)
@@ -194,12 +198,14 @@ class Cli(LightningCLI):
     # building -------------------------------------------------------------------------------------------
 
     def instantiate_classes(self) -> None:
+        """Build trainer, task and data. Raises UserError for what they refuse."""
         try:
             super().instantiate_classes()
         except USER_ERRORS as error:
             raise UserError(sentence(error)) from error
 
     def instantiate_trainer(self, **options: Any) -> Trainer:
+        """Return the trainer, with checkpoints, an end and a requeueing of our own."""
         trainer = super().instantiate_trainer(**options)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         before, trainer.fit_loop = trainer.fit_loop, FitLoop(trainer, max_epochs=1)
@@ -210,7 +216,8 @@ class Cli(LightningCLI):
         return trainer
 
     def after_instantiate_classes(self) -> None:
-        for callback in self.trainer.callbacks:
+        """Tell the callbacks which run this is."""
+        for callback in callbacks_of(self.trainer):
             if isinstance(callback, RollingCheckpoint | PredictionWriter):
                 callback.directory = self.directory
             if isinstance(callback, RollingCheckpoint):
@@ -221,6 +228,7 @@ class Cli(LightningCLI):
     # running --------------------------------------------------------------------------------------------
 
     def before_fit(self) -> None:
+        """Write the run's config.yaml, and name its mirror in W&B."""
         if self.trainer.is_global_zero:
             self.directory.mkdir(parents=True, exist_ok=True)
             write_atomically(self.directory / "config.yaml", self._dump(self.config.fit))
@@ -258,7 +266,7 @@ class Cli(LightningCLI):
         except (FailedError, MemoryError):
             raise
         except Exception as error:  # what nobody foresaw
-            if out_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             first = f"{type(error).__name__}: {error}".split("\n")[0]
             raise FailedError(f"{first}{self._keep_traceback()}", 1 if self.trainer.global_step else 2) from error
@@ -281,54 +289,29 @@ class Cli(LightningCLI):
 
     def after_fit(self) -> None:
         """Read the test split, once, at the stop (protocol rule 4), and say how the run ended."""
-        writer = next(c for c in self.trainer.callbacks if isinstance(c, RunRecord))
-        if writer.record.status == "failed":
-            raise FailedError(writer.record.error)
-        if writer.record.status not in ("diverged", "outrun") and "test" in self.datamodule.splits:
+        writer = next(c for c in callbacks_of(self.trainer) if isinstance(c, RunRecord))
+        if writer.written.status == "failed":
+            raise FailedError(writer.written.error or "the run failed")
+        if writer.written.status not in ("diverged", "outrun") and "test" in self.datamodule.splits:
             self.trainer.test(self.model, self.datamodule, verbose=False)
         writer.close(self.trainer, self.model)
         for logger in self.trainer.loggers:
             if isinstance(logger, RunWandbLogger):
-                logger.summarize(outcome(writer.record))
+                logger.summarize(outcome(writer.written))
                 logger.close()
         if self.trainer.is_global_zero:
-            next(c for c in self.trainer.callbacks if isinstance(c, RollingCheckpoint)).discard()
-            if (profile := self.trainer.profiler) and not isinstance(profile, PassThroughProfiler):
+            next(c for c in callbacks_of(self.trainer) if isinstance(c, RollingCheckpoint)).discard()
+            profile: Profiler | None = self.trainer.profiler  # type: ignore[attr-defined]  # set, but not declared
+            if profile and not isinstance(profile, PassThroughProfiler):
                 print(profile.summary())  # by itself it only logs, which is silenced
-            record = writer.record
+            record = writer.written
             scores = "".join(f", {name} {value:.4g}" for name, value in (record.test or {}).items())
             print(f"{record.status} at step {record.final['step']:,.0f}{scores}: {self.directory}", file=sys.stderr)
 
 
-def check(config: Any) -> None:
-    """Raise UserError where settings contradict what every run here keeps to."""
-    for flag, (allowed, instead) in REFUSED.items():
-        if config.trainer.get(flag) not in allowed:
-            raise UserError(f"trainer.{flag}={config.trainer[flag]} is not supported here: use {instead}")
-    if config.trainer.max_steps == 0 or config.trainer.max_steps < -1:
-        raise UserError(f"trainer.max_steps is {config.trainer.max_steps}: give at least 1, or -1 for no limit")
-    for callback in config.trainer.callbacks or []:
-        name = callback.class_path.rpartition(".")[2]
-        if name in REFUSED_CALLBACKS:
-            raise UserError(f"trainer.callbacks: {name} is not supported here: use {REFUSED_CALLBACKS[name]}")
-    check_devices(config.trainer.accelerator, config.trainer.devices)
-    try:
-        for target in config.convergence.targets or []:
-            Target.parse(target)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def check_devices(accelerator: Any, devices: Any) -> None:
-    """Raise UserError where a CPU is asked for far more processes than it has cores: they would start for hours."""
-    if not str(devices).isdecimal():
-        if isinstance(devices, str) and devices != "auto" and not re.fullmatch(r"-1|[0-9]+(, ?[0-9]+)*,?", devices):
-            raise UserError(f"trainer.devices is {short(devices)}: give a number, a list of numbers, or auto")
-        return
-    cores = os.cpu_count() or 1
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-    if on_cpu and int(devices) > 8 * cores:
-        raise UserError(f"trainer.devices is {short(devices)}, and this machine has {cores} cores: give {cores}")
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """Return the callbacks of a trainer."""
+    return trainer.callbacks  # type: ignore[attr-defined]  # set, but not declared
 
 
 @cache
@@ -338,7 +321,7 @@ def spare_the_imports() -> None:
 
 
 def place(args: Sequence[str]) -> Path:
-    """The directory of the run that `args` stand for; UserError where they cannot be parsed."""
+    """Return the directory of the run that `args` stand for. Raises UserError where they cannot be parsed."""
 
     def stop(cli: Cli) -> NoReturn:
         found.append(cli.directory)
@@ -371,7 +354,7 @@ def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> 
 
 
 def main(args: Sequence[str]) -> int:
-    """Run a verb; 0 for a finished run (also a diverged one), 2 for a user's mistake, 130 and 143 after a signal."""
+    """Run a verb; return 0 for a run that ended (or diverged), 2 for a user's mistake, 130 or 143 after a signal."""
     quiet()
     try:
         run(args)
@@ -384,23 +367,11 @@ def main(args: Sequence[str]) -> int:
     except SystemExit as exit_:  # Lightning's answer to Ctrl-C and SIGTERM, after the record is written
         if isinstance(exit_, SIGTERMException):
             return 128 + signal.SIGTERM
-        return 130 if exit_.code == 1 else exit_.code
+        code = exit_.code if isinstance(exit_.code, int) else 0
+        return 130 if code == 1 else code
     except (OSError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not out_of_memory(error):
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
         memory = "out of memory: give a smaller model.micro_batch_size, or more memory"
-        return say(memory if out_of_memory(error) else sentence(error), 1)
+        return say(memory if is_out_of_memory(error) else sentence(error), 1)
     return 0
-
-
-def say(error: object, status: int) -> int:
-    """Print an error as one sentence; return the exit status."""
-    print(f"error: {error}", file=sys.stderr)
-    return status
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Return whether the host or the GPU had no memory left."""
-    words = ("can't allocate memory", "not enough memory", "bad_alloc", "Cannot allocate memory")
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or any(word in str(error) for word in words)

@@ -9,13 +9,14 @@ from torch import Tensor
 from tasks.protocols import Batch, Differentiable, Plan
 
 EXTRA = 3  # behind the gradients: the loss, the elements where they were counted, the ranks that failed
+NO_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "not enough memory", "bad_alloc")
 FATAL = 1000  # what a rank adds to the failures for an error other than out of memory
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` says that the device, or the host, ran out of memory."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text or "out of memory" in text
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or any(words in str(error) for words in NO_MEMORY)
 
 
 class FlatGradient:

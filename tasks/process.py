@@ -95,3 +95,9 @@ def disable_malloc_trim() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         for option, value in {-4: 0, -1: 2**31 - 1}.items():  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
             libc.mallopt(option, value)
+
+
+def say(error: object, status: int) -> int:
+    """Print an error as one sentence; return the exit status."""
+    print(f"error: {error}", file=sys.stderr)
+    return status

@@ -26,8 +26,9 @@ class Regression(ExactBatchTask):
         """Return R2 over all outputs alike."""
         return FlatR2()
 
-    def scores(self, loss: float, metric: Metric) -> dict[str, float]:
+    def scores(self, loss: float, metric: Metric | None) -> dict[str, float]:
         """Return loss and r2."""
+        assert metric is not None
         return {"loss": loss, "r2": float(metric.compute())}
 
     def prediction(self, outputs: Tensor) -> Tensor:

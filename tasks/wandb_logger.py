@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from tasks.wandb_mode import choose_mode, mode_message
+
+if TYPE_CHECKING:
+    from wandb.sdk.wandb_run import Run
 
 INIT_TIMEOUT, FINISH_TIMEOUT = "30", "15"  # seconds; wandb's own defaults block for minutes, or for ever
 STARTS = 4  # times that W&B may give a sweep's cell that does not end well to an agent
@@ -49,7 +52,7 @@ class RunWandbLogger(WandbLogger):
         rank_zero_only(print)(mode_message(self._mode, why, save_dir), file=sys.stderr)
 
     @property
-    def experiment(self) -> Any:
+    def experiment(self) -> "Run":
         """Return the W&B run; where the server does not answer, an offline one."""
         new = self._experiment is None
         try:
@@ -81,7 +84,7 @@ class RunWandbLogger(WandbLogger):
     def summarize(self, facts: Mapping[str, Any]) -> None:
         """Show how the run ended in its summary and, to filter by, in its config."""
         self.experiment.summary.update(dict(facts))
-        self.experiment.config.update(dict(facts), allow_val_change=True)
+        self.experiment.config.update(dict(facts), allow_val_change=True)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """End the W&B run, so that another run of this process begins its own."""
@@ -109,7 +112,7 @@ class RunWandbLogger(WandbLogger):
         self._requeue = "WANDB_SWEEP_ID" in os.environ and count < STARTS
 
 
-def rows_offline(run: Any) -> int:
+def rows_offline(run: "Run") -> int:
     """Return how many whole rows earlier processes of an offline run left in its files."""
     numbers = [-1]
     for path in Path(run.dir).parent.parent.glob(f"offline-run-*-{run.id}/*.wandb"):

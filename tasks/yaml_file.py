@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+Content = Any  # of a YAML document: whoever reads one checks it
 DEEPEST = 60  # levels; those of this project have 9
 MOST = 1_000_000  # values, those of an alias counted wherever it stands
 
@@ -14,6 +15,7 @@ class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """PyYAML's, which refuses a key that stands twice; there the last value would win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return a mapping. Raises ValueError where it has a key twice."""
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
@@ -23,7 +25,7 @@ class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Content:
     """Return a file's content. Raises ValueError, which names the file, where it cannot be read or is not YAML."""
     try:
         return parse_yaml(path.read_bytes().decode())
@@ -35,7 +37,7 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(f"{path} {error}") from error
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> Content:
     """Return the content of a YAML document. Raises ValueError where it is none, goes round in a circle or is huge."""
     try:
         content = yaml.load(text, Loader)
@@ -50,9 +52,9 @@ def parse_yaml(text: str) -> Any:
     return content
 
 
-def _measure(content: Any) -> None:
+def _measure(content: object) -> None:
     """Raise ValueError where content is in a circle, too deep or too large."""
-    left: list[tuple[Any, tuple[int, ...]]] = [(content, ())]
+    left: list[tuple[object, tuple[int, ...]]] = [(content, ())]
     count = 0
     while left:
         value, above = left.pop()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from callbacks.convergence_detector import Target
 from tasks.sweep.command import Runner, stop_on_sigterm
@@ -23,6 +23,10 @@ from tasks.sweep.ledger import Ledger
 from tasks.sweep.plan import source
 from tasks.sweep.pool import Pool, places
 from tasks.sweep.table import Display
+
+if TYPE_CHECKING:  # imported once they are needed: with them comes torch
+    from tasks.limit.design import Design, Question
+    from tasks.limit.known import Known
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -131,7 +135,7 @@ class Study:
         paths = [p for p in self.folder.glob("*.yaml") if not p.name.endswith(".plan.yaml")]
         return told(known(self.directories(self.runner(paths[0]))) if paths else NOTHING)
 
-    def answer(self, question: Any, deadline: float) -> int:
+    def answer(self, question: "Question", deadline: float) -> int:
         """Run round after round until the answer is known well enough or the budget is spent."""
         from tasks.limit.design import met, next_design, resumed, write
         from tasks.limit.known import known, page
@@ -173,7 +177,7 @@ def end(pool: Pool | None, runner: Runner) -> None:
             runner.ledger.mark_dead(cell, "interrupted")
 
 
-def step_of(before: Any, after: Any) -> str:
+def step_of(before: "Design", after: "Design") -> str:
     """Return in words what a round adds."""
     new = [str(size) for size in after.sizes if size not in before.sizes]
     return f"batch {' and '.join(new)}" if new else "more seeds where the steps scatter"
@@ -188,7 +192,7 @@ def ending(spent: bool, precise: bool, options: argparse.Namespace) -> str:
     return "More batch sizes and seeds would not make it more precise: choose another target, or more data."
 
 
-def told(found: Any) -> str:
+def told(found: "Known") -> str:
     """Return what is known as a table and a sentence."""
     lines = [f"{'batch':>8}{'rate':>11}{'arrived':>10}{'steps':>10}{'examples':>12}{'x fewest':>10}"]
     fewest = min((size * steps for size, steps in found.steps.items()), default=math.inf)

@@ -9,10 +9,10 @@ import torch
 from callbacks.convergence_detector import Target
 from callbacks.cost import price, read_prices
 from callbacks.hit import FOLLOW
-from tasks import cli
 from tasks.errors import UserError
 from tasks.limit.design import CONFIRMING, Question, first_design
 from tasks.limit.pilot import Resolved, Speed, measured_speed, pilot, resolve
+from tasks.process import quiet
 from tasks.sweep.plan import BUDGET
 from tasks.sweep.preflight import LEAST_SIZES, doubts
 
@@ -47,7 +47,7 @@ class Asked:
 
 def asked(args: list[str], target: Target | None, most: int | None, threads: int) -> Asked:
     """Return what is asked. Raises UserError where `fit` would not take these options."""
-    cli.quiet()
+    quiet()
     torch.set_num_threads(threads)
     config = resolve(args)
     if config.model.get("lr_scaling", "none") != "none":  # the rate is tuned at each size

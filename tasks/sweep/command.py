@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from tasks.sweep.files import Cell, read_sweep
 from tasks.sweep.ledger import FINAL, Ledger, State
@@ -46,7 +46,7 @@ class Runner:
         self.extend()
 
     def extend(self) -> None:
-        """Take up the cells that follow from those that have ended."""
+        """Add the cells that follow from those that have ended."""
         turns = enumerate(self.sources)
         self.turn = {cell: turn for turn, source in turns for cell in source.cells(self.look)}
         self.states = {cell: self.look(cell) for cell in self.turn}
@@ -127,7 +127,7 @@ class Runner:
             raise ValueError(mistakes.pop())
 
     def _say(self, cells: Plain | Staged, doubts: list[str]) -> None:
-        """Tell of doubts, each once."""
+        """Print doubts, each once."""
         for doubt in doubts if self.doubts else ():
             line = f"{cells.sweep.name}: no critical batch size will be identified: {doubt}"
             if line not in self.said:
@@ -140,7 +140,7 @@ class Runner:
         cost = costs(self.states)
 
         def urgency(cell: Cell) -> tuple[int, bool, float, int]:
-            """The files in their order; of a file tuning first, since others follow from it; then the longest."""
+            """Return the files' order, of a file tuning first, since others follow from it, then the longest."""
             seconds, tunes = cost(cell), cell.sweep.endswith(" tune")
             return (-self.turn[cell], tunes, float("inf") if seconds is None else seconds, cell.batch_size)
 
@@ -243,5 +243,5 @@ def stop_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _stop(number: int, _: Any) -> NoReturn:
+def _stop(number: int, _: object) -> NoReturn:
     raise SystemExit(128 + number)

@@ -126,13 +126,13 @@ def read_sweep(path: Path, flags: tuple[str, ...] = ()) -> Sweep:
     return sweep
 
 
-def given_name(config: Any) -> Any:
+def given_name(config: object) -> object:
     """Return the run's name that a config file gives, None where it leaves it open. Raises ValueError for no config."""
     try:
         there = isinstance(config, str) and Path(config).is_file()
     except OSError:
         there = False
-    if not there:
+    if not there or not isinstance(config, str):
         raise ValueError(f"--config: there is no file {str(config)[:200]} (paths are from the folder you are in)")
     content = read_yaml(Path(config))
     if not isinstance(content, dict):
@@ -141,7 +141,7 @@ def given_name(config: Any) -> Any:
     return run.get("name") if isinstance(run, dict) else None
 
 
-def check_names(sweep: Sweep, given: list[Any]) -> None:
+def check_names(sweep: Sweep, given: list[object]) -> None:
     """Raise ValueError where several cells would have one run's directory."""
     given = given + [arg for arg in (*sweep.command, *sweep.flags) if arg.startswith("--run.name")]
     swept = sweep.content["parameters"].get("run.name")
@@ -165,7 +165,7 @@ def check_flags(sweep: Sweep) -> None:
             raise ValueError(f"-- --{name}: the sweep itself varies it: change its values in the file")
 
 
-def check(content: Any) -> None:
+def check(content: object) -> None:
     """Raise ValueError, beginning with the field's name, where W&B or this program would refuse the file."""
     if not isinstance(content, dict) or "parameters" not in content:
         raise ValueError("parameters: is missing, so this is no sweep file")
@@ -193,7 +193,7 @@ def check(content: Any) -> None:
     check_command(content.get("command"))
 
 
-def check_command(command: Any) -> None:
+def check_command(command: object) -> None:
     """Raise ValueError unless `command` is a `python -m tasks fit` that is given the parameters."""
     if not isinstance(command, list) or "fit" not in command or "${args}" not in command:
         raise ValueError(f"command: must run `tasks fit` with the parameters, as in {EXAMPLE}")

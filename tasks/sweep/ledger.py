@@ -129,7 +129,7 @@ class Ledger:
         return entry
 
 
-def malformed(entry: Any) -> str | None:
+def malformed(entry: object) -> str | None:
     """Return what is wrong with an entry as it was read, None where it is whole."""
     if not isinstance(entry, dict) or entry.get("status") not in ("running", "done", "interrupted", "failed", "left"):
         return "no status"

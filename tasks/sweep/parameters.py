@@ -13,7 +13,7 @@ DRAWN = ("min", "max", "mu", "sigma", "a", "b", "q", "probabilities")  # fields 
 MOST_CELLS = 100_000  # of a grid; beyond it W&B's server stops answering, too
 
 
-def check(parameters: Any, path: str = "parameters") -> None:
+def check(parameters: object, path: str = "parameters") -> None:
     """Raise ValueError, beginning with the field's name, where W&B would refuse `parameters` or a grid has no use."""
     if not isinstance(parameters, dict) or not parameters:
         raise ValueError(f"{path}: give at least one parameter")

@@ -16,6 +16,7 @@ from typing import Any
 from tasks.sweep.files import Cell
 from tasks.sweep.worker import Place, work
 
+Job = Cell | tuple[str, ...]  # to run, or to check
 Event = tuple[Any, str, Any]  # a worker's job, what became of it, and more
 STALL = 900.0
 STARTS = 3  # times in a row that processes may die before they are ready
@@ -66,12 +67,12 @@ class Worker:
     pipe: connection.Connection
     place: Place
     ready: bool = False
-    job: Any = None
+    job: Job | None = None
     since: float = 0.0
     cpu: float = 0.0  # seconds of processor time when it was last seen to grow
     alive: float = 0.0  # when that was
 
-    def give(self, order: str, what: Any) -> None:
+    def give(self, order: str, what: Job) -> None:
         """Send a job; a process that died meanwhile is found by the end of its pipe."""
         self.job, self.since, self.alive = what, time.monotonic(), time.monotonic()
         with contextlib.suppress(OSError):
@@ -134,7 +135,7 @@ class Pool:
         return events + [event for w in list(self.workers) if self._hangs(w) for event in self._kill(w)]
 
     def _note(self, worker: Worker, cpu: float) -> None:
-        """A computing process uses the processor; one that waits for ever only sends its beat."""
+        """Note that a worker computes, if it used the processor: one that waits for ever only sends its beat."""
         now = time.monotonic()
         if cpu - worker.cpu > 0.02 * (now - worker.alive):
             worker.cpu, worker.alive = cpu, now
@@ -150,7 +151,7 @@ class Pool:
         return self._bury(worker, f"it hung and was killed after {minutes:.1f} minutes")
 
     def _bury(self, worker: Worker, hung: str | None = None) -> list[Event]:
-        """Replace a dead worker; say which job died with it."""
+        """Replace a dead worker; return what became of its job."""
         worker.process.join()
         worker.pipe.close()
         self.workers.remove(worker)

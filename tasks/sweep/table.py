@@ -113,11 +113,11 @@ class Display:
             self.live.stop()
 
     def say(self, line: str) -> None:
-        """One line that stays."""
+        """Print a line that stays."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def ended(self, cell: Cell, state: State, states: States) -> None:
-        """A cell has come to an end: a line, where there is no table."""
+        """Print how a cell ended, where there is no table."""
         final = state.record.final if state.record else {}
         word = COLUMNS.get(state.status, state.status)
         where = f" at step {final['step']:,.0f}" if final else f": {state.entry.get('reason', '')}"
@@ -144,7 +144,7 @@ class Display:
             self.say(self._counts(states))
 
     def summary(self, states: States) -> None:
-        """The table once, at the end or for --status, with the failed cells' reasons."""
+        """Print the table once, at the end or for --status, with the failed cells' reasons."""
         self.console.print(self._table(states))
         for cell, state in states.items():
             if state.status == "failed":

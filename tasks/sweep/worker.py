@@ -13,12 +13,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from tasks.streams import keep_standard_streams
 from tasks.sweep.files import Cell
 from tasks.sweep.ledger import FINAL, Ledger
 from tasks.sweep.share import Shared
+
+if TYPE_CHECKING:  # the rest of this process is up before these are imported
+    from jsonargparse import Namespace
+
+    from tasks.cli import Cli
 
 LEAST = 2**20  # bytes of a disk that is not full
 BEAT = 2.0  # seconds between two signs of life
@@ -87,7 +93,7 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _complaint(cli: Any, args: tuple[str, ...]) -> str | None:
+def _complaint(cli: ModuleType, args: tuple[str, ...]) -> str | None:
     try:
         cli.place(args)
     except cli.UserError as error:
@@ -95,7 +101,7 @@ def _complaint(cli: Any, args: tuple[str, ...]) -> str | None:
     return None
 
 
-def run_cell(cli: Any, ledger: Ledger, cell: Cell) -> tuple[str, bool]:
+def run_cell(cli: ModuleType, ledger: Ledger, cell: Cell) -> tuple[str, bool]:
     """Run a cell unless another process has it; return its end and whether this process is still sound."""
     with ledger.lock(cell) as mine:
         if not mine:
@@ -143,7 +149,7 @@ class SeveralProcessesError(Exception):
     """Raised to end a fit before it begins: it needs processes of its own, which a warm worker cannot give it."""
 
 
-def fit(cli: Any, args: list[str], tell: Callable[..., None], shared: Shared) -> dict[str, Any]:
+def fit(cli: ModuleType, args: list[str], tell: Callable[..., None], shared: Shared) -> dict[str, Any]:
     """Run a fit, unless an equal run is there already; return its status (done, interrupted or failed) and the reason.
 
     `tell` hears at once where it is.
@@ -151,7 +157,7 @@ def fit(cli: Any, args: list[str], tell: Callable[..., None], shared: Shared) ->
     end: dict[str, Any] = {}
     settings: dict[str, Any] = {}
 
-    def placed(run: Any) -> None:
+    def placed(run: "Cli") -> None:
         taken = shared.take(run.settings, run.directory)
         end["directory"] = str(taken or run.directory)
         settings.update(run.settings)
@@ -186,7 +192,7 @@ def fit(cli: Any, args: list[str], tell: Callable[..., None], shared: Shared) ->
     return end | {"status": "done"}
 
 
-def devices(trainer: Any) -> int:
+def devices(trainer: "Namespace") -> int:
     """Return how many processes the trainer would start on this machine."""
     wanted = trainer.devices
     if str(wanted) in ("auto", "-1"):

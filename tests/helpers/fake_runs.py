@@ -14,13 +14,13 @@ GOAL, CEILING, FLOOR = 0.8, 0.9, 0.1
 
 
 def accuracy(step: float, steps_to_goal: float) -> float:
-    """Give a learning curve that rises from 0.1 to 0.9 and passes 0.8 at exactly `steps_to_goal`."""
+    """Return a learning curve that rises from 0.1 to 0.9 and passes 0.8 at exactly `steps_to_goal`."""
     rate = math.log((CEILING - FLOOR) / (CEILING - GOAL)) / steps_to_goal
     return CEILING - (CEILING - FLOOR) * math.exp(-rate * step)
 
 
 def evaluation_steps(last: int, phase: float, ratio: float = 1.1) -> list[int]:
-    """Give geometric evaluation steps from 0 to `last` with a phase in [0, 1)."""
+    """Return geometric evaluation steps from 0 to `last` with a phase in [0, 1)."""
     count = int(math.log(last) / math.log(ratio)) + 1
     grid = {round(ratio ** (k + phase)) for k in range(count + 1)}
     return [0, *sorted(s for s in grid if 0 < s <= last)]
@@ -45,7 +45,7 @@ def curve_rows(steps_to_goal: float, batch_size: int, budget: int, phase: float)
 
 
 def found_in(rows: list[dict]) -> dict[str, dict]:
-    """Give the goal's crossings by rule, as a record has them; empty where it is not reached."""
+    """Return the goal's crossings by rule, as a record has them; empty where it is not reached."""
     found = hits([r["step"] for r in rows], [r["val/accuracy"] for r in rows], "max", GOAL)
     columns = {name: [r[name] for r in rows] for name in ("step", "examples", "epoch", "seconds")}
     rules = zip(("hit", "line", "first"), found or (), strict=False)

@@ -105,7 +105,7 @@ class Answers:
 
 
 def said(hits: int, n: int) -> str:
-    """Give a share with its exact 95 % interval, in words."""
+    """Return a share with its exact 95 % interval, in words."""
     share = proportion(hits, n)
     return f"{hits} of {n} studies ({share.value:.1%} [{share.low:.1%}, {share.high:.1%}])"
 

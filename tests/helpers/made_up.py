@@ -18,12 +18,12 @@ Steps = Callable[[float], float]
 
 
 def hyperbola(critical: float, least: float = 200.0) -> Steps:
-    """Give steps to target by the hyperbola."""
+    """Return steps to target by the hyperbola."""
     return lambda b: least * (1 + critical / b)
 
 
 def power(slope: float, first: float = 20_000.0) -> Steps:
-    """Give steps to target by a power law."""
+    """Return steps to target by a power law."""
     return lambda b: first * (16 / b) ** slope
 
 

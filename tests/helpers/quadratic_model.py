@@ -29,7 +29,7 @@ class Quadratic:
         self.tuned = cache(self._tuned)
 
     def expected_steps(self, rate: float, size: float) -> float:
-        """Give the steps at which the expected loss falls to the goal, infinite if it never does."""
+        """Return the steps at which the expected loss falls to the goal, infinite if it never does."""
         shrink = (1 - rate * self.curvature) ** 2
         if (shrink >= 1).any():
             return math.inf
@@ -49,7 +49,7 @@ class Quadratic:
         return high
 
     def _tuned(self, size: float) -> tuple[float, float]:
-        """Give the fewest expected steps over all constant rates, and the rate."""
+        """Return the fewest expected steps over all constant rates, and the rate."""
         return min((self.expected_steps(rate, size), rate) for rate in RATES)
 
     def hit_of(self, losses: list[float], steps: list[int], size: int) -> Hit:
@@ -70,14 +70,14 @@ TUNING, FRESH = [1], [11, 12, 13, 14, 15]  # seeds
 
 @cache
 def known_b2() -> float:
-    """Give the largest batch size that takes at most twice the examples of the smallest studied."""
+    """Return the largest batch size that takes at most twice the examples of the smallest studied."""
     near, dense = np.exp(np.arange(-0.04, 0.041, 0.005)), 2.0 ** np.arange(0, 7.01, 0.5)
     fewest = [min(expected_steps(tuned(size)[1] * factor, size) for factor in near) for size in dense]
     return size_at(dense, np.log(fewest), 2.0)
 
 
 def coarse_rates(offset: float) -> list[float]:
-    """Give three rates a factor 2 apart; the lowest is off the best of the smallest size by `offset` of that."""
+    """Return three rates a factor 2 apart; the lowest is off the best of the smallest size by `offset` of that."""
     return [tuned(SIZES[0])[1] * 2.0 ** (offset + k) for k in range(3)]
 
 
@@ -125,5 +125,5 @@ def arm(size: int, start: list[float], bound: float, draw: int) -> tuple[list[Ru
 
 
 def middle(r: Run) -> float:
-    """Give a run's steps to the goal."""
+    """Return a run's steps to the goal."""
     return r.hits[0].at("steps")
