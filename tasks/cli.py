@@ -21,34 +21,6 @@ from pytorch_lightning.loops.fit_loop import _FitLoop
 from pytorch_lightning.profilers import PassThroughProfiler, Profiler
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-# imported so that YAML can name these classes by their short names
-import callbacks.cost
-import callbacks.critical_batch_probe
-import callbacks.gradient_noise_scale
-import callbacks.linear_approximation_error
-import callbacks.sharpness
-import callbacks.weight_distance  # noqa: F401
-import datamodules.cifar
-import datamodules.cityscapes
-import datamodules.fashion_mnist
-import datamodules.imagenet
-import datamodules.scenes
-import datamodules.svhn
-import datamodules.text
-import datamodules.token_files  # noqa: F401
-import tasks.image_classification
-import tasks.language_modeling
-import tasks.networks.cifar
-import tasks.networks.cnn
-import tasks.networks.drn
-import tasks.networks.language
-import tasks.networks.segmentation
-import tasks.networks.zoo
-import tasks.optim.lamb
-import tasks.optim.lars
-import tasks.optim.schedules
-import tasks.regression
-import tasks.segmentation  # noqa: F401
 from callbacks.convergence_detector import ConvergenceDetector
 from callbacks.evaluation_schedule import EvaluationSchedule
 from callbacks.prediction_writer import PredictionWriter
@@ -57,6 +29,7 @@ from callbacks.record import write_atomically
 from callbacks.rolling_checkpoint import AtomicCheckpointIO, RollingCheckpoint
 from callbacks.run_record import RunRecord, outcome
 from datamodules.base import InMemoryDataModule
+from tasks import short_names  # noqa: F401
 from tasks.base import ExactBatchTask
 from tasks.errors import (
     USER_ERRORS,
@@ -67,6 +40,7 @@ from tasks.errors import (
     sentence,
 )
 from tasks.gradient import is_out_of_memory
+from tasks.parser import Parser
 from tasks.process import (
     check_arguments,
     config_first,
@@ -79,7 +53,7 @@ from tasks.process import (
 )
 from tasks.refused import check
 from tasks.run_directory import claimed, default_name, essence, fingerprint, locate, measured_checkpoint, resume_from
-from tasks.wandb_logger import RunWandbLogger
+from tasks.wandb_logger import RunWandbLogger, arm_and_stage
 
 DEFAULTS = {  # of the trainer
     "default_root_dir": "runs",
@@ -102,24 +76,6 @@ class FitLoop(_FitLoop):
     """Lightning's, which leaves out the start and the end of a fit whose last step was made before it was cut off."""
 
     skip = False
-
-
-class Parser(LightningArgumentParser):
-    """Says what is wrong in one sentence instead of printing the usage."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise UserError with the sentence."""
-        fit = f"python -m tasks {sys.argv[1]}"
-        hint = f"; `{fit} --help` lists the options, `--model.help CLASS` and `--data.help CLASS` those of a class"
-        if self_resuming(message):
-            hint = ": leave it out, the same command goes on from the run's own newest checkpoint"
-        unknown = ("not accepted" in message or "unrecognized" in message) and hint not in message
-        raise UserError(sentence(message) + (hint if unknown else "")) from ex
-
-
-def self_resuming(message: str) -> bool:
-    """Return whether a parser complains of the checkpoint to go on from, which `fit` finds by itself."""
-    return "unrecognized" in message and "--ckpt_path" in message
 
 
 class Cli(LightningCLI):
@@ -234,14 +190,7 @@ class Cli(LightningCLI):
             write_atomically(self.directory / "config.yaml", self._dump(self.config.fit))
             for logger in self.trainer.loggers:
                 if isinstance(logger, RunWandbLogger):
-                    logger.name_run(self.directory, *self._arm_and_stage())
-
-    def _arm_and_stage(self) -> tuple[str, str | None]:
-        """Return the optimizer with its rate, and the stage of the plan, as W&B shows them."""
-        chosen = self.settings["model"]["init_args"]["optimizer"]
-        rate, plan = chosen.get("init_args", {}).get("lr"), self.settings["run"]["plan"] or {}
-        name = chosen["class_path"].rpartition(".")[2]
-        return name if rate is None else f"{name} {rate:g}", plan.get("stage")
+                    logger.name_run(self.directory, *arm_and_stage(self.settings))
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         options = super()._prepare_subcommand_kwargs(subcommand)

@@ -112,6 +112,14 @@ class RunWandbLogger(WandbLogger):
         self._requeue = "WANDB_SWEEP_ID" in os.environ and count < STARTS
 
 
+def arm_and_stage(settings: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return the optimizer with its rate, and the stage of the plan."""
+    chosen = settings["model"]["init_args"]["optimizer"]
+    rate, plan = chosen.get("init_args", {}).get("lr"), settings["run"]["plan"] or {}
+    name = chosen["class_path"].rpartition(".")[2]
+    return name if rate is None else f"{name} {rate:g}", plan.get("stage")
+
+
 def rows_offline(run: "Run") -> int:
     """Return how many whole rows earlier processes of an offline run left in its files."""
     numbers = [-1]
