@@ -25,6 +25,10 @@ class Schedule:
         """Return the same schedule with its durations counted in steps."""
         return self
 
+    def __repr__(self) -> str:  # of one that is no dataclass: the record says it
+        settings = ", ".join(f"{name}={value}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({settings})"
+
 
 @dataclass(frozen=True)
 class Constant(Schedule):
