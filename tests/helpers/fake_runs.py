@@ -33,10 +33,15 @@ def curve_rows(steps_to_goal: float, batch_size: int, budget: int, phase: float)
         value = accuracy(step, steps_to_goal)
         rows.append(
             {
-                **{"step": step, "examples": step * batch_size, "epoch": step * batch_size / 10_000},
-                **{"seconds": step * (0.001 + 1e-5 * batch_size), "lr": 0.1},
-                **{"train/loss": "" if step == 0 else 1 - value, "trainset/loss": 1 - value},
-                **{"val/accuracy": value, "val/loss": 1 - value},
+                "step": step,
+                "examples": step * batch_size,
+                "epoch": step * batch_size / 10_000,
+                "seconds": step * (0.001 + 1e-5 * batch_size),
+                "lr": 0.1,
+                "train/loss": "" if step == 0 else 1 - value,
+                "trainset/loss": 1 - value,
+                "val/accuracy": value,
+                "val/loss": 1 - value,
             }
         )
         if found_in(rows):
@@ -75,32 +80,63 @@ def make_run(folder: Path, steps_to_goal: float, batch_size: int, seed: int, bud
     last = rows[-1]
     final = {k: v for k, v in last.items() if isinstance(v, (int, float)) and math.isfinite(v)}
     record = {
-        **{"version": 2, "status": status, "stopped_by": "targets" if status == "reached" else status},
-        **{"study": "study", "run": folder.name, "task": "ImageClassification", "seed": seed},
+        "version": 2,
+        "status": status,
+        "stopped_by": "targets" if status == "reached" else status,
+        "study": "study",
+        "run": folder.name,
+        "task": "ImageClassification",
+        "seed": seed,
         "data": {
-            **{"name": "FashionMNIST", "hash": "abc", "train_examples": 10_000, "val_examples": 2000},
-            **{"test_examples": 10_000, "elements_per_example": 1.0, "fraction": 1.0, "label_noise": 0.0},
+            "name": "FashionMNIST",
+            "hash": "abc",
+            "train_examples": 10_000,
+            "val_examples": 2000,
+            "test_examples": 10_000,
+            "elements_per_example": 1.0,
+            "fraction": 1.0,
+            "label_noise": 0.0,
         },
-        **{"network": "SmallCNN", "parameters": 12_345, "optimizer": {"name": "SGD", "settings": {"momentum": 0.9}}},
+        "network": "SmallCNN",
+        "parameters": 12_345,
+        "optimizer": {"name": "SGD", "settings": {"momentum": 0.9}},
         "rate": {
-            **{"base": 0.1, "effective": 0.1, "scaling_rule": "none", "base_batch_size": None},
-            **{"schedule": "constant", "warmup": "none"},
+            "base": 0.1,
+            "effective": 0.1,
+            "scaling_rule": "none",
+            "base_batch_size": None,
+            "schedule": "constant",
+            "warmup": "none",
         },
         "batch": {
-            **{"size": batch_size, "micro": 256, "ghost": None, "epoch_end": "wrap"},
+            "size": batch_size,
+            "micro": 256,
+            "ghost": None,
+            "epoch_end": "wrap",
             "sampling": "without replacement",
         },
-        **{"world_size": 1, "precision": "32-true", "accelerator": "cpu"},
+        "world_size": 1,
+        "precision": "32-true",
+        "accelerator": "cpu",
         "budget": {"steps": budget, "examples": None, "max_steps": None, "max_epochs": None},
         "targets": [
             {
-                **{"metric": "val/accuracy", "direction": "max", "value": GOAL, "plateau": None},
-                **{"status": status, **found},
+                "metric": "val/accuracy",
+                "direction": "max",
+                "value": GOAL,
+                "plateau": None,
+                "status": status,
+                **found,
             }
         ],
-        **{"final": final, "test": {"test/loss": 0.5, "test/accuracy": 0.8}},
-        **{"cost": {"peak_memory_bytes": None}, "plan": None, "versions": {"code": "x", "torch": "y"}},
-        **{"started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T00:01:00+00:00", "resumes": 0},
+        "final": final,
+        "test": {"test/loss": 0.5, "test/accuracy": 0.8},
+        "cost": {"peak_memory_bytes": None},
+        "plan": None,
+        "versions": {"code": "x", "torch": "y"},
+        "started": "2026-01-01T00:00:00+00:00",
+        "ended": "2026-01-01T00:01:00+00:00",
+        "resumes": 0,
     }
     record = merged(record, {name.replace("__", "."): value for name, value in changes.items()})
     folder.mkdir(parents=True)

@@ -48,10 +48,13 @@ def write_sweep(folder: Path, study: int) -> Path:
     steps = max(quadratic_model.tuned(size)[0] for size in sizes)
     tune, confirm = ([100 * study + s for s in seeds] for seeds in (quadratic_model.TUNING, quadratic_model.FRESH))
     values = {
-        **{"run.study": [name_of(study)], "data.batch_size": sizes, "seed_everything": [tune[0]]},
+        "run.study": [name_of(study)],
+        "data.batch_size": sizes,
+        "seed_everything": [tune[0]],
         rate: [float(f"{r:.4g}") for r in quadratic_model.coarse_rates(random.Random(study).random() - 0.5)],
         "convergence.targets": [f"[{{metric: val/loss, direction: min, value: {quadratic_model.GOAL}}}]"],
-        **{"convergence.budget_steps": [int(4 * steps)], "convergence.budget_examples": [int(4 * steps)]},
+        "convergence.budget_steps": [int(4 * steps)],
+        "convergence.budget_examples": [int(4 * steps)],
     }
     command = ["${interpreter}", "-m", "tasks", "fit", "--config", str(folder / "config.yaml"), "${args}"]
     parameters = {name: {"values": given} for name, given in values.items()}

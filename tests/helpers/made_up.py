@@ -38,15 +38,30 @@ def run(hits: list[Hit], size: int, seed: int, curve: dict | None = None, **chan
     """Make one run; `changes` set record fields, dotted by `__`."""
     status = "diverged" if any(h.status == "diverged" for h in hits) else "reached"
     record = {
-        **{"version": 2, "targets": [], "status": status, "study": "study", "run": f"b{size}-s{seed}", "seed": seed},
-        **{"task": "ImageClassification", "network": "CNN", "stopped_by": "targets"},
+        "version": 2,
+        "targets": [],
+        "status": status,
+        "study": "study",
+        "run": f"b{size}-s{seed}",
+        "seed": seed,
+        "task": "ImageClassification",
+        "network": "CNN",
+        "stopped_by": "targets",
         "data": {"name": "Pictures", "hash": "abc", "train_examples": EXAMPLES, "elements_per_example": 1.0},
-        **{"optimizer": {"name": "SGD"}, "batch": {"size": size}, "budget": {"max_steps": None}},
+        "optimizer": {"name": "SGD"},
+        "batch": {"size": size},
+        "budget": {"max_steps": None},
         "rate": {
-            **{"base": 0.1, "effective": 0.1, "scaling_rule": "none", "base_batch_size": None},
-            **{"schedule": "constant", "warmup": "none"},
+            "base": 0.1,
+            "effective": 0.1,
+            "scaling_rule": "none",
+            "base_batch_size": None,
+            "schedule": "constant",
+            "warmup": "none",
         },
-        **{"final": {"step": 10, "examples": 10 * size}, "test": None, "plan": {"hash": "h"}},
+        "final": {"step": 10, "examples": 10 * size},
+        "test": None,
+        "plan": {"hash": "h"},
     }
     record = merged(record, {name.replace("__", "."): value for name, value in changes.items()})
     record = from_fields(record)

@@ -104,11 +104,19 @@ class Facts:
         elements = {"Segmentation": 1024.0, "LanguageModeling": 16.0}.get(self.task, 1.0)
         given = (self.data, self.kept, self.noise, self.classes)
         return {
-            **{"study": self.study, "task": self.task, "network": self.network, "plan": self.plan},
+            "study": self.study,
+            "task": self.task,
+            "network": self.network,
+            "plan": self.plan,
             **({"recipe": self.recipe} if self.recipe else {}),
             "data": {
-                **{"name": self.data, "hash": str(given), "train_examples": self.kept, "fraction": self.fraction},
-                **{"label_noise": self.noise, "elements_per_example": elements, "classes": self.classes},
+                "name": self.data,
+                "hash": str(given),
+                "train_examples": self.kept,
+                "fraction": self.fraction,
+                "label_noise": self.noise,
+                "elements_per_example": elements,
+                "classes": self.classes,
             },
             "optimizer": {
                 "name": self.optimizer,
@@ -116,9 +124,14 @@ class Facts:
             },
             "batch": {"size": self.size},
             "rate": {
-                **{"base": self.rate, "effective": self.rate * self.factor, "scaling_rule": self.rule},
-                **{"base_batch_size": self.base, "schedule": self.schedule, "horizon_steps": self.end},
-                **{"warmup": str(self.warmup), "warmup_steps": self.warmup_steps},
+                "base": self.rate,
+                "effective": self.rate * self.factor,
+                "scaling_rule": self.rule,
+                "base_batch_size": self.base,
+                "schedule": self.schedule,
+                "horizon_steps": self.end,
+                "warmup": str(self.warmup),
+                "warmup_steps": self.warmup_steps,
             },
             "regularization": {"label_smoothing": self.smoothing, "decay_norm_bias": self.decay_norm},
         }
@@ -203,8 +216,11 @@ class World:
     def by_recipe(self, f: Facts) -> float:
         """Test accuracy of a recipe: gains add, unless one ingredient alone is said to bring nearly all."""
         there = {
-            **{"LARS": f.optimizer == "LARS", "warm-up": bool(f.warmup), "decay": f.schedule != "Constant"},
-            **{"smoothing": bool(f.smoothing), "norm": not f.decay_norm},
+            "LARS": f.optimizer == "LARS",
+            "warm-up": bool(f.warmup),
+            "decay": f.schedule != "Constant",
+            "smoothing": bool(f.smoothing),
+            "norm": not f.decay_norm,
         }
         gains = [GAINS[k] for k, v in there.items() if v]
         scale = {"you-1": 0.1}.get(self.lie, 1.0)
