@@ -60,14 +60,17 @@ class EvaluationSchedule(Callback):
         ratio: of one evaluated step to the one before where a target is near, or where there is no target.
         wide_ratio: the same as long as every target is far; never less than `ratio`.
         first: the earliest step evaluated after step 0; below 20 steps no target counts.
+        every_split: measure every split each time; else those that a target names, and all of them at step 0, at the
+            run's end where that is known beforehand, and where there is no target.
     """
 
-    def __init__(self, ratio: float = 1.1, wide_ratio: float = 1.2, first: int = 10) -> None:
+    def __init__(self, ratio: float = 1.1, wide_ratio: float = 1.2, first: int = 10, every_split: bool = False) -> None:
         if ratio <= 1:
             raise ValueError(f"evaluation.ratio is {ratio}: give more than 1 (1.1 evaluates 24 times a decade)")
         if first < 1:
             raise ValueError(f"evaluation.first is {first}: give at least step 1")
         self.ratio, self.wide_ratio, self.first = ratio, max(ratio, wide_ratio), first
+        self.every_split = every_split
 
     def on_train_start(self, trainer: Trainer, task: Task) -> None:
         """Note the steps that are evaluated whatever the curve: the run's end, and that of a race."""
@@ -78,6 +81,8 @@ class EvaluationSchedule(Callback):
         race = self._detector.rules.outrun_steps if self._detector else None
         self._wanted = [min(ends), *([race] if race else [])]  # evaluated whatever the curve
         self._first = round(self.first * self.wide_ratio ** random.Random(task.data.seed).random())
+        named = {target.metric.split("/")[0] for target in self._detector.targets} if self._detector else set()
+        self._named = None if self.every_split or not named else named
         self._since = -1
 
     def _after(self, trainer: Trainer) -> int:
@@ -94,4 +99,5 @@ class EvaluationSchedule(Callback):
         rows = self._detector.rows if self._detector else ()
         if len(rows) != self._since:  # after an evaluation, or at the start
             self._since = len(rows)
-            trainer.val_check_batch = self._after(trainer)
+            trainer.val_check_batch = step = self._after(trainer)
+            task.measured = None if step in self._wanted else self._named

@@ -1,7 +1,7 @@
 """How a task is evaluated: exactly, on any number of ranks, while the clock of training stands still."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal
 
 import torch
@@ -34,6 +34,7 @@ class EvaluatedTask(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.evaluation: dict[str, float] = {}  # the last one, by contract 4's names, exact
+        self.measured: Collection[str] | None = None  # the splits of the next evaluation in training; None: all
         self._seconds = 0.0
         self._since: float | None = None  # when the clock of training was started, None while it stands still
         self._was_training = False
@@ -164,8 +165,10 @@ class EvaluatedTask(LightningModule):
                 self.network(self.cast(part.inputs))
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Measure a whole split."""
-        self._measure(batch, self.data.evaluated[dataloader_idx])
+        """Measure a whole split, unless nobody asks for it."""
+        split = self.data.evaluated[dataloader_idx]
+        if self.measured is None or split in self.measured:
+            self._measure(batch, split)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure the test split."""

@@ -1,6 +1,6 @@
 """What data, tasks and callbacks are to each other: types alone, so that each of them may import this module."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -171,6 +171,7 @@ class Task(Differentiable, Protocol):
 
     metrics: tuple[str, ...]
     evaluation: dict[str, float]  # the last one; instruments add to it
+    measured: Collection[str] | None  # the splits of the next evaluation in training; None: all
     sharded: bool
     examples: int
     micro: int

@@ -105,7 +105,7 @@ def test_a_diverged_run_is_a_result(tmp_path):
     assert fit(tmp_path, FASHION, "--model.optimizer.lr", "1e30", "--trainer.max_steps", "50") == 0
     record = json.loads(only(tmp_path, "record.json").read_text())
     assert (record["status"], record["targets"][0]["status"], record["test"]) == ("diverged", "diverged", None)
-    assert record["final"]["trainset/loss"] in ("nan", "inf")
+    assert record["final"]["val/loss"] in ("nan", "inf")
 
 
 def test_a_broken_yaml_and_a_truncated_data_file_are_named(tmp_path, capsys):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from callbacks.convergence_detector import ConvergenceDetector, Plateau, Rules, Target, judge, judge_target
-from callbacks.evaluation_schedule import step_after
+from callbacks.evaluation_schedule import EvaluationSchedule, step_after
 from tasks.image_classification import ImageClassification
 from tasks.networks.cnn import SmallCNN
 from tests.helpers.tiny import Tiny, fit
@@ -165,6 +165,27 @@ def test_a_real_run_stops_when_all_is_decided_and_evaluates_where_told():
     assert detector.verdict.stopped_by == "targets"
     assert trainer.global_step == steps[-1] < 200
     assert steps[-1] >= 1.5 * detector.verdict.targets[0].hit.steps
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_only_what_a_target_names_is_measured_between_the_first_and_a_known_end(every):
+    detector = ConvergenceDetector([Target("val/accuracy", "max", 2.0)])
+    callbacks = (EvaluationSchedule(1.5, first=1, every_split=every), detector)
+    fit(task(), Tiny(batch_size=5), steps=30, callbacks=callbacks)
+    first, *between, last = ({"trainset/loss", "val/loss"} & set(row) for row in detector.rows)
+    assert first == last == {"trainset/loss", "val/loss"}
+    assert len(between) > 4
+    assert all(splits == (first if every else {"val/loss"}) for splits in between)
+
+
+def test_divergence_is_seen_in_the_loss_that_is_measured_throughout():
+    steps, losses = [0, 10, 20, 30, 40, 50], [2.0, 9.0, 9.0, 9.0, 9.0, 9.0]
+    seen = rows([0.1] * 6, [2.0] * 6, steps=steps)
+    seen = [row | {"val/loss": loss} for row, loss in zip(seen, losses, strict=True)]
+    assert judge(seen, [GOAL], Rules()).stopped_by is None  # the training subset's is, and it is sound
+    for row in seen[1:-1]:
+        del row["trainset/loss"]
+    assert judge(seen, [GOAL], Rules()).stopped_by == "diverged"
 
 
 def test_a_race_ends_at_its_very_step():

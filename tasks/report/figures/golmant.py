@@ -43,8 +43,10 @@ def contour_levels(curve: Curve) -> list[float]:
 
 
 def finite(o: Observation) -> list[float]:
-    """Return a run's training losses that are numbers."""
-    return [v for v in o.run.curve.get(LOSS, []) if math.isfinite(v)]
+    """Return a run's training losses that are numbers, none where it was measured now and then only."""
+    found = o.run.curve.get(LOSS, [])
+    numbers = [v for v in found if math.isfinite(v)]
+    return numbers if 2 * len(numbers) > len(found) else []
 
 
 def contours(curve: Curve) -> list[tuple[float, list[tuple[int, float]]]]:
