@@ -1,5 +1,6 @@
 """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017) and MNIST: 28 x 28 grey pictures of clothing, of digits."""
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -13,8 +14,12 @@ from datamodules.images import ClassImages
 CLASSES = 10
 
 
+@cache
 def embedded() -> dict[str, Examples]:
-    """Return 10,000 train, 2,000 val and 10,000 test examples: images uint8 [N, 1, 28, 28], labels int64 [N]."""
+    """Return 10,000 train, 2,000 val and 10,000 test examples: images uint8 [N, 1, 28, 28], labels int64 [N].
+
+    They are read once in a process, of which a sweep's makes many runs; nobody writes to them.
+    """
     sizes = {"train": 10_000, "val": 2_000, "test": 10_000}
     shapes: dict[str, tuple[int, ...]] = {f"{split}_images": (n, 28, 28) for split, n in sizes.items()}
     shapes |= {f"{split}_labels": (n,) for split, n in sizes.items()}

@@ -1,6 +1,7 @@
 """Synthetic scenes composed of real images: Fashion-MNIST items pasted onto photographed textures."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -74,6 +75,18 @@ def compose(items: Examples, textures: Tensor, n: int, recipe: Recipe, seed: int
     return Examples(scenes.round().clamp(0, 255).to(torch.uint8).unsqueeze(1), masks, elements)
 
 
+@lru_cache(maxsize=2)
+def composed(recipe: Recipe, **sizes: int) -> dict[str, Examples]:
+    """Return so many scenes of each split, composed once in a process, of which a sweep's makes many runs."""
+    items = fashion_mnist.embedded()
+    found = read.arrays(read.TEXTURES, dict.fromkeys(TEXTURES, (512, 512)))
+    textures = torch.stack([torch.from_numpy(found[name]) for name in TEXTURES])
+    return {  # the scenes are the same for every run: seeds 0, 1 and 2
+        split: compose(items[split], textures[:, slice(*ROWS[split])], n, recipe, seed)
+        for seed, (split, n) in enumerate(sizes.items())
+    }
+
+
 class ComposedScenes(InMemoryDataModule):
     """Segmentation of composed scenes, each split's made of its own items and its own strip of the textures.
 
@@ -115,13 +128,7 @@ class ComposedScenes(InMemoryDataModule):
 
     def load(self) -> dict[str, Examples]:
         """Return the splits by name."""
-        items = fashion_mnist.embedded()
-        found = read.arrays(read.TEXTURES, dict.fromkeys(TEXTURES, (512, 512)))
-        textures = torch.stack([torch.from_numpy(found[name]) for name in TEXTURES])
-        return {  # the scenes are the same for every run: seeds 0, 1 and 2
-            split: compose(items[split], textures[:, slice(*ROWS[split])], n, self.recipe, seed)
-            for seed, (split, n) in enumerate(self.sizes.items())
-        }
+        return dict(composed(self.recipe, **self.sizes))
 
     def exact(self, training: bool) -> bool:
         """Return whether a batch's valid pixels are known before its masks are read and augmented."""

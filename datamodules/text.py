@@ -5,6 +5,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,17 @@ def tokenize(text: str) -> list[str]:
     return get_tokenizer("basic_english")(EDITORS_NOTE.sub(" ", text).replace("—", " — "))
 
 
+def cut_addresses(texts: Iterable[str], min_freq: int, bptt: int) -> tuple[dict[str, Examples], int]:
+    """Return the windows of each split of the addresses, and the size of the vocabulary."""
+    return split_windows(every_tenth([tokenize(text) for text in texts]), min_freq, bptt)
+
+
+@lru_cache(maxsize=2)
+def embedded(min_freq: int, bptt: int) -> tuple[dict[str, Examples], int]:
+    """Return the same of the embedded addresses, cut once in a process, of which a sweep's makes many runs."""
+    return cut_addresses(read.texts(read.STATE_OF_THE_UNION).values(), min_freq, bptt)
+
+
 def check_window(bptt: int, min_freq: int) -> None:
     """Refuse options that give no windows.
 
@@ -164,8 +176,7 @@ class StateOfTheUnion(InMemoryDataModule):
 
     def load(self) -> dict[str, Examples]:
         """Return the splits by name."""
-        found = read.texts(read.STATE_OF_THE_UNION).values() if self.root is None else read_addresses(Path(self.root))
-        documents = every_tenth([tokenize(text) for text in found])
-        splits, size = split_windows(documents, self.min_freq, self.bptt)
+        cut = embedded if self.root is None else partial(cut_addresses, read_addresses(Path(self.root)))
+        splits, size = cut(self.min_freq, self.bptt)
         self.dimensions = (size,)
         return splits
