@@ -31,14 +31,14 @@ class FlatGradient:
         self._parameters = [p for p in task.network.parameters() if p.requires_grad]
         first, sizes = self._parameters[0], [p.numel() for p in self._parameters]
         self._flat = torch.zeros(sum(sizes) + EXTRA, dtype=first.dtype, device=first.device)
-        self.values = self._flat[:-EXTRA]
+        self.values, self._loss, self._counted = self._flat[:-EXTRA], self._flat[-3], self._flat[-2]
         views = torch.split(self.values, sizes)
         self._views = [view.view_as(p) for view, p in zip(views, self._parameters, strict=True)]
 
     @property
     def loss(self) -> Tensor:
         """Return the mean loss of the last batch, a scalar."""
-        return self._flat[-3]
+        return self._loss
 
     def compute(self, batch: Batch, plan: Plan) -> Exception | None:
         """Leave the gradient of the batch's mean loss in the parameters and the mean loss in `loss`.
@@ -68,7 +68,7 @@ class FlatGradient:
                 finally:
                     del error  # its traceback reaches this frame: together they would keep the failed pass's tensors
         if not batch.exact:  # where every element is ignored, the sum is 0 as well
-            self._flat[:-2] /= self._flat[-2].clamp(min=1 / plan.total)
+            self._flat[:-2] /= self._counted.clamp(min=1 / plan.total)
         return None
 
     def clip(self, norm: float) -> None:
@@ -94,9 +94,9 @@ class FlatGradient:
             for span, part in zip(spans, batch.parts(spans, task.device), strict=True):
                 loss = task.training_loss(part) / plan.total
                 loss.backward()  # type: ignore[no-untyped-call]
-                self._flat[-3] += loss.detach()
+                self._loss.add_(loss.detach())
                 if not batch.exact:
-                    self._flat[-2] += task.count(part.targets) / plan.total
+                    self._counted.add_(task.count(part.targets) / plan.total)
                 for observer in task.observers:
                     elements = batch.elements(*span) if batch.exact else float(task.count(part.targets))
                     observer.add(elements / plan.total)
