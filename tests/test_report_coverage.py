@@ -10,10 +10,11 @@ import pytest
 
 from tasks.report.analysis import fits
 from tasks.report.analysis.critical import critical, size_interval
-from tasks.report.analysis.intervals import difference_interval, log_median, shift_interval
-from tasks.report.analysis.points import ARRIVAL, FitData
-from tests.helpers import noisy_quadratic
-from tests.helpers.made_up import placed
+from tasks.report.analysis.intervals import middle_log
+from tasks.report.analysis.points import ARRIVAL, FitData, fit_data
+from tasks.report.claims.rules import difference
+from tests.helpers import noisy_quadratic, seen_noise
+from tests.helpers.made_up import hit, placed, run
 
 GRIDS = {"10 sizes": 16.0 * 2.0 ** np.arange(10), "7 sizes": 16.0 * 2.0 ** np.arange(7)}
 
@@ -39,16 +40,45 @@ TRUTHS = {
 }
 
 
-def drawn(truth, sizes, tau, random, seeds=5, scatter=0.08, diverging=0.0) -> FitData:
-    """Draw one study; the probability to diverge rises with the batch size to `diverging` at the largest."""
+def drawn(truth, sizes, tau, random, seeds=5, diverging=0.0) -> FitData:
+    """Draw one study, with the scatter over seeds of real runs, and give what the report fits of it.
+
+    The probability to diverge rises with the batch size to `diverging` at the largest.
+    """
     between = tau * random.standard_normal(len(sizes))
-    runs = (truth.log_steps(sizes)[0] + between)[:, None] + scatter * random.standard_normal((len(sizes), seeds))
+    scatter = np.array([[seen_noise.at(size, seen_noise.SCATTER)] for size in sizes])
+    centres = (truth.log_steps(sizes)[0] + between)[:, None]
+    runs = math.log(100) + centres + scatter * random.standard_normal((len(sizes), seeds))
     lost = random.random(runs.shape) < diverging * (np.arange(len(sizes)) / (len(sizes) - 1))[:, None] ** 2
-    steps = np.where(lost, math.inf, np.exp(runs))
-    kept = np.isfinite(steps).mean(axis=1) >= ARRIVAL
-    medians = np.array([math.log(log_median(row)) for row in steps[kept]])
-    within = runs[kept].var(axis=1, ddof=1).mean() * math.pi / 2 / seeds
-    return FitData(sizes[kept], medians, float(within), int(kept.sum()) * seeds)
+    return fitted_values(sizes, np.where(lost, math.inf, runs))
+
+
+def fitted_values(sizes, runs) -> FitData:
+    """Return what the report fits of log steps [sizes, seeds], in a hundredth of the time that it takes."""
+    kept = np.isfinite(runs).mean(axis=1) >= ARRIVAL
+    squares, dof, middles, shares = 0.0, 0, [], []
+    for row in runs[kept]:
+        there = row[np.isfinite(row)]
+        squares, dof = squares + float(((there - there.mean()) ** 2).sum()), dof + len(there) - 1
+        middles.append(middle_log(np.exp(row)))
+        shares.append((1.0 if len(there) == len(row) else math.pi / 2) / len(row))
+    return FitData(sizes[kept], np.array(middles), squares / dof * float(np.mean(shares)), runs[kept].size)
+
+
+def test_what_is_fitted_here_is_what_the_report_fits():
+    sizes, random = GRIDS["7 sizes"], np.random.default_rng(3)
+    runs = math.log(100) + 0.1 * random.standard_normal((len(sizes), 5))
+    runs[2, 0] = runs[5, 1] = runs[5, 2] = math.inf
+    made = [
+        run([hit(math.exp(x), int(size))], int(size), seed, data__train_examples=10**6)
+        for size, row in zip(sizes, runs, strict=True)
+        for seed, x in enumerate(row)
+    ]
+    (workload,) = placed(made)
+    report, here = fit_data(workload.curves[0]), fitted_values(sizes, runs)
+    assert np.array_equal(report.sizes, here.sizes)
+    assert np.allclose(report.log_steps, here.log_steps)
+    assert (report.within, report.runs) == (pytest.approx(here.within), here.runs)
 
 
 def interval(data: FitData, factor: float):
@@ -97,14 +127,19 @@ def test_the_end_of_linear_scaling_is_covered(truth):
 
 
 def aa(draws: int, seeds: int, lost: float) -> tuple[float, int]:
-    """The same batch under two labels: how often the interval of log S1/S2 holds 0, and how many effects."""
+    """The same batch under two labels: how often the interval of log S1/S2 holds 0, and how many effects.
+
+    As claims take it: by Welch, by ranks where a run is lost, not at all below the least share that arrives.
+    """
     random = np.random.default_rng(seeds)
-    inside = effects = 0
-    for _ in range(draws):
-        logs = math.log(500) + 0.1 * random.standard_normal((2, seeds))
+    inside = effects = known = 0
+    while known < draws:
+        logs = math.log(500) + seen_noise.at(16, seen_noise.SCATTER) * random.standard_normal((2, seeds))
         logs[random.random(logs.shape) < lost] = math.inf
-        a, b = (dict(enumerate(row)) for row in logs)
-        found = difference_interval(a, b) if np.isfinite(logs).all() else shift_interval(*logs)
+        found = difference(*(dict(enumerate(row.tolist())) for row in logs))
+        if math.isnan(found.low):
+            continue
+        known += 1
         inside += not (found.low > 0 or found.high < 0)
         effects += found.low > math.log(1.25)
     return inside / draws, effects
@@ -123,7 +158,8 @@ def test_the_same_batch_under_two_labels_shows_no_effect(seeds):
 def test_the_same_batch_under_two_labels_shows_no_effect_where_runs_are_lost(seeds):
     inside, effects = aa(500, seeds, lost=0.15)
     print(f"A/A, {seeds} seeds, 15 % lost: the interval holds 0 in {100 * inside:.1f} % of 500")
-    assert 0.93 <= inside <= 0.97
+    # one lost in each cell is tied whatever the shift: such a pair alone is held in 100 %, all others in 92 to 96 %
+    assert inside >= 0.93
     assert effects <= 5
 
 

@@ -18,6 +18,7 @@ from tasks.sweep.files import read_sweep
 from tasks.sweep.ledger import State
 from tasks.sweep.plan import half_width, read_plan, rounded_up, source, yaml_safe
 from tasks.sweep.tuning import MOST, RACE, Score, search
+from tests.helpers import seen_noise
 from tests.helpers.hostile import write_sweep
 from tests.helpers.made_up import run
 
@@ -302,8 +303,8 @@ def cliff(rate, best, floor):
 
 
 def measured_scatter(size):
-    """The standard deviation of log steps over seeds at one rate, as seen in real runs: 0.09 to 0.16."""
-    return 0.16 if size <= 8 or size >= 512 else 0.1
+    """Return the standard deviation of log steps over seeds at one rate, as seen in the kept runs."""
+    return seen_noise.at(size, seen_noise.SCATTER)
 
 
 @pytest.mark.parametrize("studies", [20, pytest.param(400, marks=pytest.mark.slow)])
