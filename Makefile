@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(STAMP): constraints.txt pyproject.toml
 	@echo "Installing the pinned set into .venv: about 3 minutes and 6 GB, once."
@@ -56,7 +56,7 @@ format: $(STAMP)  ## format the code and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-types: $(STAMP)  ## the type checker, on the modules that pyproject.toml lists
+types: $(STAMP)  ## the type checker
 	$(BIN)/mypy
 
 lint: $(STAMP)  ## the linter alone

@@ -95,7 +95,7 @@ class Facts:
         self.warmup_steps = Duration.parse(self.warmup).steps(self.size, self.kept) if self.warmup else 0
         epochs, steps = data["epochs"], config["trainer"]["max_steps"]
         ends = [steps] if steps > 0 else []
-        self.end = min(ends + ([epochs * self.kept // self.size] if epochs else []), default=None)
+        self.end = min(ends + ([int(epochs * self.kept // self.size)] if epochs else []), default=None)
         self.convergence, self.targets = config["convergence"], config["convergence"]["targets"]
         self.callbacks = {c["class_path"].split(".")[-1] for c in config["trainer"]["callbacks"] or []}
 
