@@ -335,11 +335,11 @@ def read_record(path: Path) -> Record | Unusable:
         return Unusable(f"not readable ({error.strerror})")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text`, so that a reader sees the old file or the new one."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content`, so that a reader sees the old file or the new one."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text)
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(part, path)
     finally:  # a full disk is not to be filled with parts
         part.unlink(missing_ok=True)

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from tasks.report.build import CLAIMS
 from tasks.report.claims import rules
-from tasks.report.claims.margins import MARGINS
-from tasks.report.claims.table import CLAIMS, verdict_on
+from tasks.report.claims.rules import MARGINS
+from tasks.report.claims.studies import verdict_on
 from tests.helpers import power as noise
 from tests.helpers.made_up import placed, study
 

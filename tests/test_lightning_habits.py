@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.__main__ import main
-from tasks.report.analysis.settings import arm
+from tasks.report.analysis.curves import arm
 from tests.helpers.made_up import run
 
 FLAGS = ["--config", "docs/examples/waves.yaml", "--data.variant.examples", "64", "--trainer.max_steps", "2"]

@@ -73,7 +73,7 @@ def test_ring_messages_counted_by_passing_them_on():
 
 
 def test_projection_agrees_with_the_formula_by_hand():
-    found = time_and_cost(analyze(study(hyperbola(500), each=measured(0.001, 1e-5))), HAND)
+    found = time_and_cost(analyze(study(hyperbola(500), each=measured(0.001, 1e-5)), cluster=HAND))
     times = {(size, devices): (seconds, cost) for size, devices, seconds, cost in found.table.rows}
     steps = 200 * (1 + 500 / 1024)
     assert times[1024, 1][0] == pytest.approx(steps * (0.001 + 0.01024), rel=0.03)

@@ -93,6 +93,37 @@ def test_the_hyperbolas_interval_is_close_to_that_of_ordinary_regression():
     assert interval.high == pytest.approx(best[1] + half, abs=0.05)
 
 
+def test_the_profile_of_b2_is_that_of_a_constrained_minimization():
+    """Every B2 is tried by itself: the best curve through it is found by scipy, without a grid of shapes."""
+    random = np.random.default_rng(4)
+    y = SHAPES[0].at_sizes[0] + 0.05 * random.normal(size=len(SIZES))
+    fitted = fits.fit(fits.softened(tuple(SIZES)), y)
+    found = fitted.interval(fitted.family.size_at(2.0, SIZES[0]))
+
+    def shape(log_critical, power):
+        return one_shape(fits.Hyperbolas, critical=math.exp(log_critical), power=power)
+
+    def squares(b2, power):
+        """The least squares of the curves of this power that pass E = 2 min E at b2."""
+        at = optimize.brentq(lambda c: shape(c, power).size_at(2.0, SIZES[0])[0] - b2, -5, 15)
+        residuals = y - shape(at, power).at_sizes[0]
+        return ((residuals - residuals.mean()) ** 2).sum()
+
+    def profile(log_b2):
+        bounds = (math.log(0.15), math.log(5))
+        found = optimize.minimize_scalar(
+            lambda p: squares(math.exp(log_b2), math.exp(p)), bounds=bounds, method="bounded"
+        )
+        return found.fun
+
+    middle = optimize.minimize_scalar(profile, bounds=(math.log(200), math.log(600)), method="bounded")
+    dof = len(SIZES) - 3
+    limit = middle.fun * (1 + stats.t.ppf(0.975, dof) ** 2 / dof)
+    ends = [math.log(found.value / 2), middle.x, math.log(found.value * 2)]
+    low, high = (math.exp(optimize.brentq(lambda b: profile(b) - limit, *pair)) for pair in (ends[:2], ends[1:]))
+    assert (found.low, found.high) == pytest.approx((low, high), rel=0.03)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=3, max_size=8))
 def test_the_convex_fit_is_convex_and_the_best_such(noise):
@@ -155,8 +186,8 @@ def test_a_tuned_study_identifies_its_critical_batch_size(tmp_path):
     assert found.b2.low < 136 < found.b2.high
     assert found.hyperbola.low < 128 < found.hyperbola.high
     assert found.chosen in ("hyperbola", "softened hyperbola")
-    saves = dict(found.doublings)
-    assert saves[128].low < 1 - (1 + 0.5) / 2 < saves[128].high
+    saves = {d.size: d.saves for d in found.doublings}
+    assert saves[128].low < 100 * (1 - (1 + 0.5) / 2) < saves[128].high
     assert found.ends[1.2].value < found.linear_end.value < found.b2.value < found.useful_end.value
 
 

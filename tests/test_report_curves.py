@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tasks.report.analysis.curves import choose, workloads
-from tasks.report.analysis.settings import ingredients
+from tasks.report.analysis.curves import choose, ingredients, workloads
 from tasks.report.sources.runs import Hit
 from tests.helpers.made_up import hit, hyperbola, run, study
 

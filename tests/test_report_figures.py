@@ -17,7 +17,7 @@ from tasks.report.command import main
 from tasks.report.command import parser as command_parser
 from tasks.report.figures import own
 from tasks.report.figures.style import Drawing, NotDrawable
-from tasks.report.render.summary import curve_summary
+from tasks.report.render.page import curve_summary
 from tasks.report.render.tables import predicted_table
 from tests.helpers.fake_runs import make_study
 from tests.helpers.made_up import (

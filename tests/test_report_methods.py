@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from lifelines import KaplanMeierFitter
 from scipy import stats
 
 from callbacks.record import UNITS
@@ -24,7 +25,17 @@ INF = math.inf
     ("values", "median"), [([4, 1, 16], 4), ([4, 1, 16, INF], 8), ([4, INF], INF), ([1, INF, INF], INF)]
 )
 def test_medians_count_what_never_arrived(values, median):
-    assert median_interval([(v, v) for v in values]).value == pytest.approx(median)
+    assert median_interval(values).value == pytest.approx(median)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 3])
+def test_the_median_where_runs_never_arrived_is_kaplan_and_meiers(lost):
+    random = np.random.default_rng(lost)
+    values = np.exp(random.normal(size=9))
+    values[:lost] = INF
+    seen = np.isfinite(values)
+    survival = KaplanMeierFitter().fit(np.where(seen, values, 100.0), event_observed=seen)
+    assert median_interval(values).value == pytest.approx(survival.median_survival_time_)
 
 
 def tails(kind: str, random, n: int) -> np.ndarray:
@@ -42,12 +53,12 @@ def tails(kind: str, random, n: int) -> np.ndarray:
 def test_intervals_of_the_median_cover_it(kind):
     random = np.random.default_rng(0)
     for n in (3, 5, 6, 8, 10, 11):
-        found = [median_interval([(v, v) for v in tails(kind, random, n)]) for _ in range(500)]
+        found = [median_interval(tails(kind, random, n)) for _ in range(500)]
         assert np.mean([not (i.low > 1 or i.high < 1) for i in found]) > (0.93 if n > 5 else 0.91), n
 
 
 def test_order_statistics_reach_to_infinity_where_runs_are_missing():
-    found = median_interval([(v, v) for v in (1, 2, 3, 4, 5, INF)])
+    found = median_interval((1, 2, 3, 4, 5, INF))
     assert found.low == pytest.approx(2 ** rank_of(6)[1])  # between 1 and 2
     assert found.high == INF
 
@@ -58,7 +69,7 @@ def test_interpolated_order_statistics_hold_the_median_in_95_percent():
     share = (0.9921875 - 0.95) / (0.9921875 - 0.9296875)
     assert (k, weight) == (1, pytest.approx(7 * share / (1 + 6 * share)))
     values = np.exp(np.arange(8.0))
-    assert median_interval([(v, v) for v in values]).low == pytest.approx(np.exp(weight))
+    assert median_interval(values).low == pytest.approx(np.exp(weight))
 
 
 def test_shifts_by_rank_are_those_that_scipys_test_does_not_reject():
@@ -69,6 +80,22 @@ def test_shifts_by_rank_are_those_that_scipys_test_does_not_reject():
 
     def p(shift):
         return stats.mannwhitneyu(a - shift, b, method="asymptotic", use_continuity=False).pvalue
+
+    assert p(found.low - 1e-9) < 0.05 <= p(found.low + 1e-9)
+    assert p(found.high + 1e-9) < 0.05 <= p(found.high - 1e-9)
+
+
+@pytest.mark.parametrize("lost", [(1, 0), (0, 2), (2, 1)])
+def test_shifts_by_rank_with_lost_values_are_those_that_scipys_test_does_not_reject(lost):
+    """A lost value is as large for scipy as any can be, and tied with every other lost one whatever the shift."""
+    random = np.random.default_rng(5)
+    a, b = random.normal(0.4, 1, size=12), random.normal(0, 1, size=10)
+    a[: lost[0]], b[: lost[1]] = INF, INF
+    found = shift_interval(a, b)
+
+    def p(shift):
+        x, y = np.minimum(a - shift, 1e6), np.minimum(b, 1e6)
+        return stats.mannwhitneyu(x, y, method="asymptotic", use_continuity=False).pvalue
 
     assert p(found.low - 1e-9) < 0.05 <= p(found.low + 1e-9)
     assert p(found.high + 1e-9) < 0.05 <= p(found.high - 1e-9)
@@ -144,7 +171,7 @@ def test_golmants_target_comes_from_other_seeds_than_its_steps(runs):
 
 
 def test_the_quartile_weighs_evaluations_by_their_steps():
-    run = Run("x", {}, [], curve_given={"step": [0, 1, 10, 100], "trainset/loss": [9, 3, 2, 1.0]})
+    run = Run("x", {}, [], curve={"step": [0, 1, 10, 100], "trainset/loss": [9, 3, 2, 1.0]})
     assert quartile(run, parse("trainset/loss:golmant")) == 1.0  # 90 of 100 iterations lie before step 100
 
 

@@ -20,7 +20,7 @@ from tasks.report.analysis.points import (
     with_target,
 )
 from tasks.report.analysis.targets import hit_of, parse, retarget
-from tasks.report.render.summary import curve_summary
+from tasks.report.render.page import curve_summary
 from tasks.report.render.tables import resampling_table
 from tests.helpers import noisy_quadratic
 from tests.helpers.fake_runs import evaluation_steps

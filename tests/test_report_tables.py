@@ -8,9 +8,8 @@ import pytest
 
 from tasks.report.analysis.answer import analyze, answers
 from tasks.report.command import main
-from tasks.report.sources.kept import keep, read_kept
 from tasks.report.sources.read import read_source, read_sources
-from tasks.report.sources.runs import read_runs
+from tasks.report.sources.runs import keep, read_kept, read_runs
 from tests.helpers.fake_runs import make_run, make_study
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tasks import cli
 from tasks.report import publish
-from tasks.report.claims.margins import MARGINS
+from tasks.report.claims.rules import MARGINS
 from tasks.report.sources.read import read_sources
 from tasks.sweep import parameters
 from tasks.sweep.files import read_sweep

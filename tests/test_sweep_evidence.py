@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.report.claims.table import CLAIMS, verdict_on
+from tasks.report.build import CLAIMS
+from tasks.report.claims.studies import verdict_on
 from tests.helpers.made_up import placed
 from tests.helpers.sweep_world import runs_of
 

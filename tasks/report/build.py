@@ -3,39 +3,37 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from tasks.report.analysis.answer import Analysis, Answer, analyze, answers
 from tasks.report.analysis.curves import Workload
-from tasks.report.analysis.projection import Cluster, read_cluster
+from tasks.report.analysis.projection import read_cluster
 from tasks.report.analysis.targets import parse, retarget
+from tasks.report.claims import golmant as golmant_claims
+from tasks.report.claims import own as own_claims
+from tasks.report.claims import you as you_claims
 from tasks.report.claims.rules import NOT_TESTED, Verdict
-from tasks.report.claims.table import CLAIMS, decide
+from tasks.report.claims.studies import Claim, verdict_on
 from tasks.report.figures import golmant, own, you
-from tasks.report.figures.steps import steps_to_target
-from tasks.report.figures.style import NotDrawable, Table
+from tasks.report.figures.style import Drawing, NotDrawable, Table, plain, write_csv
 from tasks.report.render import page
-from tasks.report.render.summary import claim_summary, summary
 from tasks.report.render.tables import (
     critical_table,
     parts_table,
-    plain,
     points_table,
     runs_behind,
     runs_table,
     tables_of,
     views_table,
-    write_csv,
 )
-from tasks.report.sources.kept import keep
 from tasks.report.sources.read import read_sources
-from tasks.report.sources.runs import LeftOut
+from tasks.report.sources.runs import LeftOut, keep
 
-FIGURES = {
+CLAIMS = [*golmant_claims.CLAIMS, *you_claims.CLAIMS, *own_claims.CLAIMS]
+FIGURES: dict[str, tuple[str, Callable[[Analysis], Drawing | NotDrawable]]] = {
     "golmant-1": ("Golmant figure 1: contours of training loss", golmant.figure_1),
     "golmant-2": ("Golmant figure 2: speed-up by learning-rate rule", golmant.figure_2),
     "golmant-3": ("Golmant figure 3: architecture and data complexity", golmant.figure_3),
@@ -50,6 +48,7 @@ FIGURES = {
     "curvature": ("Linear-approximation error, sharpness and predicted batch", own.curvature),
     "cost": ("What the runs cost", own.cost),
 }
+MOST_PICTURES = 8  # of workloads; with more, those alone have one for which the question could be answered
 PRINTED = ("curve", "batch size", "rate", "arrived", "steps", "times the fewest examples", "seconds")
 
 
@@ -65,15 +64,16 @@ class Wanted:
     epochs: Mapping[str, int] = field(default_factory=dict)  # examples in an epoch, by MLPerf benchmark
     keep: Path | None = None
     command: str = ""
+    lies_in: Path | None = None  # the folder that the page will be copied to
 
 
 def read(wanted: Wanted) -> Analysis:
     """Read the runs and analyze them. Raises ValueError where there is nothing to report."""
-    specs = [parse(text) for text in wanted.targets]
+    specs, cluster = [parse(text) for text in wanted.targets], read_cluster(wanted.cluster) if wanted.cluster else None
     runs, left_out = read_sources(wanted.sources, wanted.epochs)
     if wanted.keep:
         keep(runs, wanted.keep)
-    return analyze(retarget(runs, specs) if specs else runs, left_out)
+    return analyze(retarget(runs, specs) if specs else runs, left_out, cluster)
 
 
 def slug(text: str) -> str:
@@ -83,7 +83,8 @@ def slug(text: str) -> str:
 
 def file_names(found: list[Workload]) -> list[str]:
     """Return each workload's own short file name."""
-    names, taken = [], Counter()
+    names: list[str] = []
+    taken = Counter[str]()
     for w in found:
         name = slug(f"{w.study} {w.task} {w.data.name} {w.hit.metric} {w.hit.value or ''}")
         taken[name] += 1
@@ -121,30 +122,29 @@ def provenance(analysis: Analysis, wanted: Wanted) -> list[tuple[str, str]]:
     return [(name, text) for name, text in found.items() if text]
 
 
-def workload_section(analysis: Analysis, given: Answer, name: str, out: Path) -> page.Section:
-    """Draw one workload and write its tables."""
+def workload_section(analysis: Analysis, given: Answer, name: str, drawn: bool, out: Path) -> page.Answered:
+    """Write one workload's tables, and its figure where it is to be drawn."""
     w, pairs = given.workload, analysis.pairs(given.workload)
     tables = tables_of(w, pairs)
     for table in tables:
         write_csv(table, out / "tables" / f"{name}-{slug(table.title)}.csv")
-    spots = steps_to_target(w, pairs).save(both_kinds(out, name))
+    spots = golmant.steps_to_target(w, pairs).save(both_kinds(out, name)) if drawn else []
     many = len(pairs) > 1
     behind = [
         (f"batch {p.batch_size:,}" + (f", {curve.name}" if many else ""), runs_behind(p))
         for curve, _ in pairs
         for p in curve.points
     ]
-    return page.Section(w.name, f"Steps to {w.target}", name, tables, spots, given, behind)
+    figure = name if drawn else None
+    return page.Answered(w.name, f"Steps to {w.target}", figure, tables, spots, behind, answer=given, anchor=name)
 
 
-def named_sections(
-    analysis: Analysis, names: Sequence[str], cluster: Cluster, out: Path
-) -> tuple[list[page.Section], LeftOut]:
+def named_sections(analysis: Analysis, names: Sequence[str], out: Path) -> tuple[list[page.Section], LeftOut]:
     """Draw the named figures that these runs give; return also the others with the reason."""
     sections, missing = [], []
     for name in names:
         title, make = FIGURES[name]
-        drawing = (partial(make, cluster=cluster) if name == "time-and-cost" else make)(analysis)
+        drawing = make(analysis)
         if isinstance(drawing, NotDrawable):
             missing.append((name, drawing.reason))
             continue
@@ -156,34 +156,34 @@ def named_sections(
     return sections, missing
 
 
-def verdicts_on(analysis: Analysis) -> dict[str, Verdict]:
+def verdicts_on(analysis: Analysis) -> list[tuple[Claim, Verdict]]:
     """Return the verdict on every claim, empty where no plan among the runs' names a claim."""
     named = any(run.record.plan and run.record.plan.margins for run in analysis.runs)
-    return decide(analysis.workloads) if named else {}
+    return [(claim, verdict_on(claim, analysis.workloads)) for claim in CLAIMS if named]
 
 
-def claimed(verdicts: dict[str, Verdict]) -> list[page.Claimed]:
-    """Return the claims that were tested, as the page shows them."""
+def claimed(analysis: Analysis, verdicts: list[tuple[Claim, Verdict]], out: Path) -> list[page.Claimed]:
+    """Draw the claims that were tested, as the page shows them."""
     found = []
-    for claim in CLAIMS:
-        verdict = verdicts.get(claim.id)
-        if verdict is None or verdict.evidence is None:
-            continue
-        cells = {"claim": claim.id, "statement": claim.statement, "verdict": verdict.verdict, "reason": verdict.reason}
-        cells |= {"scale": verdict.evidence.scale, "n": verdict.evidence.n, "rerun": claim.rerun}
-        found.append(page.Claimed(cells, [parts_table(verdict), views_table(verdict)], verdict.evidence.runs))
+    for claim, verdict in verdicts:
+        if verdict.evidence:
+            name = f"claim-{claim.id}"
+            spots = golmant.claim_figure(analysis, verdict.evidence).save(both_kinds(out, name))
+            tables = [parts_table(verdict.evidence), views_table(verdict)]
+            drawn = page.Section(claim.id, claim.statement, name, tables, spots)
+            found.append(page.Claimed(claim, verdict, drawn))
     return found
 
 
 def claims_table(claims: list[page.Claimed]) -> Table:
     """List the claims that were tested."""
     columns = ["claim", "statement", "verdict", "reason", "n", "scale", "rerun"]
-    return Table("Claims", columns, [[c.cells[name] for name in columns] for c in claims])
-
-
-def machine(file: Path | None) -> Cluster:
-    """Return the machine to project on."""
-    return read_cluster(file) if file else Cluster()
+    rows = []
+    for c in claims:
+        seen = c.verdict.evidence
+        stands_on = [seen.n, seen.scale] if seen else [0, ""]
+        rows.append([c.claim.id, c.claim.statement, c.verdict.verdict, c.verdict.reason, *stands_on, c.claim.rerun])
+    return Table("Claims", columns, rows)
 
 
 def make_figures(wanted: Wanted) -> str:
@@ -191,13 +191,13 @@ def make_figures(wanted: Wanted) -> str:
     unknown = [name for name in wanted.figures if name not in FIGURES]
     if unknown:
         raise ValueError(f"there is no figure {unknown[0]!r}; choose among {', '.join(FIGURES)}.")
-    cluster, analysis = machine(wanted.cluster), read(wanted)
+    analysis = read(wanted)
     (wanted.out / "tables").mkdir(parents=True, exist_ok=True)
-    sections, missing = named_sections(analysis, wanted.figures, cluster, wanted.out)
+    sections, missing = named_sections(analysis, wanted.figures, wanted.out)
     if missing:
         raise ValueError(f"figure {missing[0][0]} cannot be drawn from these runs: {missing[0][1]}.")
     return "\n\n".join(
-        "\n".join([s.title, s.subtitle, *map(plain, s.tables), f"{wanted.out / 'figures' / s.figure}.svg"])
+        "\n".join([s.title, s.subtitle, *map(plain, s.tables), f"{wanted.out}/figures/{s.figure}.svg"])
         for s in sections
     )
 
@@ -213,25 +213,29 @@ def clear(out: Path) -> None:
 
 def make_report(wanted: Wanted) -> str:
     """Write the whole report; return the text to print, whose last line is the path of the page."""
-    cluster, analysis, out = machine(wanted.cluster), read(wanted), wanted.out
+    return report_on(read(wanted), wanted)
+
+
+def report_on(analysis: Analysis, wanted: Wanted) -> str:
+    """Write the whole report on runs that are analyzed; return the text to print."""
+    out = wanted.out
     clear(out)
     given = answers(analysis)
     overview = critical_table(analysis, given)
     write_csv(overview, out / "tables" / "critical-batch-sizes.csv")
     write_csv(runs_table(analysis), out / "tables" / "runs.csv")
     names = file_names([a.workload for a in given])
-    first = [workload_section(analysis, a, name, out) for a, name in zip(given, names, strict=True)]
-    more, missing = named_sections(analysis, list(FIGURES), cluster, out)
-    facts = facts_of(analysis)
-    made_from = provenance(analysis, wanted)
+    few = len(given) <= MOST_PICTURES
+    first = [workload_section(analysis, a, name, few or a.answered, out) for a, name in zip(given, names, strict=True)]
+    more, missing = named_sections(analysis, list(FIGURES), out)
     verdicts = verdicts_on(analysis)
-    claims = claimed(verdicts)
+    claims, facts = claimed(analysis, verdicts, out), facts_of(analysis)
     if claims:
         write_csv(claims_table(claims), out / "tables" / "claims.csv")
-    untested = [name for name, verdict in verdicts.items() if verdict.verdict == NOT_TESTED]
-    contents = (facts, first, claims, untested, overview, more, missing, analysis.left_out, made_from)
-    page.write(out, page.Report(*contents))
-    content = summary(analysis, given, [claim_summary(c, verdicts[c.id]) for c in CLAIMS if verdicts])
+    untested = [claim.id for claim, verdict in verdicts if verdict.verdict == NOT_TESTED]
+    contents = (facts, first, claims, untested, overview, more, missing, analysis.left_out)
+    page.write(out, page.Report(*contents, provenance(analysis, wanted)), wanted.lies_in)
+    content = page.summary(analysis, given, verdicts)
     (out / "summary.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     tables = map(printed_points, analysis.workloads)
     return "\n\n".join([*tables, facts, *(a.text for a in given), str(out / "report.html")])

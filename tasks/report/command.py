@@ -1,60 +1,44 @@
 """`python -m tasks report SOURCE... --out DIR`: from runs to a page, figures, tables and JSON."""
 
 import argparse
+import csv
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
+
+from tasks.wandb_mode import choose_mode, mode_message
+
+PROJECT = "batch-limit"  # of W&B, where WANDB_PROJECT names no other
+INIT_TIMEOUT, FINISH_TIMEOUT = "30", "60"  # seconds; wandb's own defaults block for minutes
+HELP = {
+    "SOURCE": "a folder of runs, a file of kept runs (.jsonl.xz), an MLPerf reference file (.json), a W&B export "
+    "(.csv, .json), or a table (.csv) with the columns batch_size, seed, status, and steps or examples (also "
+    "learning_rate, stage, target)",
+    "target": "choose targets again from the curves: 'val/accuracy>=0.8', 'trainset/loss<=0.5', "
+    "'trainset/loss:golmant', 'val/accuracy:quantile=0.5', 'val/accuracy:baseline=0.95' (repeatable)",
+    "figure": "draw only this figure: golmant-1 to golmant-5, you-optimizers, you-recipe, you-diffusion, "
+    "time-and-cost, noise-scale, noise-along, curvature, cost (repeatable)",
+    "cluster": "the machine to project time and cost on: YAML such as configs/cluster/ethernet.yaml",
+    "examples-per-epoch": "the examples in an epoch of an MLPerf benchmark, for absolute steps; the batch scale needs "
+    "no number",
+    "keep": "also write the runs to one small file",
+    "wandb": "also log pages, tables and figures as a W&B artifact (of the sweep in WANDB_SWEEP_ID, if set)",
+}
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     words = argparse.ArgumentParser(prog="python -m tasks report", description=__doc__)
-    words.add_argument(
-        "sources",
-        nargs="+",
-        type=Path,
-        metavar="SOURCE",
-        help="a folder of runs, a file of kept runs (.jsonl.xz), an MLPerf reference file (.json), a W&B export (.csv, "
-        ".json), or a table (.csv) with the columns batch_size, seed, status, and steps or examples (also "
-        "learning_rate, stage, target)",
-    )
+    words.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help=HELP["SOURCE"])
     words.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="default: report")
-    words.add_argument(
-        "--target",
-        action="append",
-        default=[],
-        metavar="TARGET",
-        help="choose targets again from the curves: 'val/accuracy>=0.8', 'trainset/loss<=0.5', "
-        "'trainset/loss:golmant', 'val/accuracy:quantile=0.5', 'val/accuracy:baseline=0.95' (repeatable)",
-    )
-    words.add_argument(
-        "--figure",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="draw only this figure: golmant-1 to golmant-5, you-optimizers, you-recipe, you-diffusion, "
-        "time-and-cost, noise-scale, noise-along, curvature, cost (repeatable)",
-    )
-    words.add_argument(
-        "--cluster",
-        type=Path,
-        metavar="FILE",
-        help="the machine to project time and cost on: YAML such as configs/cluster/ethernet.yaml",
-    )
-    words.add_argument(
-        "--examples-per-epoch",
-        action="append",
-        default=[],
-        metavar="NAME=N",
-        help="the examples in an epoch of an MLPerf benchmark, for absolute steps; the batch scale needs no number",
-    )
-    words.add_argument("--keep", type=Path, metavar="FILE.jsonl.xz", help="also write the runs to one small file")
-    words.add_argument(
-        "--wandb",
-        action="store_true",
-        help="also log pages, tables and figures as a W&B artifact (of the sweep in WANDB_SWEEP_ID, if set)",
-    )
+    for name, value in (("target", "TARGET"), ("figure", "NAME"), ("examples-per-epoch", "NAME=N")):
+        words.add_argument(f"--{name}", action="append", default=[], metavar=value, help=HELP[name])
+    words.add_argument("--cluster", type=Path, metavar="FILE", help=HELP["cluster"])
+    words.add_argument("--keep", type=Path, metavar="FILE.jsonl.xz", help=HELP["keep"])
+    words.add_argument("--wandb", action="store_true", help=HELP["wandb"])
     return words
 
 
@@ -88,16 +72,52 @@ def main(argv: list[str] | None = None) -> int:
             command,
         )
         text = make_figures(wanted) if options.figure else make_report(wanted)
-        print(wandb_line(options.out) + text if options.wandb and not options.figure else text)
+        print(f"{log_report(options.out)}\n\n{text}" if options.wandb and not options.figure else text)
     except (ValueError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def wandb_line(out: Path) -> str:
-    """Log the report to W&B; return the line that says so."""
-    from tasks.report.render.wandb import log_report
+def log_report(out: Path) -> str:
+    """Log pages, tables and figures as a W&B artifact, in one run of type `report`; return a line that says where.
 
-    names = {w["name"].split(":")[0] for w in json.loads((out / "summary.json").read_text())["workloads"]}
-    return log_report(out, sorted(names)) + "\n\n"
+    Under WANDB_SWEEP_ID the run belongs to that sweep; WANDB_PROJECT names the project.
+    """
+    import wandb
+
+    os.environ.setdefault("WANDB_INIT_TIMEOUT", INIT_TIMEOUT)
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT", FINISH_TIMEOUT)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    mode, why = choose_mode()
+    studies = sorted({w["name"].split(":")[0] for w in json.loads((out / "summary.json").read_text())["workloads"]})
+    options: dict[str, Any] = {
+        "project": os.environ.get("WANDB_PROJECT", PROJECT),
+        "job_type": "report",
+        "name": "report",
+    }
+    options |= {"config": {"studies": studies}, "dir": str(out)}
+    try:
+        run = wandb.init(**options)
+    except wandb.errors.Error as error:  # the report is written already: a broken server may not lose it
+        mode, why = "offline", f"its server cannot be used: {error}"
+        run = wandb.init(**options | {"mode": mode})
+    artifact = wandb.Artifact("batch-size-report", type="report", metadata={"studies": studies})
+    for name in ("report.html", "report.md", "summary.json"):
+        artifact.add_file(str(out / name))
+    for folder in ("figures", "tables"):
+        artifact.add_dir(str(out / folder), name=folder)
+    run.log_artifact(artifact)
+    run.log({f"figures/{f.stem}": wandb.Image(str(f)) for f in sorted(out.glob("figures/*.png"))})
+    run.log({f"tables/{f.stem}": table(f) for f in sorted(out.glob("tables/*.csv"))})
+    run.finish()
+    return mode_message(mode, why, str(out))
+
+
+def table(file: Path) -> object:
+    """Read a CSV table for W&B, as text."""
+    import wandb
+
+    with open(file, newline="") as rows:
+        header, *data = csv.reader(rows)
+    return wandb.Table(columns=list(header), data=data)

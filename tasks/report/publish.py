@@ -13,20 +13,23 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.report.build import Wanted, make_report
-from tasks.report.index import index
-from tasks.report.sources.kept import ENDING, keep
-from tasks.report.sources.read import read_sources
-from tasks.report.sources.runs import Run, read_runs
+from tasks.report.analysis.intervals import Interval, number
+from tasks.report.build import Wanted, read, report_on
+from tasks.report.figures.style import Table, markdown
+from tasks.report.sources.runs import ENDING, Run, keep, read_runs
+from tasks.sweep.files import read_sweep
+from tasks.sweep.plan import is_plan, read_plan
 
-RESULTS, PAPERS = Path("results"), Path("docs/papers.md")
+RESULTS, PAPERS, SWEEPS = Path("results"), Path("docs/papers.md"), Path("configs/sweeps")
+SENTENCE = re.compile(r"(?<=[.?])(?<!Fig\.)(?<!\bal\.) ")
 PICTURE = "golmant-fig1-classification-imageclassification-fashionmnist-val-accuracy-0-82"  # of the README
 PLACES = (Path("README.md"), Path("docs/results.md"), Path("configs/sweeps/README.md"))
+FIGURES = RESULTS / "figures"  # one a claim
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TOLERANCE = 1e-6  # relative: another machine's arithmetic may differ in the last digits
 VOLATILE = ("left_out",)
@@ -56,20 +59,10 @@ def minutes(run: Run) -> float:
     return (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds() / 60
 
 
-def number(value: Any) -> str:
-    """Return a number of the summary as people read it."""
-    value = float(value)
-    if math.isnan(value):
-        return "-"
-    return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
 def measured(part: dict[str, Any]) -> str:
     """Return one part of a claim: what was measured, its interval and the margin."""
-    margin = [f"above {part['above']:.3g}"] if part["above"] is not None else []
-    margin += [f"below {part['below']:.3g}"] if part["below"] is not None else []
-    ends = f"{number(part['effect'])} [{number(part['low'])}, {number(part['high'])}]"
-    return f"{part['what']}: {ends}, claimed {' and '.join(margin)}"
+    ends = Interval(*(float(part[name]) for name in ("effect", "low", "high")))
+    return f"{part['what']}: {number(ends)}, claimed {part['claimed']}"
 
 
 def verdict_rows(content: dict[str, Any]) -> list[list[str]]:
@@ -85,10 +78,9 @@ def verdict_rows(content: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def markdown(columns: list[str], rows: list[list[str]]) -> str:
-    """Return a table as Markdown; text of studies is no markup."""
-    lines = [columns, ["---"] * len(columns), *([cell.replace("|", "/") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """Return a table as Markdown."""
+    return markdown(Table("", columns, rows)) + "\n"
 
 
 def time_taken(runs: list[Run]) -> dict[str, tuple[int, float]]:
@@ -109,12 +101,47 @@ def studies_table(runs: list[Run]) -> str:
         for name, (count, spent) in took.items()
     ]
     rows.append(["all", str(len(runs)), "", f"{sum(spent for _, spent in took.values()):.0f}"])
-    return markdown(["study", "runs", "how they ended", "minutes of one worker"], rows)
+    return table(["study", "runs", "how they ended", "minutes of one worker"], rows)
+
+
+def sweep_files() -> dict[str, list[Path]]:
+    """Return the sweep files of every study, by its folder."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted(SWEEPS.glob("*/*.yaml")):
+        if not is_plan(path):
+            files.setdefault(path.parent.name, []).append(path)
+    return files
+
+
+def question(path: Path) -> str:
+    """Return the first sentence of a sweep file's first comment."""
+    comment = path.read_text().split("\nprogram:")[0].splitlines()
+    return SENTENCE.split(" ".join(line.removeprefix("#").strip() for line in comment))[0]
+
+
+def claim_order(claim: str) -> tuple[str, int]:
+    """Return what puts golmant-2 before golmant-10."""
+    paper, number = claim.rsplit("-", 1)
+    return paper, int(number)
+
+
+def index(took: Mapping[str, tuple[int, float]]) -> list[list[str]]:
+    """Return a row a study; `took` has the kept runs of a study and the minutes of one worker that they took."""
+    rows = []
+    for study, paths in sweep_files().items():
+        sweeps = [read_sweep(path) for path in paths]
+        plans = [plan for plan in map(read_plan, sweeps) if plan]
+        claims = sorted({claim for plan in plans for claim in plan.margins}, key=claim_order)
+        grids = [f"[{s.path.stem}]({study}/{s.path.name}) {len(s.choices()):,}" for s in sweeps]
+        runs, minutes = took.get(study, (0, 0.0))
+        measured = f"{runs:,} runs, {minutes:.0f} min" if runs else "-"
+        rows.append([study, question(paths[0]), ", ".join(claims) or "-", ", ".join(grids), measured])
+    return rows
 
 
 def studies_index(runs: list[Run]) -> str:
     """Return the table of configs/sweeps/README.md."""
-    return markdown(["study", "what it asks", "claims", "grid", "measured"], index(time_taken(runs)))
+    return table(["study", "what it asks", "claims", "grid", "measured"], index(time_taken(runs)))
 
 
 def head(content: dict[str, Any]) -> str:
@@ -123,22 +150,43 @@ def head(content: dict[str, Any]) -> str:
     counts = Counter(row[-1] for row in rows)
     shown = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
     decided = [[row[0], row[1], row[-1]] for row in rows if row[-1] in TIER.values()]
-    return f"Of {len(rows)} claims: {shown}.\n\n" + markdown(["claim", "what it says", "verdict"], decided)
+    return f"Of {len(rows)} claims: {shown}.\n\n" + table(["claim", "what it says", "verdict"], decided)
 
 
 def answers(content: dict[str, Any]) -> str:
-    """Return the answer of every workload in a sentence."""
-    return "".join(f"- {answer['answer']}\n" for answer in content["answers"])
+    """Return the answer of every workload of which enough batch sizes arrived, in a sentence, and count the others."""
+    given = [answer["answer"] for answer in content["answers"] if answer["answered"]]
+    rest = len(content["answers"]) - len(given)
+    return "".join(f"- {text}\n" for text in given) + f"\nOf {rest} more, too few batch sizes arrived to say so.\n"
+
+
+def evidence(content: dict[str, Any], took: Mapping[str, tuple[int, float]]) -> str:
+    """Return for every claim that was tested its figure, its kept runs, what they took and the command for them."""
+    lines = []
+    for claim in content["claims"]:
+        studies = [name for name in claim["studies"] if name in took]
+        if claim["parts"]:
+            runs, spent = (sum(took[name][i] for name in studies) for i in (0, 1))
+            kept = ", ".join(f"[{name}](../{RESULTS}/{name}{ENDING})" for name in studies)
+            line = f"- **{claim['id']}**: [figure](../{drawn(claim['id'])}); runs: {kept}; {runs:,.0f} runs took "
+            lines.append(f"{line}{spent:.0f} minutes; again: `{claim['rerun'].split(' && ')[0]}`\n")
+    return "".join(lines)
+
+
+def drawn(claim: str) -> Path:
+    """Return the published figure of a claim."""
+    return FIGURES / f"claim-{claim}.svg"
 
 
 def blocks(content: dict[str, Any], runs: list[Run]) -> dict[str, str]:
     """Return the generated text of each block, by name."""
     columns = ["claim", "the paper's statement", "its place", "ours (95 % interval)", "n", "verdict"]
     return {
-        "verdicts": markdown(columns, verdict_rows(content)),
+        "verdicts": table(columns, verdict_rows(content)),
         "studies": studies_table(runs),
         "head": head(content),
         "answers": answers(content),
+        "evidence": evidence(content, time_taken(runs)),
         "index": studies_index(runs),
     }
 
@@ -148,7 +196,7 @@ def filled(text: str, made: dict[str, str]) -> str:
     return BLOCK.sub(lambda m: m[1] + made[m[2]] + m[3], text)
 
 
-def differences(kept: Any, made: Any, path: str = "") -> Iterator[str]:
+def differences(kept: object, made: object, path: str = "") -> Iterator[str]:
     """Name where two summaries differ."""
     if isinstance(kept, dict) and isinstance(made, dict):
         for key in dict.fromkeys([*kept, *made]):
@@ -176,11 +224,11 @@ def sources() -> list[Path]:
 
 def make(out: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Make the report of the kept runs in `out`; return its summary and the generated blocks."""
-    command = "python -m tasks report results/*.jsonl.xz"
-    make_report(Wanted(sources(), out, command=command))
+    wanted = Wanted(sources(), out, command="python -m tasks report results/*.jsonl.xz", lies_in=RESULTS)
+    analysis = read(wanted)
+    report_on(analysis, wanted)
     content = json.loads((out / "summary.json").read_text())
-    runs, _ = read_sources(sources(), {})
-    return content, blocks(content, runs)
+    return content, blocks(content, analysis.runs)
 
 
 def keep_studies(folder: Path) -> int:
@@ -202,6 +250,10 @@ def publish(out: Path) -> int:
     (RESULTS / "summary.json").write_text(json.dumps(content, indent=1) + "\n")
     shutil.copy(out / "report.html", RESULTS / "report.html")
     shutil.copy(out / "figures" / f"{PICTURE}.svg", RESULTS / "steps.svg")
+    shutil.rmtree(FIGURES, ignore_errors=True)
+    FIGURES.mkdir()
+    for file in out.glob("figures/claim-*.svg"):
+        shutil.copy(file, FIGURES)
     for place in PLACES:
         place.write_text(filled(place.read_text(), made))
     return 0
@@ -216,6 +268,8 @@ def check(out: Path) -> int:
         for place in PLACES
         if filled(place.read_text(), made) != place.read_text()
     ]
+    made_figures, kept_figures = ({f.name for f in d.glob("claim-*.svg")} for d in (out / "figures", FIGURES))
+    wrong += [f"{FIGURES}/{name} is only in one" for name in sorted(made_figures ^ kept_figures)]
     for line in wrong[:40]:
         print(line, file=sys.stderr)
     if not wrong:

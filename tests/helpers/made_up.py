@@ -66,7 +66,7 @@ def run(hits: list[Hit], size: int, seed: int, curve: dict | None = None, **chan
     record = merged(record, {name.replace("__", "."): value for name, value in changes.items()})
     record = from_fields(record)
     assert isinstance(record, Record), record
-    return Run(f"{record.study}/{np.random.default_rng().random()}", record, hits, curve_given=curve or {})
+    return Run(f"{record.study}/{np.random.default_rng().random()}", record, hits, curve=curve or {})
 
 
 def study(

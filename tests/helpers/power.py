@@ -15,9 +15,8 @@ from tasks.report.analysis import fits
 from tasks.report.analysis.critical import size_interval
 from tasks.report.analysis.intervals import proportion
 from tasks.report.analysis.points import FitData
-from tasks.report.claims import contrasts, rules
-from tasks.report.claims.margins import MARGINS
-from tasks.report.claims.rules import CONTRADICTED, SUPPORTED, Evidence, Part, Seeds, conjunction
+from tasks.report.claims import rules
+from tasks.report.claims.rules import CONTRADICTED, MARGINS, SUPPORTED, Evidence, Part, Seeds, conjunction
 
 SCATTER = {4: 0.13, 16: 0.09, 64: 0.09, 256: 0.16, 2048: 0.18}  # of log S over seeds, 82 % on 8 seeds, isotonic hit
 CHOICE, BETWEEN = (
@@ -51,13 +50,13 @@ def cell(
     return dict(enumerate(np.where(random.random(seeds) < LOST, math.inf, values).tolist()))
 
 
-def pair(random: Random, seeds: int, ratio: float = 1.0, sizes=(16, 512), noise: float = 1.0) -> contrasts.Pair:
+def pair(random: Random, seeds: int, ratio: float = 1.0, sizes=(16, 512), noise: float = 1.0) -> rules.Pair:
     """Return a small and a large cell of an arm whose critical batch is `ratio` times the usual."""
     small, large = (cell(random, b, seeds, CRITICAL * ratio, noise=noise) for b in sizes)
     return small, large
 
 
-def bent(random: Random, seeds: int, gain: float, sizes=(16, 512), noise: float = 1.0) -> contrasts.Pair:
+def bent(random: Random, seeds: int, gain: float, sizes=(16, 512), noise: float = 1.0) -> rules.Pair:
     """Return the same for an arm whose speed-up is larger by a factor, as at a margin."""
     small, large = sizes
     return cell(random, small, seeds, shift=math.log(gain), noise=noise), cell(random, large, seeds, noise=noise)
@@ -92,7 +91,7 @@ class Truth:
 def golmant_1(slope=None, seeds=8):
     def parts(random):
         data = curve(random, seeds, slope=slope)
-        return contrasts.regimes(fitted(data), data.sizes, **MARGINS["golmant-1"])
+        return rules.regimes(fitted(data), data.sizes, **MARGINS["golmant-1"])
 
     return parts
 
@@ -100,7 +99,7 @@ def golmant_1(slope=None, seeds=8):
 def golmant_2(slope=None, seeds=8, targets=2):
     def parts(random):
         fit = [fitted(curve(random, seeds, slope=slope)) for _ in range(targets)]
-        return [contrasts.flat_top(f, 2048, "target", MARGINS["golmant-2"]["ratio"]) for f in fit]
+        return [rules.flat_top(f, 2048, "target", MARGINS["golmant-2"]["ratio"]) for f in fit]
 
     return parts
 
@@ -118,7 +117,7 @@ def golmant_4(ratio, seeds=8, sizes=(4, 128)):
     def parts(random):
         base = pair(random, seeds, sizes=sizes)
         others = [pair(random, seeds, ratio, sizes) for _ in range(2)]
-        return [contrasts.exceeds(base, other, "task", MARGINS["golmant-4"]["ratio"]) for other in others]
+        return [rules.speed_up_part(base, other, "task", above=MARGINS["golmant-4"]["ratio"]) for other in others]
 
     return parts
 
@@ -134,8 +133,8 @@ def golmant_5(gain, lost, top_gain=1.0, seeds=8):
             rule[2048] = cell(random, 2048, seeds, shift=-math.log(top_gain))
             rule[2048] = {k: math.inf if random.random() < lost else v for k, v in rule[2048].items()}
             found += [
-                contrasts.helps_somewhere(none, rule, MARGINS["golmant-5"]["ratio"], "helps"),
-                contrasts.fails_at_the_top(none[2048], rule[2048], MARGINS["golmant-5"]["ratio"], "rule"),
+                rules.helps_somewhere(none, rule, MARGINS["golmant-5"]["ratio"], "helps"),
+                rules.fails_at_the_top(none[2048], rule[2048], MARGINS["golmant-5"]["ratio"], "rule"),
             ]
         return found
 
@@ -149,7 +148,7 @@ def golmant_7(change, seeds=8):
         ratios = {
             b: dict(enumerate(m + PAIRED * random.standard_normal(seeds))) for b, m in zip(SIZES, at, strict=True)
         }
-        found = contrasts.paired_trend(ratios).mapped(math.exp)
+        found = rules.paired_trend(ratios).mapped(math.exp)
         return [Part("S(validation)/S(train), largest over smallest", found, above=MARGINS["golmant-7"]["ratio"])]
 
     return parts
@@ -158,7 +157,7 @@ def golmant_7(change, seeds=8):
 def golmant_9(ratio, seeds=12):
     def parts(random):
         arms = {"a": pair(random, seeds), "b": pair(random, seeds), "c": pair(random, seeds, ratio)}
-        _, most = contrasts.most_different(arms)
+        _, most = rules.most_different(arms)
         return [Part("largest difference", most.mapped(math.exp), above=MARGINS["golmant-9"]["ratio"])]
 
     return parts
@@ -169,7 +168,7 @@ def one_arm(claim, ratio=None, gain=1.0, seeds=12, noise=1.2):
         other = (
             bent(random, seeds, 1 / gain, noise=noise) if ratio is None else pair(random, seeds, 1 / ratio, noise=noise)
         )
-        return [contrasts.exceeds(pair(random, seeds), other, "simpler over harder", MARGINS[claim]["ratio"])]
+        return [rules.speed_up_part(pair(random, seeds), other, "simpler over harder", above=MARGINS[claim]["ratio"])]
 
     return parts
 
@@ -178,7 +177,8 @@ def golmant_11(gain, seeds=20, noise=1.2):
     def parts(random):
         base = pair(random, seeds)
         others = [bent(random, seeds, gain, noise=noise), bent(random, seeds, math.sqrt(gain), noise=noise)]
-        return [contrasts.the_same(o, base, "part", MARGINS["golmant-11"]["ratio"]) for o in others]
+        ratio = MARGINS["golmant-11"]["ratio"]
+        return [rules.speed_up_part(o, base, "part", 1 / ratio, ratio) for o in others]
 
     return parts
 
@@ -187,7 +187,7 @@ def golmant_13(gain, seeds=12, arms=5):
     def parts(random):
         base = pair(random, seeds)
         others = [bent(random, seeds, gain if i == 0 else 1.0) for i in range(arms)]
-        return [contrasts.not_better(o, base, "heuristic", MARGINS["golmant-13"]["ratio"]) for o in others]
+        return [rules.speed_up_part(o, base, "heuristic", below=MARGINS["golmant-13"]["ratio"]) for o in others]
 
     return parts
 
@@ -197,10 +197,10 @@ def own_2(ratio, gain, seeds=12):
         base = pair(random, 20)
         part = rules.speed_up_difference(bent(random, 20, gain, noise=1.2), base)
         noisy = rules.speed_up_difference(pair(random, seeds, 1 / ratio, noise=1.2), base)
-        _, network = contrasts.most_different({"a": base, "b": pair(random, seeds), "c": pair(random, seeds, ratio)})
-        least = contrasts.size_of(part)
+        _, network = rules.most_different({"a": base, "b": pair(random, seeds), "c": pair(random, seeds, ratio)})
+        least = rules.size_of(part)
         return [
-            Part(name, rules.minus(contrasts.size_of(effect), least).mapped(math.exp), above=1.0)
+            Part(name, rules.minus(rules.size_of(effect), least).mapped(math.exp), above=1.0)
             for name, effect in (("network", network), ("complexity", noisy))
         ]
 
@@ -251,7 +251,7 @@ def golmant_12(ratio, seeds=12, horizons=2):
         start = scatter(2048) * random.standard_normal(seeds)  # of the initial weights, the same for all horizons
         shifts = CHOICE * random.standard_normal(1 + horizons) - math.log(ratio) * np.array([0, *[1] * horizons])
         base, *longer = (dict(enumerate(start + x + PAIRED * random.standard_normal(seeds))) for x in shifts)
-        return [contrasts.saves_no_steps(base, longer, MARGINS["golmant-12"]["ratio"])]
+        return [rules.saves_no_steps(base, longer, MARGINS["golmant-12"]["ratio"])]
 
     return parts
 
@@ -313,7 +313,7 @@ TRUTHS = [
 
 
 def evidence(premise: Part | None, parts: list[Part]) -> Evidence:
-    return Evidence(parts, 0, 0.0, "", premise=premise)
+    return Evidence(parts, 0, "", premise=premise)
 
 
 def outcomes(truth: Truth, studies: int, seed: int = 0) -> tuple[float, float]:

@@ -1,0 +1,1 @@
+"""From runs to curves, critical batch sizes and answers."""

@@ -4,10 +4,12 @@ import math
 import re
 from dataclasses import dataclass, field
 
+from callbacks.record import Unit
 from tasks.report.analysis.critical import LEAST_SEEDS, Critical, critical
 from tasks.report.analysis.curves import Curve, Observation, Point, Workload, every_run, main_curve, workloads
 from tasks.report.analysis.intervals import NOTHING, Interval, number
 from tasks.report.analysis.measures import DISTANCE, Growth, NotIdentifiable, growth_of
+from tasks.report.analysis.projection import Cluster
 from tasks.report.sources.runs import LeftOut, Run
 
 SPOKEN_AN = "AEFHILMNORSX"  # letters whose names begin with a vowel
@@ -23,6 +25,7 @@ class Analysis:
     found: dict[Curve, Critical | None]
     growth: dict[Observation, Growth | NotIdentifiable]
     left_out: LeftOut = field(default_factory=list)
+    cluster: Cluster = field(default_factory=Cluster)  # the machine that time and cost are projected on
 
     def pairs(self, workload: Workload) -> list[tuple[Curve, Critical | None]]:
         """Return a workload's curves with what they say."""
@@ -34,7 +37,7 @@ class Analysis:
         return curve, self.found[curve]
 
 
-def analyze(runs: list[Run], left_out: LeftOut = ()) -> Analysis:
+def analyze(runs: list[Run], left_out: LeftOut | None = None, cluster: Cluster | None = None) -> Analysis:
     """Work out everything from the runs. Raises ValueError where none has a target."""
     found = workloads(runs)
     if not found:
@@ -42,7 +45,7 @@ def analyze(runs: list[Run], left_out: LeftOut = ()) -> Analysis:
     curves = [c for w in found for c in w.curves]
     walked = [o for w in found for o in every_run(w) if DISTANCE in o.run.curve]
     growth = {o: growth_of(o) for o in walked}
-    return Analysis(runs, found, {c: critical(c) for c in curves}, growth, list(left_out))
+    return Analysis(runs, found, {c: critical(c) for c in curves}, growth, left_out or [], cluster or Cluster())
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,11 @@ class Answer:
     confident: bool
     because: list[str]  # why the confidence is limited; empty where it is high
     measured: str = ""  # the fastest and the cheapest batch on the device measured
+
+    @property
+    def answered(self) -> bool:
+        """Return whether enough batch sizes arrived to say how far the batch can be raised."""
+        return self.found is not None and self.found.fit is not None
 
     @property
     def confidence(self) -> str:
@@ -73,7 +81,7 @@ class Answer:
 def answers(analysis: Analysis) -> list[Answer]:
     """Return one answer a workload, those first that say how far the batch can be raised."""
     given = [answer(w, *analysis.main(w)) for w in analysis.workloads]
-    return sorted(given, key=lambda a: (not a.confident, a.found is None or a.found.fit is None))
+    return sorted(given, key=lambda a: (not a.confident, not a.answered))
 
 
 def answer(w: Workload, curve: Curve, found: Critical | None) -> Answer:
@@ -203,7 +211,7 @@ def fastest_and_cheapest(curve: Curve) -> str:
     return " ".join(parts)
 
 
-def known(curve: Curve, unit: str) -> list[tuple[int, float]]:
+def known(curve: Curve, unit: Unit) -> list[tuple[int, float]]:
     """Return (batch size, cost to the target) where it is finite."""
     found = [(p.batch_size, p.interval(unit).value) for p in curve.points if p.n]
     return [(size, value) for size, value in found if math.isfinite(value)]

@@ -44,6 +44,15 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Doubling:
+    """What going from one batch size to twice as much saves and costs, in per cent."""
+
+    size: int
+    saves: Interval  # of the steps
+    costs: Interval  # more examples
+
+
+@dataclass(frozen=True)
 class Fitted:
     """The fitted curve; intervals are infinite where the data do not bound them."""
 
@@ -82,7 +91,7 @@ class Critical(Fitted):
     hyperbola_lack_of_fit: float = math.nan
     candidates: list[Candidate] = field(default_factory=list)
     chosen: str = ""
-    doublings: list[tuple[int, Interval]] = field(default_factory=list)  # (B, share of steps saved by 2 B)
+    doublings: list[Doubling] = field(default_factory=list)
     sensitivity: dict[str, float] = field(default_factory=dict)
     resampled: Resampled | None = None
     noise: Interval = NOTHING  # the noise scale at the target
@@ -128,7 +137,7 @@ def candidates_of(data: FitData) -> list[Candidate]:
     x, y = data.sizes, data.log_steps
     slope = -np.polyfit(np.log(x), y, 1)[0]
     power_b2 = x[0] * 2 ** (1 / (1 - slope)) if slope < 1 else math.inf
-    rows = [("power law", fits.by_line, power_b2)]
+    rows: list[tuple[str, fits.Predictor, float]] = [("power law", fits.by_line, power_b2)]
     for family in (fits.hyperbola(tuple(x)), fits.softened(tuple(x))):
         centred, norms = family.centred
         best = (norms - 2 * centred @ (y - y.mean())).argmin()
@@ -151,7 +160,8 @@ def choose(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
 
 def reasons_not_identified(curve: Curve, seen: Fitted, near: list[Candidate]) -> list[str]:
     """List what stands between the estimate and a critical batch size (rule 18); empty if nothing does."""
-    data, reasons = seen.data, []
+    data = seen.data
+    reasons: list[str] = []
     if not curve.tuned:
         reasons.append("the rate was not tuned at each batch size, so this is the saturation batch of a rule")
     if len(data.sizes) < LEAST_SIZES:
@@ -164,12 +174,12 @@ def reasons_not_identified(curve: Curve, seen: Fitted, near: list[Candidate]) ->
         reasons.append(f"too short: fewer than {LEAST_STEPS} steps at the largest batch")
     if not math.isfinite(seen.b2.high):
         reasons.append("its interval reaches beyond the largest batch studied")
-    return reasons if seen.fit is None else reasons + reasons_of_shape(seen, near)
+    return reasons if seen.fit is None else reasons + reasons_of_shape(seen.fit, data.sizes, near)
 
 
-def reasons_of_shape(seen: Fitted, near: list[Candidate]) -> list[str]:
+def reasons_of_shape(fitted: fits.Fit, sizes: np.ndarray, near: list[Candidate]) -> list[str]:
     """List what in the curve's shape leaves its bend open: its slope at either end, and forms that fit as well."""
-    fitted, sizes, reasons = seen.fit, seen.data.sizes, []
+    reasons: list[str] = []
     low_end = fitted.interval(fitted.family.slope(sizes[0]))
     high_end = fitted.interval(fitted.family.slope(sizes[-1]))
     if low_end.low <= 0.8:
@@ -194,12 +204,13 @@ def hyperbola_of(data: FitData) -> tuple[Interval, float]:
     return replace(found, low=low, high=high), fits.lack_of_fit(fitted)
 
 
-def doublings_of(data: FitData, fitted: fits.Fit) -> list[tuple[int, Interval]]:
-    """Return the share of the steps that each doubling inside the studied range saves."""
+def doublings_of(data: FitData, fitted: fits.Fit) -> list[Doubling]:
+    """Return what each doubling inside the studied range saves and costs."""
     found = []
     for size in data.sizes[2 * data.sizes <= data.sizes[-1] * 1.001]:
         at = fitted.family.log_steps(np.array([size, 2 * size]))
-        found.append((round(size), fitted.interval(1 - np.exp(at[:, 1] - at[:, 0]))))
+        left = np.exp(at[:, 1] - at[:, 0])  # of the steps
+        found.append(Doubling(round(size), *(fitted.interval(100 * share) for share in (1 - left, 2 * left - 1))))
     return found
 
 
@@ -233,9 +244,10 @@ def critical(curve: Curve) -> Critical | None:
     if seen is None:
         return None
     data, fitted = seen.data, seen.fit
-    predicted = {"noise": noise_scale_of(curve), "curvature": curvature_batch_of(curve)}
+    noise, curvature = noise_scale_of(curve), curvature_batch_of(curve)
     if fitted is None:
-        return Critical(data, None, seen.ends, reasons_not_identified(curve, seen, []), **predicted)
+        why_not = reasons_not_identified(curve, seen, [])
+        return Critical(data, None, seen.ends, why_not, noise=noise, curvature=curvature)
     candidates = candidates_of(data)
     chosen, near = choose(candidates)
     hyperbola, p = hyperbola_of(data)
@@ -252,5 +264,6 @@ def critical(curve: Curve) -> Critical | None:
         doublings=doublings_of(data, fitted),
         sensitivity=sensitivity_of(data),
         resampled=resample(curve),
-        **predicted,
+        noise=noise,
+        curvature=curvature,
     )

@@ -1,18 +1,105 @@
-"""From runs to curves: which runs belong together, and what was seen at each batch size."""
+"""From runs to curves: what a record is grouped by, which runs belong together, what was seen at each batch size."""
 
 import math
 import statistics
 from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
-from callbacks.record import Data
+from callbacks.record import Data, Record, Rule, Unit
 from tasks.report.analysis.intervals import Interval, log_median, middle_interval
-from tasks.report.analysis.settings import WORDS, arm, fixed_settings, plan_says_untuned, setting
-from tasks.report.sources.runs import Hit, Run
+from tasks.report.sources.runs import Hit, Run, foreign_callbacks
 
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+Setting = tuple[float, str, tuple[tuple[str, str], ...], int | None]
+Facts = tuple[tuple[str, Any], ...]
 COUNTED = ("reached", "budget", "diverged")  # the ends that are results; failed and running are not
+COUNTS = {"reached": "reached", "censored": "budget", "diverged": "diverged", "failed": "failed", "running": "running"}
+WORDS = {"rate.base_batch_size": "m0 =", "rate.base": "base rate", "rate.warmup": "warm-up"}
+WORDS |= {"batch.ghost": "ghost batch"}
+MOMENTA = ("momentum", "betas", "beta", "alpha")  # vary with the batch size where they are scaled with it
+
+
+def optimizer_settings(record: Record) -> dict[str, Any]:
+    """Return the optimizer's scalar settings, without what is scaled with the batch."""
+    scaled = MOMENTA if {record.rate.momentum_scaling, record.rate.beta2_scaling} != {"none"} else ()
+    settings = {k: v for k, v in record.optimizer.settings.items() if k not in scaled}
+    return {k: str(v) if isinstance(v, list | tuple | dict) else v for k, v in settings.items()}
+
+
+def constant_rate(record: Record) -> bool:
+    """Return whether the rate is held after warm-up."""
+    return record.rate.schedule.lower().startswith("constant")
+
+
+def horizon(record: Record) -> int | None:
+    """Return the steps over which a decaying rate was planned, None where the rate is held."""
+    if constant_rate(record):
+        return None
+    return record.rate.horizon_steps or record.budget.max_steps
+
+
+def setting(record: Record) -> Setting:
+    """Return what a tuned curve may choose at each batch size: rate, warm-up, optimizer, length of a decay."""
+    own = tuple(sorted((k, str(v)) for k, v in optimizer_settings(record).items()))
+    return (record.rate.effective, record.rate.warmup, own, horizon(record))
+
+
+def arm(record: Record) -> Facts:
+    """Return what is the same all along a curve, whether tuned or not."""
+    rate, batch, regularization = record.rate, record.batch, record.regularization
+    return (
+        ("optimizer.name", record.optimizer.name),
+        ("rate.scaling_rule", rate.scaling_rule),
+        ("rate.base_batch_size", rate.base_batch_size),
+        ("rate.schedule", rate.schedule),
+        ("rate.momentum_scaling", rate.momentum_scaling),
+        ("rate.beta2_scaling", rate.beta2_scaling),
+        ("batch.ghost", batch.ghost),
+        ("batch.epoch_end", batch.epoch_end),
+        ("batch.sampling", batch.sampling),
+        ("precision", record.precision),
+        ("callbacks", foreign_callbacks(record)),
+        ("label_smoothing", regularization.label_smoothing),
+        ("decay_norm_bias", regularization.decay_norm_bias),
+        ("recipe", None if record.recipe is None else ", ".join(record.recipe) or "baseline"),
+    )
+
+
+def fixed_settings(record: Record) -> Facts:
+    """Return what else is the same along a curve that is not tuned."""
+    own = tuple(sorted((f"optimizer.{k}", v) for k, v in optimizer_settings(record).items()))
+    return (("rate.base", record.rate.base), ("rate.warmup", record.rate.warmup), *own)
+
+
+def ingredients(record: Record) -> frozenset[str]:
+    """Return what a run adds to plain SGD at one rate: as its `recipe` says, else as its other fields do."""
+    if record.recipe is not None:
+        return frozenset(record.recipe)
+    rate, name = record.rate, record.optimizer.name
+    found = {
+        name: name != "SGD",
+        f"{rate.scaling_rule} scaling": rate.scaling_rule != "none",
+        "warm-up": rate.warmup_steps > 0,
+        "decaying rate": not constant_rate(record),
+        "label smoothing": bool(record.regularization.label_smoothing),
+        "no decay of norms and biases": not record.regularization.decay_norm_bias,
+        "ghost batch": record.batch.ghost not in (None, "global"),
+    }
+    return frozenset(word for word, there in found.items() if there)
+
+
+def plan_says_untuned(records: list[Record]) -> bool | None:
+    """Return what the plan says of the search that led to these runs; None where it says nothing."""
+    told = [record.plan.tuned if record.plan else None for record in records]
+    return None if None in told or not told else not all(told)
+
+
+# curves ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +119,7 @@ class Observation:
         """Return how the target ended in this run."""
         return self.hit.status
 
-    def value(self, unit: str, rule: str = "hit") -> float:
+    def value(self, unit: Unit, rule: Rule = "hit") -> float:
         """Return the cost of reaching the target; infinite for a budget spent and for divergence."""
         return self.hit.at(unit, rule)
 
@@ -46,6 +133,7 @@ class Point:
     trials: list[Observation] = field(default_factory=list)  # what the choice of settings was made from
     every: list[Observation] = field(default_factory=list)  # all runs at this size, of whatever setting and stage
     untuned: bool = False  # the best learning rate lies at an edge of those tried
+    intervals: dict[Unit, Interval] = field(default_factory=dict, init=False)
 
     def count(self, status: str) -> int:
         """Count the runs that ended so."""
@@ -61,18 +149,18 @@ class Point:
         """Count the runs with a result."""
         return len(self.counted)
 
-    def values(self, unit: str, rule: str = "hit") -> list[float]:
+    def values(self, unit: Unit, rule: Rule = "hit") -> list[float]:
         """Return each counted run's cost in this unit, infinite where the target was not reached."""
         return [o.value(unit, rule) for o in self.counted]
 
-    def interval(self, unit: str) -> Interval:
+    def interval(self, unit: Unit) -> Interval:
         """Return the mean of the logs over seeds with its 95 % interval, or the median where some did not arrive."""
         return self.intervals[unit]
 
     def __post_init__(self) -> None:
         resolution = max((o.hit.resolution for o in self.counted), default=1.0)
-        found = {unit: middle_interval(self.values(unit), resolution) for unit in ("steps", "examples", "seconds")}
-        object.__setattr__(self, "intervals", found)
+        units: tuple[Unit, ...] = ("steps", "examples", "seconds")
+        self.intervals.update({unit: middle_interval(self.values(unit), resolution) for unit in units})
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +168,23 @@ class Curve:
     """Steps to one target against batch size, all else the same: one line of a figure."""
 
     name: str
-    facts: dict
     tuned: bool  # settings chosen at each batch size; else one rule carries the rate from size to size
     points: list[Point]
+
+    @property
+    def record(self) -> Record:
+        """Return the record of one of its runs, for what is the same along the curve."""
+        return self.points[0].observations[0].run.record
+
+    @property
+    def runs(self) -> list[Observation]:
+        """Return the runs that its points stand on."""
+        return [o for p in self.points for o in p.observations]
+
+    @property
+    def counted(self) -> list[Observation]:
+        """Return those of them with a result."""
+        return [o for o in self.runs if o.status in COUNTED]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,18 +221,21 @@ def is_tuned(observations: list[Observation]) -> bool:
     return records[0].rate.scaling_rule == "none" and len({setting(record)[:-1] for record in records}) > 1
 
 
-def group(items, key) -> dict:
+def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     """Collect items by key, in the order of first appearance."""
-    groups = defaultdict(list)
+    groups: dict[K, list[T]] = defaultdict(list)
     for item in items:
         groups[key(item)].append(item)
     return groups
 
 
+Arm = tuple[dict[str, Any], bool, list[Observation]]  # what is the same along a curve, tuned or not, its runs
+
+
 def without_repeats(observations: list[Observation]) -> list[Observation]:
     """Keep one run per seed and setting: a finished before a running before a failed one, then the last."""
 
-    def preference(o: Observation):
+    def preference(o: Observation) -> tuple[bool, bool, str]:
         return (o.status in COUNTED, o.status == "running", o.run.record.started or "")
 
     same = group(observations, lambda o: (o.seed, setting(o.run.record), o.run.record.stage))
@@ -147,10 +252,10 @@ def distance_to_target(o: Observation) -> float:
     return (o.hit.value - end) * (1 if o.hit.direction == "max" else -1)
 
 
-def choose(observations: list[Observation]) -> tuple:
+def choose(observations: list[Observation]) -> Setting:
     """Choose the setting with the fewest median steps, misses as infinite; of misses, that which ends nearest."""
 
-    def score(item):
+    def score(item: tuple[Setting, list[Observation]]) -> tuple[float, ...]:
         values = [o.value("steps") for o in item[1] if o.status in (*COUNTED, "outrun")]  # outrun: beaten
         finite = [math.log(v) for v in values if math.isfinite(v) and v > 0]
         mean = sum(finite) / len(finite) if finite else math.inf
@@ -176,14 +281,14 @@ def tuned_point(batch_size: int, observations: list[Observation]) -> Point:
 
 def curve_points(observations: list[Observation], tuned: bool) -> list[Point]:
     """Make one point per batch size."""
-    by_size = group(observations, lambda o: o.run.batch_size)
-    make = tuned_point if tuned else Point
-    return [make(size, without_repeats(by_size[size])) for size in sorted(by_size)]
+    by_size = sorted(group(observations, lambda o: o.run.batch_size).items())
+    kept = [(size, without_repeats(runs)) for size, runs in by_size]
+    return [tuned_point(size, runs) if tuned else Point(size, runs) for size, runs in kept]
 
 
-def split_arms(observations: list[Observation]) -> list[tuple[dict, bool, list[Observation]]]:
-    """Divide a workload's runs into curves: (what is the same along it, tuned or not, runs)."""
-    arms = []
+def split_arms(observations: list[Observation]) -> list[Arm]:
+    """Divide a workload's runs into curves."""
+    arms: list[Arm] = []
     for facts, members in group(observations, lambda o: arm(o.run.record)).items():
         if is_tuned(members):
             arms.append((dict(facts), True, members))
@@ -193,7 +298,7 @@ def split_arms(observations: list[Observation]) -> list[tuple[dict, bool, list[O
     return arms
 
 
-def curve_names(arms: list[tuple[dict, bool, list[Observation]]]) -> list[str]:
+def curve_names(arms: list[Arm]) -> list[str]:
     """Name each curve by optimizer and rule, and by whatever else differs between them."""
     base = ("optimizer.name", "rate.scaling_rule")
     every = dict.fromkeys(name for facts, _, _ in arms for name in facts)
@@ -209,7 +314,7 @@ def curve_names(arms: list[tuple[dict, bool, list[Observation]]]) -> list[str]:
     return names
 
 
-def workload_key(observation: Observation) -> tuple:
+def workload_key(observation: Observation) -> tuple[object, ...]:
     """Return what all runs of one figure share."""
     record, hit = observation.run.record, observation.hit
     data = record.data
@@ -227,15 +332,12 @@ def workloads(runs: list[Run]) -> list[Workload]:
     for members in group(seen, workload_key).values():
         arms = split_arms(members)
         curves = [
-            Curve(name, facts, tuned, curve_points(same, tuned))
-            for name, (facts, tuned, same) in zip(curve_names(arms), arms, strict=True)
+            Curve(name, tuned, curve_points(same, tuned))
+            for name, (_, tuned, same) in zip(curve_names(arms), arms, strict=True)
         ]
         record = members[0].run.record
         found.append(
-            Workload(
-                *(record.study, record.task, record.data, record.network),
-                *(record.parameters, members[0].hit, curves),
-            )
+            Workload(record.study, record.task, record.data, record.network, record.parameters, members[0].hit, curves)
         )
     return found
 
@@ -264,13 +366,13 @@ def confirmed(runs: list[Observation]) -> list[Observation]:
 def main_curve(w: Workload) -> Curve:
     """Return the curve that stands for a workload: the tuned one, else the one with the same rate, else any."""
 
-    def order(c: Curve) -> tuple:
-        return (not c.tuned, c.facts["rate.scaling_rule"] != "none", -sum(p.n for p in c.points))
+    def order(c: Curve) -> tuple[bool, bool, int]:
+        return (not c.tuned, c.record.rate.scaling_rule != "none", -len(c.counted))
 
     return min(w.curves, key=order)
 
 
-def same_but_target(workload: Workload) -> tuple:
+def same_but_target(workload: Workload) -> tuple[object, ...]:
     """Return what two targets of the same runs share."""
     data = workload.data
     return (workload.study, workload.task, workload.network, workload.parameters, data.hash, data.fraction)

@@ -16,6 +16,7 @@ from scipy import optimize, stats
 
 from tasks.report.analysis.intervals import Interval
 
+Predictor = Callable[[np.ndarray, np.ndarray, float], float]  # of log S at a log size from the other sizes
 LOG_STEP = 0.014  # of the grid of critical batch sizes; coarser grids make intervals of what is known well too short
 MIDDLE_LOGIT = 3.0  # slopes at the middle size that every p offers: from 0.05 to 0.95
 POWERS = np.exp(np.linspace(np.log(0.08), np.log(6.0), 80))  # near 0 the curve is a power law
@@ -182,7 +183,7 @@ def lack_of_fit(fitted: Fit) -> float:
     return float(stats.f.sf(fitted.variance / fitted.within, fitted.dof, fitted.within_dof))
 
 
-def left_out(sizes: np.ndarray, log_steps: np.ndarray, predict: Callable) -> np.ndarray:
+def left_out(sizes: np.ndarray, log_steps: np.ndarray, predict: Predictor) -> np.ndarray:
     """Return each size's log S as predicted from all the others by `predict(x, y, at)`, x and `at` being log sizes."""
     x = np.log(sizes)
     others = ~np.eye(len(x), dtype=bool)
@@ -199,7 +200,7 @@ def by_steps(x: np.ndarray, y: np.ndarray, at: float) -> float:
     return float(np.interp(at, x, isotonic_steps(y)))
 
 
-def by_family(family: Hyperbolas) -> Callable[[np.ndarray, np.ndarray, float], float]:
+def by_family(family: Hyperbolas) -> Predictor:
     """Return the prediction by a family, of which one of the studied sizes is asked for."""
     sizes = np.log(family.sizes)
 

@@ -1,4 +1,4 @@
-"""Medians with 95 % intervals from runs that were seen only between evaluations, or never arrived."""
+"""Numbers with their 95 % intervals, from runs of which some may never have arrived."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +21,19 @@ class Interval:
         """Return the interval of an increasing function of the value."""
         return Interval(change(self.value), change(self.low), change(self.high), self.dof)
 
+    def over(self, other: "Interval") -> "Interval":
+        """Return the interval of the ratio of two positive values, as wide as both together can make it."""
+        return Interval(self.value / other.value, self.low / other.high, self.high / other.low)
+
+
+def exact(value: float) -> Interval:
+    """Return a value that is known exactly."""
+    return Interval(value, value, value)
+
 
 NOTHING = Interval(math.nan, math.nan, math.nan)
+DRAWS = 400  # of the seeds, where the report draws them again
+SAME = 1e-9  # values no further apart are equal: scipy warns of lost precision
 
 
 def log_median(values: np.ndarray) -> float:
@@ -45,19 +56,21 @@ def rank_of(n: int) -> tuple[int, float]:
     return k, float((n - k) * share / (k + (n - 2 * k) * share))
 
 
-def order_statistics(low: np.ndarray, high: np.ndarray) -> tuple[float, float] | None:
-    """Return the interval of the median of positive values in (low, high], without assuming a distribution.
+def order_statistics(values: np.ndarray) -> tuple[float, float] | None:
+    """Return the interval of the median of positive values, without assuming a distribution.
 
     Two order statistics are interpolated on the log scale; alone, those of 8 values would hold the median in 99.2 %.
     None with fewer than 6 values, too few for 95 %.
     """
-    rank, weight = rank_of(len(low))
+    rank, weight = rank_of(len(values))
     if not rank:
         return None
     with np.errstate(divide="ignore"):
-        down, up = np.log(np.sort(low)), np.log(np.sort(high)[::-1])
-    ends = (x[rank - 1] if np.isinf(x[rank - 1]) else (1 - weight) * x[rank - 1] + weight * x[rank] for x in (down, up))
-    return tuple(float(np.exp(end)) for end in ends)
+        up = np.log(np.sort(values))
+    low, high = (
+        x[rank - 1] if np.isinf(x[rank - 1]) else (1 - weight) * x[rank - 1] + weight * x[rank] for x in (up, up[::-1])
+    )
+    return float(np.exp(low)), float(np.exp(high))
 
 
 def middle_log(values: np.ndarray) -> float:
@@ -73,8 +86,7 @@ def middle_interval(values: Sequence[float], resolution: float = 1.0) -> Interva
     """
     found = mean_interval([math.log(v) for v in values]) if all(0 < v < math.inf for v in values) else NOTHING
     if math.isnan(found.value):
-        half = math.sqrt(resolution)
-        return median_interval([(v / half, v * half) for v in values])
+        return median_interval(values, resolution)
     reach = math.log(resolution) / 2 if len(set(values)) < len(values) else 0.0
     return Interval(math.exp(found.value), math.exp(found.low - reach), math.exp(found.high + reach), found.dof)
 
@@ -83,30 +95,27 @@ def middle_interval(values: Sequence[float], resolution: float = 1.0) -> Interva
 MEDIAN_OVER_MEAN = {2: 1.0, 3: 1.159, 4: 1.093, 5: 1.197}
 
 
-def median_interval(brackets: Sequence[tuple[float, float]]) -> Interval:
-    """Return the median of what lies in each bracket (low, high], with its 95 % interval.
+def median_interval(values: Sequence[float], resolution: float = 1.0) -> Interval:
+    """Return the median with its 95 % interval; an infinite value is a run that never arrived, and the largest.
 
-    A bracket of infinities is a run that never arrived: it counts as infinite in the order of the values.
     From 6 values on the interval is that of the order statistics, which assumes no distribution. With fewer
     it is Student's t on the log scale, where the runs that arrived are at least 2 and the median is finite;
-    its upper end is infinite if any run did not arrive; equal values are quantized, and reach over their brackets.
+    its upper end is infinite if any run did not arrive; equal values are quantized, and reach over their resolution.
     """
-    if not brackets or any(math.isnan(x) for pair in brackets for x in pair):
+    x = np.asarray(values, dtype=float)
+    if not len(x) or np.isnan(x).any():
         return NOTHING
-    low, high = np.array(brackets, dtype=float).T
-    values = np.where(low > 0, np.sqrt(low) * np.sqrt(high), high)
-    median = log_median(values)
-    free = order_statistics(low, high)
+    median, reach = log_median(x), math.sqrt(resolution)
+    free = order_statistics(x)
     if free:
-        return Interval(median, *free)
-    finite = np.log(values[np.isfinite(values) & (values > 0)])
+        return Interval(median, free[0] / reach, free[1] * reach)
+    finite = np.log(x[np.isfinite(x) & (x > 0)])
     n = len(finite)
     if n < 2 or math.isinf(median):
-        return Interval(median, math.nan, math.inf if np.isinf(values).any() else math.nan)
+        return Interval(median, math.nan, math.inf if np.isinf(x).any() else math.nan)
     half = stats.t.ppf(0.975, n - 1) * MEDIAN_OVER_MEAN[n] * finite.std(ddof=1) / math.sqrt(n)
-    factor, tied = math.exp(min(half, 500)), len(set(finite)) < n
-    down, up = (log_median(low), log_median(high)) if tied else (median, median)
-    return Interval(median, down / factor, math.inf if n < len(values) else up * factor)
+    factor = math.exp(min(half, 500)) * (reach if len(set(finite)) < n else 1.0)
+    return Interval(median, median / factor, math.inf if n < len(x) else median * factor)
 
 
 def proportion(hits: int, n: int, level: float = 0.95) -> Interval:
@@ -119,30 +128,35 @@ def proportion(hits: int, n: int, level: float = 0.95) -> Interval:
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """Return a mean with Student's t interval; not known with fewer than two values."""
-    values = np.asarray(values, dtype=float)
-    n = len(values)
-    if n < 2 or not np.isfinite(values).all():
+    x = np.asarray(values, dtype=float)
+    n = len(x)
+    if n < 2 or not np.isfinite(x).all():
         return NOTHING
-    half = stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n)
-    return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half), n - 1)
+    half = stats.t.ppf((1 + level) / 2, n - 1) * x.std(ddof=1) / math.sqrt(n)
+    return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half), n - 1)
 
 
-def difference_interval(a: Mapping[int, float], b: Mapping[int, float], level: float = 0.95) -> Interval:
-    """Return the mean of a - b, both by seed: paired where the seeds are the same, else Welch's."""
-    if set(a) == set(b):
-        return mean_interval([a[seed] - b[seed] for seed in a], level)
-    x, y = np.array(list(a.values())), np.array(list(b.values()))
-    value = float(x.mean() - y.mean()) if min(len(x), len(y)) > 1 else math.nan
-    if not (np.isfinite(x).all() and np.isfinite(y).all()) or math.isnan(value):
+def welch_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Interval:
+    """Return the mean of a less that of b, of different runs; not known with fewer than two values each."""
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if min(len(x), len(y)) < 2 or not np.isfinite([*x, *y]).all():
         return NOTHING
-    if np.ptp(x) == np.ptp(y) == 0:
+    value = float(x.mean() - y.mean())
+    if max(np.ptp(x), np.ptp(y)) <= SAME:
         return Interval(value, value, value, len(x) + len(y) - 2)
     found = stats.ttest_ind(x, y, equal_var=False)
     ends = found.confidence_interval(level)
     return Interval(value, float(ends.low), float(ends.high), float(found.df))
 
 
-def resampled_interval(value: float, draws: Sequence[float]) -> Interval:
+def difference_interval(a: Mapping[int, float], b: Mapping[int, float]) -> Interval:
+    """Return the mean of a - b, both by seed: paired where the seeds are the same, else Welch's."""
+    if set(a) == set(b):
+        return mean_interval([a[seed] - b[seed] for seed in a])
+    return welch_interval(list(a.values()), list(b.values()))
+
+
+def resampled_interval(value: float, draws: Sequence[float] | np.ndarray) -> Interval:
     """Return a value with the middle 95 % of what drawing the data again gave; infinite draws are allowed."""
     if not len(draws):
         return NOTHING
@@ -150,7 +164,7 @@ def resampled_interval(value: float, draws: Sequence[float]) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def shift_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
+def shift_interval(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> Interval:
     """Return by how much a exceeds b, where infinite values are the largest (Hodges and Lehmann).
 
     The median of all differences, with the shifts that the rank-sum test does not reject; two infinite values are
@@ -176,7 +190,7 @@ def shift_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
     return Interval(value, float(differences[rank]), float(differences[-1 - rank]))
 
 
-def number(value) -> str:
+def number(value: object) -> str:
     """Return a number or an interval with three to four figures; infinity as ∞, what is not known as a dash."""
     if isinstance(value, Interval):
         if math.isnan(value.low) and math.isnan(value.high):

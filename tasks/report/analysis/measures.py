@@ -6,15 +6,14 @@ same footing (two parameters each).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from tasks.report.analysis.curves import Curve, Observation
-from tasks.report.analysis.intervals import Interval, median_interval, resampled_interval
-from tasks.report.analysis.settings import constant_rate
+from tasks.report.analysis.curves import Curve, Observation, constant_rate
+from tasks.report.analysis.intervals import Interval, mean_interval, median_interval, resampled_interval
 
 NOISE = "noise_scale/simple"  # tr(Sigma) / |G|^2 in examples (McCandlish et al. 2018), a column of the curve
 LINEAR_ERROR = "linear_error/absolute"
@@ -31,6 +30,12 @@ def accuracy(o: Observation) -> float | None:
     """Return test accuracy in per cent; 0 for a run that diverged, which has none."""
     found = test_accuracy(o)
     return 0.0 if found is None and o.status == "diverged" else found
+
+
+def mean_of(values: Iterable[float | None]) -> Interval:
+    """Return the mean of what is known with its interval, or the one value there is."""
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    return Interval(known[0], math.nan, math.nan) if len(known) == 1 else mean_interval(known)
 
 
 def noise_at_hit(o: Observation) -> float:
@@ -52,7 +57,7 @@ def noise_at_hit(o: Observation) -> float:
 
 def over_runs(values: list[float]) -> Interval:
     """Return the median over runs of what is positive."""
-    return median_interval([(v, v) for v in values if v > 0])
+    return median_interval([v for v in values if v > 0])
 
 
 def noise_scale_of(curve: Curve) -> Interval:

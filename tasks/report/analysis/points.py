@@ -10,14 +10,14 @@ among what was confirmed 0.6 to 0.9 times.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
+from callbacks.record import Rule
 from tasks.report.analysis import fits
-from tasks.report.analysis.curves import COUNTED, Curve, Observation, Point, group
-from tasks.report.analysis.intervals import Interval, middle_log, resampled_interval
-from tasks.report.analysis.settings import setting
-from tasks.report.analysis.targets import DRAWS
+from tasks.report.analysis.curves import COUNTED, Curve, Observation, Point, Setting, T, group, setting
+from tasks.report.analysis.intervals import DRAWS, Interval, middle_log, resampled_interval
 
 ARRIVAL = 0.8  # a point with fewer arrivals leaves the fit and bounds the useful range
 SHARE_OF_DATA = 4  # batches above a quarter of the data have visibly less gradient noise
@@ -27,11 +27,12 @@ SHARE_OF_DATA = 4  # batches above a quarter of the data have visibly less gradi
 class View:
     """One way of looking at the same runs: by another rule for the hit, or at half of the seeds."""
 
-    rule: str = "hit"
-    seeds: str = "all"  # or "first", "last" half
+    rule: Rule = "hit"
+    seeds: Literal["all", "first", "last"] = "all"  # or half of them
 
 
 PRIMARY = View()
+HALVES: tuple[Literal["first", "last"], ...] = ("first", "last")
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,15 @@ class FitData:
         return replace(self, sizes=self.sizes[keep], log_steps=self.log_steps[keep])
 
 
-def half(point: Point, which: str) -> list:
-    """Take the first or the last half of a point's seeds; the middle one of an odd number is in both."""
-    runs = sorted(point.counted, key=lambda o: o.seed)
-    middle = len(runs) // 2
-    return {"all": runs, "first": runs[: len(runs) - middle], "last": runs[middle:]}[which]
+def half_of(items: list[T], which: str) -> list[T]:
+    """Return all of them, or the first or the last half; the middle one of an odd number is in both."""
+    middle = len(items) // 2
+    return {"all": items, "first": items[: len(items) - middle], "last": items[middle:]}[which]
+
+
+def half(point: Point, which: str) -> list[Observation]:
+    """Return a point's runs, or the first or the last half of its seeds."""
+    return half_of(sorted(point.counted, key=lambda o: o.seed), which)
 
 
 def effective_size(point: Point) -> float:
@@ -80,7 +85,7 @@ def reason_to_leave_out(point: Point, values: list[float]) -> str | None:
     return None
 
 
-def quantization(runs: list[Observation], rule: str) -> float:
+def quantization(runs: list[Observation], rule: Rule) -> float:
     """Return the squares of log S that equal steps hide: of a uniform as wide as the source could tell them apart.
 
     0 where none are equal.
@@ -178,7 +183,7 @@ def log_steps(o: Observation) -> np.ndarray:
     return np.array([np.log(value) if value > 0 else np.nan])
 
 
-def matrix(runs: Sequence[Observation], settings: Sequence[tuple] = ()) -> np.ndarray:
+def matrix(runs: Sequence[Observation], settings: Sequence[Setting] = ()) -> np.ndarray:
     """Lay out log steps by draw, setting and seed, [1 or draws, settings, seeds]; NaN where there is no run.
 
     Without settings there is one row, with a column for each run.
@@ -230,7 +235,7 @@ def resample(curve: Curve) -> Resampled | None:
     scatter = [np.sqrt(np.nanmean(np.nanvar(np.where(np.isfinite(y), y, np.nan), axis=0))) for y in both]
     value = float(b2_of_draws(data.sizes, data.log_steps[None])[0])
     found = [resampled_interval(value, b2_of_draws(data.sizes, y)) for y in both]
-    return Resampled(*found, *map(float, scatter), float(np.mean(changed)))
+    return Resampled(found[0], found[1], float(scatter[0]), float(scatter[1]), float(np.mean(changed)))
 
 
 def target_spread(curve: Curve) -> tuple[float, float]:

@@ -108,7 +108,9 @@ def compute_seconds(log_sizes: np.ndarray, log_seconds: np.ndarray, size: float)
     return math.exp(float(np.interp(x, log_sizes, log_seconds)) + beyond)
 
 
-def projected_step(measured: tuple[np.ndarray, np.ndarray], parameters: int, size: int, devices: int, c: Cluster):
+def projected_step(
+    measured: tuple[np.ndarray, np.ndarray], parameters: int, size: int, devices: int, c: Cluster
+) -> float:
     """Return the seconds of a step of the global batch `size` on so many devices, infinite if one has no example."""
     if devices > size:
         return math.inf
@@ -142,8 +144,8 @@ class Projection:
     def best(self, row: int | None = None) -> tuple[float, float, int]:
         """Return (seconds, money, devices) of the fastest way to the target, on any or on this row's devices."""
         among = self.seconds if row is None else self.seconds[row : row + 1]
-        i, j = np.unravel_index(among.argmin(), among.shape)
-        i = int(i) if row is None else row
+        best, j = map(int, np.unravel_index(among.argmin(), among.shape))
+        i = best if row is None else row
         return float(self.seconds[i, j]), float(self.money[i, j]), self.devices[i]
 
     def stops_falling(self, row: int | None = None) -> Interval:

@@ -2,16 +2,18 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from callbacks.hit import crossing_at, hits
 from tasks.report.analysis.curves import group
+from tasks.report.analysis.intervals import DRAWS
 from tasks.report.sources.runs import Hit, Redraw, Run
 
 QUARTILE = 0.25
-DRAWS = 400  # of the seeds, where the report draws them again
 HELP = "give METRIC>=VALUE, METRIC<=VALUE, METRIC:golmant, METRIC:quantile=Q or METRIC:baseline=SHARE"
 
 
@@ -20,7 +22,7 @@ class TargetSpec:
     """A target to be looked for: absolute, or worked out for each workload from its own runs."""
 
     metric: str
-    direction: str
+    direction: Literal["min", "max"]
     kind: str  # value, golmant, quantile, baseline
     number: float = math.nan
 
@@ -43,12 +45,12 @@ def parse(text: str) -> TargetSpec:
     raise ValueError(f"target {text!r} is not understood; {HELP}.")
 
 
-def better(metric: str) -> str:
-    """Say which way a metric gets better where the target does not say it."""
+def better(metric: str) -> Literal["min", "max"]:
+    """Return which way a metric gets better where the target does not say it."""
     return "min" if re.search(r"loss|perplexity|error", metric) else "max"
 
 
-def same_workload(run: Run) -> tuple:
+def same_workload(run: Run) -> tuple[object, ...]:
     """Return what all runs with a common target share."""
     r, data = run.record, run.record.data
     return (r.study, r.task, r.network, data.name, data.hash, data.fraction)
@@ -89,7 +91,7 @@ def golmant_goal(runs: list[Run], spec: TargetSpec) -> tuple[float, set[int], Re
     seeds = list(values)
     first = seeds[: max(1, len(seeds) // 2)]
 
-    def goal(drawn) -> float:
+    def goal(drawn: Sequence[int]) -> float:
         found = [v for seed in drawn for v in values[seed]]
         return float(np.median(found)) if found else math.nan
 
@@ -120,7 +122,7 @@ def hit_of(run: Run, spec: TargetSpec, goal: float, redraw: Redraw | None = None
     """Return a goal's result in a run's curve; a run that stopped before it is censored there."""
     found = hits(run.curve["step"], run.curve[spec.metric], spec.direction, goal)
     rules = dict(zip(("hit", "line", "first"), found or (), strict=False))
-    crossings = {rule: crossing_at(run.curve, step) for rule, step in rules.items()}
+    crossings: dict[str, Any] = {rule: crossing_at(run.curve, step) for rule, step in rules.items()}
     ended = run.record.status
     status = "reached" if found and ended != "failed" else "budget" if ended == "reached" else ended
     drawn = tuple(log_steps_to(run, spec, redraw)) if redraw else ()
@@ -134,7 +136,7 @@ def log_steps_to(run: Run, spec: TargetSpec, redraw: Redraw) -> np.ndarray:
     """
     goals, which = np.unique(redraw.goals, return_inverse=True)
     reached = [hits(run.curve["step"], run.curve[spec.metric], spec.direction, goal) for goal in goals]
-    found = np.array([math.log(r.isotonic) if r else math.inf for r in reached])[which]
+    found = np.array([math.log(r.isotonic) if r and r.isotonic else math.inf for r in reached])[which]
     if run.batch_size != redraw.batch_size:
         return found
     return np.where([run.record.seed in used for used in redraw.used], np.nan, found)
@@ -153,4 +155,4 @@ def retarget(runs: list[Run], specs: list[TargetSpec]) -> list[Run]:
             for run in same:
                 if math.isfinite(goal) and id(run) not in unscored:
                     chosen[id(run)].append(hit_of(run, spec, goal, redraw))
-    return [replace(run, hits=chosen[id(run)], curve_file=None, curve_given=run.curve) for run in runs]
+    return [replace(run, hits=chosen[id(run)]) for run in runs]

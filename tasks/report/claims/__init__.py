@@ -1,0 +1,1 @@
+"""From the analysis to verdicts on the claims."""

@@ -1,29 +1,42 @@
-"""The project's own reading: the batch that fills the machine (own-1), other networks and tasks (4), one rate (5)."""
+"""The project's own reading: what fills the machine (1), what moves the plateau (2, 3), and longer programmes (4-6)."""
 
 import math
 
 import numpy as np
 
 from tasks.report.analysis.critical import fit_curve
-from tasks.report.analysis.curves import Curve, Workload
-from tasks.report.analysis.intervals import Interval
-from tasks.report.analysis.points import View, half
-from tasks.report.claims import contrasts
-from tasks.report.claims import studies as s
-from tasks.report.claims.rules import Missing, Part, Seeds
+from tasks.report.analysis.curves import Curve
+from tasks.report.analysis.intervals import Interval, resampled_interval
+from tasks.report.claims import rules
+from tasks.report.claims.rules import Missing, Part
+from tasks.report.claims.studies import (
+    BASE,
+    FIG1,
+    HARD,
+    LEAST_SIZES,
+    NETWORKS,
+    PARTS,
+    Case,
+    Found,
+    base_of,
+    by_seed,
+    claims_of,
+    diffusion,
+    networks,
+)
 
 FULL = 0.9  # of the largest throughput, from which the machine counts as filled
 DRAWS = 2000
 LEAST_KINDS = 4  # networks and tasks, for a statement on all of them
 
 
-def throughputs(curve: Curve, view: View) -> dict[int, Seeds]:
-    """Return log examples a second by seed, for each batch size at which the runs recorded it."""
+def throughputs(case: Case, curve: Curve) -> dict[int, np.ndarray]:
+    """Return log examples a second of the runs, for each batch size at which they recorded it."""
     found = {}
     for p in curve.points:
-        rates = s.by_seed(half(p, view.seeds), lambda o: o.run.record.cost.examples_per_second)
-        if len(rates) >= s.least_seeds(view):
-            found[p.batch_size] = {seed: math.log(v) for seed, v in rates.items() if v > 0}
+        rates = by_seed(case.runs(p), lambda o: o.run.record.cost.examples_per_second)
+        if len(rates) >= case.least_seeds:
+            found[p.batch_size] = np.log([v for v in rates.values() if v > 0])
     return found
 
 
@@ -37,48 +50,108 @@ def filling_size(sizes: np.ndarray, rates: np.ndarray) -> float:
     return float(sizes[i - 1] * (sizes[i] / sizes[i - 1]) ** part)
 
 
-def filling(found: dict[int, Seeds]) -> Interval:
+def filling(found: dict[int, np.ndarray]) -> Interval:
     """Return the batch size that fills the machine, with the percentiles of redrawn runs."""
     sizes, random = np.array(sorted(found), float), np.random.default_rng(0)
-    values = [np.array(list(found[b].values())) for b in sorted(found)]
+    values = [found[b] for b in sorted(found)]
     drawn = np.array([[random.choice(v, len(v)).mean() for v in values] for _ in range(DRAWS)])
-    low, high = np.quantile([filling_size(sizes, row) for row in drawn], [0.025, 0.975])
-    return Interval(filling_size(sizes, np.array([v.mean() for v in values])), float(low), float(high))
+    value = filling_size(sizes, np.array([v.mean() for v in values]))
+    return resampled_interval(value, [filling_size(sizes, row) for row in drawn])
 
 
-def claim_1(workloads: list[Workload], view: View) -> s.Found:
+def claim_1(case: Case) -> Found:
     """The critical batch size lies below the batch that fills this machine."""
-    for w, curve in s.whole_curves(workloads, "own-1", view):
-        rates = throughputs(curve, view)
-        if len(rates) < s.LEAST_SIZES:
-            continue
-        b2, full, ratio = s.fitted(curve, view).b2, filling(rates), s.judged("own-1", [curve])[0]["ratio"]
-        what = f"B2 / batch at {FULL:.0%} of the largest throughput"
-        part = Part(what, Interval(b2.value / full.value, b2.low / full.high, b2.high / full.low), below=ratio)
-        return s.evidence("own-1", [part], [(w, curve)])
+    for whole in case.whole_curves():
+        rates = throughputs(case, whole.curve)
+        if len(rates) >= LEAST_SIZES:
+            share, ratio = whole.found.b2.over(filling(rates)), case.margins(whole)["ratio"]
+            part = Part(f"B2 / batch at {FULL:.0%} of the largest throughput", share, below=ratio)
+            return case.evidence([part], [whole])
     return Missing("no tuned curve with examples a second (the Cost callback) at 5 or more batch sizes")
 
 
-def claim_4(workloads: list[Workload], view: View) -> s.Found:
+def claim_2(case: Case) -> Found:
+    """Network and label noise change the speed-up more than the size of the data does."""
+    arms = case.momentum_arms()
+    base, others = base_of(arms), networks(arms)
+    same = [a for a in arms if base and a.network == base.network]
+    quarter = next((a for a in same if a.workload.data.fraction == min(PARTS)), None)
+    noisy = next((a for a in same if a.workload.data.label_noise == HARD), None)
+    if base is None or quarter is None or noisy is None or len(others) < 2:
+        return Missing("no tuned arms of two networks, 40 % label noise and 25 % of the data at two common sizes")
+    _, network = rules.most_different({k: a.pair for k, a in others.items()})
+    noise, size = (rules.size_of(rules.speed_up_difference(a.pair, base.pair)) for a in (noisy, quarter))
+    used = [base, quarter, noisy, *(a for a in others.values() if a is not base)]
+    ratio, what = case.margins(*used)["ratio"], "effect of {} over that of a quarter of the data"
+    parts = [
+        Part(what.format(name), rules.minus(effect, size).mapped(math.exp), above=ratio)
+        for name, effect in (("the network", network), ("label noise", noise))
+    ]
+    return case.of_arms(parts, used)
+
+
+def claim_3(case: Case) -> Found:
+    """Fewer classes to tell apart, a second axis of data complexity, put the plateau later."""
+    arms = case.momentum_arms()
+    base = next((a for a in arms if a.plain), None)
+    same = [a for a in arms if base and a.workload.network == base.workload.network]  # its last layer is smaller
+    merged = next((a for a in same if a.workload.data.classes), None)
+    if base is None or merged is None:
+        return Missing("no tuned arms with all classes and with merged ones at two common batch sizes")
+    what = f"speed-up with {merged.workload.data.classes} merged classes over that with all"
+    part = rules.speed_up_part(merged.pair, base.pair, what, above=case.margins(base, merged)["ratio"])
+    return case.of_arms([part], [base, merged])
+
+
+def claim_4(case: Case) -> Found:
     """For every network and task four times the batch saves hardly a step at the top."""
-    found = [(w, c) for w, c in s.named(workloads, "own-4") if s.fitted(c, view)]
-    if len({(w.task, w.network, w.parameters) for w, _ in found}) < LEAST_KINDS:
+    found = case.whole_named()
+    if len({(whole.workload.task, *whole.network) for whole in found}) < LEAST_KINDS:
         return Missing(f"no tuned curves of {LEAST_KINDS} or more networks and tasks")
-    ratio = s.judged("own-4", [c for _, c in found])[0]["ratio"]
-    fits = [(w, s.fitted(c, view)) for w, c in found]
-    parts = [contrasts.flat_top(f.fit, f.data.sizes[-1], f"{w.name}, {w.hit.metric}", ratio) for w, f in fits]
-    return s.evidence("own-4", parts, found)
+    ratio = case.margins(*found)["ratio"]
+    names = [f"{whole.workload.name}, {whole.workload.hit.metric}" for whole in found]
+    parts = [rules.flat_top(w.fit, w.found.data.sizes[-1], name, ratio) for w, name in zip(found, names, strict=True)]
+    return case.evidence(parts, found)
 
 
-def claim_5(workloads: list[Workload], view: View) -> s.Found:
+def claim_5(case: Case) -> Found:
     """With one rate for all sizes, as the paper ran it, the curve has the same regimes and a moderate linear end."""
-    for w, curve in s.named(workloads, "own-5"):
-        found = fit_curve(curve, view)
-        if curve.tuned or found is None or found.fit is None or len(found.data.sizes) < s.LEAST_SIZES:
+    for p in case.named():
+        found = fit_curve(p.curve, case.view)
+        if p.curve.tuned or found is None or found.fit is None or len(found.data.sizes) < LEAST_SIZES:
             continue
-        margins = s.judged("own-5", [curve])[0]
-        parts = contrasts.regimes(found.fit, found.data.sizes, margins["linear"], margins["flat"])
-        end = found.linear_end.mapped(lambda b, n=w.data.train_examples: b / n)
-        parts.append(Part("end of linear scaling / size of the data", end, below=margins["share"]))
-        return s.evidence("own-5", parts, [(w, curve)])
+        margins = case.margins(p)
+        parts = rules.regimes(found.fit, found.data.sizes, margins["linear"], margins["flat"])
+        parts.append(rules.moderate_end(found.linear_end, p.workload.data.train_examples, margins["share"]))
+        return case.evidence(parts, [p])
     return Missing("no curve of 5 or more batch sizes at one rate for all of them")
+
+
+def claim_6(case: Case) -> Found:
+    """Over 30,000 updates the distance still grows as a power of t."""
+    return diffusion(case, "power") if case.named() else Missing("no study of 30,000 updates")
+
+
+CLAIMS = claims_of(
+    "own",
+    {
+        1: (claim_1, FIG1, "The critical batch size lies below the batch that fills this machine"),
+        2: (
+            claim_2,
+            f"{NETWORKS} golmant_arm_quarter golmant_arm_noise40",
+            "Scaling depends more on the network and on data complexity than on the size of the data",
+        ),
+        3: (claim_3, f"{BASE} golmant_arm_merged", "Fewer classes to tell apart put the plateau later"),
+        4: (
+            claim_4,
+            "golmant_curve_language golmant_curve_segmentation golmant_curve_lenet golmant_curve_wide",
+            "For every network and task tried, steps stop falling beyond some batch size",
+        ),
+        5: (
+            claim_5,
+            "golmant_one_rate",
+            "With one rate for all sizes, as Golmant et al. ran it: three regimes and a moderate linear end",
+        ),
+        6: (claim_6, "you_diffusion_long", "Over 30,000 updates the distance still grows as a power of t"),
+    },
+)

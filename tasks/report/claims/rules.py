@@ -1,4 +1,4 @@
-"""The rules by which claims are decided, as pure functions of numbers by seed (docs/protocol.md).
+"""The rules by which claims are decided, as pure functions of numbers by seed and of fitted curves (docs/protocol.md).
 
 A part is an interval with the margin that the claim sets; a claim is the conjunction of its parts. It is supported
 when every part is (an intersection-union test: each at the full level), and contradicted when any part is.
@@ -6,22 +6,33 @@ when every part is (an intersection-union test: each at the full level), and con
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
 
-from tasks.report.analysis.intervals import NOTHING, Interval, shift_interval
+from tasks.report.analysis import fits
+from tasks.report.analysis.curves import Curve
+from tasks.report.analysis.intervals import (
+    NOTHING,
+    Interval,
+    exact,
+    mean_interval,
+    proportion,
+    shift_interval,
+    welch_interval,
+)
+from tasks.report.analysis.points import HALVES, PRIMARY, View
+from tasks.report.sources.runs import Run
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
 NOT_TESTED, PREMISE_ABSENT = "not tested", "premise absent"
 DECIDED = (SUPPORTED, CONTRADICTED, PREMISE_ABSENT)
-POCOCK = {1: 1.960, 2: 2.178, 3: 2.289, 4: 2.361}  # two-sided 5 % in all, by the number of looks
 CELL = 0.04  # scatter of log S between tuned cells that their seeds do not show: what the choice of the rate leaves
-SAME = 1e-9  # values no further apart are equal: scipy warns of lost precision
 ARRIVAL = 0.8  # of a cell's runs, below which its log S is not known
 
 Seeds = Mapping[int, float]
+Pair = tuple[Seeds, Seeds]  # log steps by seed at a small and at a large batch
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,12 @@ class Part:
     interval: Interval
     above: float | None = None
     below: float | None = None
+
+    @property
+    def claimed(self) -> str:
+        """Return what the claim says: above 1.25, or above one number and below another."""
+        margins = (("above", self.above), ("below", self.below))
+        return " and ".join(f"{word} {margin:.3g}" for word, margin in margins if margin is not None)
 
     @property
     def verdict(self) -> str:
@@ -61,7 +78,6 @@ class Evidence:
 
     parts: list[Part]
     n: int
-    censored: float  # share of the runs that did not arrive
     scale: str
     checks: list[Check] = field(default_factory=list)
     premise: Part | None = None
@@ -69,7 +85,12 @@ class Evidence:
     post_hoc: str = ""  # why the margins were not fixed before the runs; empty where they were
     counts_steps: bool = True  # does it rest on steps to a target, so that the hit's rule matters?
     rest: list[Part] = field(default_factory=list)
-    runs: tuple = ()  # that it stands on
+    curves: tuple[tuple[str, Curve], ...] = ()  # that it stands on, with what tells them apart
+
+    @property
+    def runs(self) -> list[Run]:
+        """Return the runs that it stands on."""
+        return list(dict.fromkeys(o.run for _, curve in self.curves for o in curve.runs))
 
 
 @dataclass(frozen=True)
@@ -102,77 +123,53 @@ def conjunction(evidence: Evidence) -> str:
     return SUPPORTED if verdicts and set(verdicts) == {SUPPORTED} else INCONCLUSIVE
 
 
-def decide(evidence: Callable[[str, str], Evidence | Missing]) -> Verdict:
-    """Return the verdict of a claim from its evidence, a function of the hit's rule and of which seeds count.
+def decide(evidence: Callable[[View], Evidence | Missing]) -> Verdict:
+    """Return the verdict of a claim from its evidence, which depends on the hit's rule and on which seeds count.
 
     It is taken back where the other unbiased rule, the local line, reverses it; half of the seeds is shown only.
     """
-    seen = evidence("hit", "all")
+    seen = evidence(PRIMARY)
     if isinstance(seen, Missing):
         return Verdict(NOT_TESTED, seen.reason)
-    found = conjunction(seen)
-    views = {"seeds: first half": ("hit", "first"), "seeds: last half": ("hit", "last")}
-    if seen.counts_steps:
-        views = {"hit by the local line": ("line", "all"), **views}
-    there = {name: evidence(*view) for name, view in views.items()}
-    rows = [(name, NOT_TESTED if isinstance(e, Missing) else conjunction(e)) for name, e in there.items()]
-    by_line = dict(rows).get("hit by the local line")
-    return with_reason(Verdict(found, "", seen, rows), by_line)
+    views = {"hit by the local line": View("line")} if seen.counts_steps else {}
+    views |= {f"seeds: {which} half": View("hit", which) for which in HALVES}
+    rows = {}
+    for name, view in views.items():
+        other = evidence(view)
+        rows[name] = NOT_TESTED if isinstance(other, Missing) else conjunction(other)
+    verdict, reason = reasoned(seen, rows.get("hit by the local line"))
+    return Verdict(verdict, reason, seen, list(rows.items()))
 
 
-def with_reason(found: Verdict, by_line: str | None) -> Verdict:
+def reasoned(seen: Evidence, by_line: str | None) -> tuple[str, str]:
     """Return the verdict with its reason, taken back where it may not stand."""
-    seen = found.evidence
+    found = conjunction(seen)
     label = f"post hoc: {seen.post_hoc}" if seen.post_hoc else "by a frozen plan"
-    if found.verdict == INCONCLUSIVE:
+    if found == INCONCLUSIVE:
         open_parts = [p.what for p in [seen.premise, *seen.parts] if p is not None and p.verdict == INCONCLUSIVE]
         open_parts += [c.what for c in seen.checks if not c.holds]
-        return replace(found, reason=f"not decided: {'; '.join(open_parts)} ({label})")
-    why = ""
-    if {found.verdict, by_line} == {SUPPORTED, CONTRADICTED}:
-        why = f"the local line says {by_line}"
-    elif found.verdict == CONTRADICTED and not seen.wide_enough:
-        why = "the studied range does not contain the claim's"
-    if why:
-        return replace(found, verdict=INCONCLUSIVE, reason=f"would be {found.verdict}, but {why}")
-    return replace(found, reason=label)
+        return found, f"not decided: {'; '.join(open_parts)} ({label})"
+    if {found, by_line} == {SUPPORTED, CONTRADICTED}:
+        return INCONCLUSIVE, f"would be {found}, but the local line says {by_line}"
+    if found == CONTRADICTED and not seen.wide_enough:
+        return INCONCLUSIVE, f"would be {found}, but the studied range does not contain the claim's"
+    return found, label
 
 
-def level_of(looks: int = 1) -> float:
-    """Return the level of an interval that may be looked at so many times (Pocock), 0.95 for one look."""
-    return float(2 * stats.norm.cdf(POCOCK[looks]) - 1)
-
-
-def of_result(value: float, interval, dof: float = math.inf) -> Interval:
-    """Return scipy's interval as ours."""
-    return Interval(float(value), float(interval.low), float(interval.high), dof)
-
-
-def mean(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Return a mean with Student's t interval, NaN with fewer than two values."""
-    if len(values) < 2 or not np.isfinite(values).all():
-        return NOTHING
-    if np.ptp(values) <= SAME:
-        return Interval(values[0], values[0], values[0], len(values) - 1)
-    return of_result(np.mean(values), stats.ttest_1samp(values, 0.0).confidence_interval(level), len(values) - 1)
+# intervals of numbers by seed -----------------------------------------------------------------------------
 
 
 def paired(a: Seeds, b: Seeds, level: float = 0.95) -> Interval:
     """Return the mean of a - b over the seeds that both have: for quantities of the same runs."""
-    return mean([a[seed] - b[seed] for seed in a if seed in b], level)
+    return mean_interval([a[seed] - b[seed] for seed in a if seed in b], level)
 
 
 def difference(a: Seeds, b: Seeds, level: float = 0.95) -> Interval:
     """Return the mean of a - b of different runs (Welch); by ranks where some did not arrive (infinite)."""
     x, y = list(a.values()), list(b.values())
-    if min(len(x), len(y)) < 2 or np.isnan([*x, *y]).any():
-        return NOTHING
-    if not np.isfinite([*x, *y]).all():
+    if any(map(math.isinf, [*x, *y])) and min(len(x), len(y)) > 1:
         return shift_interval(x, y) if min(arrived(a), arrived(b)) >= ARRIVAL else NOTHING
-    if max(np.ptp(x), np.ptp(y)) <= SAME:
-        return Interval(x[0] - y[0], x[0] - y[0], x[0] - y[0], len(x) + len(y) - 2)
-    found = stats.ttest_ind(x, y, equal_var=False)
-    return of_result(np.mean(x) - np.mean(y), found.confidence_interval(level), float(found.df))
+    return welch_interval(x, y, level)
 
 
 def arrived(values: Seeds) -> float:
@@ -195,17 +192,13 @@ def minus(a: Interval, b: Interval) -> Interval:
     return Interval(value, value - low, value + high, min(a.dof, b.dof))
 
 
-def speed_up(small: Seeds, large: Seeds, level: float = 0.95) -> Interval:
-    """Return log S(small batch) - log S(large batch) of two tuned cells."""
-    return widened(difference(small, large, level), 2, level=level)
-
-
-def speed_up_difference(a: Sequence[Seeds], b: Sequence[Seeds], level: float = 0.95) -> Interval:
+def speed_up_difference(a: Pair, b: Pair, level: float = 0.95) -> Interval:
     """Return by how much the log speed-up from a small to a large batch of one arm exceeds that of another.
 
-    Each arm is (log steps at the small batch, at the large one) by seed; no form of curve is assumed.
+    No form of curve is assumed.
     """
-    return widened(minus(difference(*a, level), difference(*b, level)), 4, level=level)
+    each = [difference(small, large, level) for small, large in (a, b)]
+    return widened(minus(*each), 4, level=level)
 
 
 def largest_of(intervals: Sequence[Interval]) -> Interval:
@@ -220,3 +213,138 @@ def largest_of(intervals: Sequence[Interval]) -> Interval:
 def bonferroni(level: float, comparisons: int) -> float:
     """Return the level of each of several intervals that hold together at `level`."""
     return 1 - (1 - level) / comparisons
+
+
+# what each claim is judged by where its plan says nothing else: docs/protocol.md gives the reasons ----------
+
+RATIO = 1.25  # of speed-ups or steps, from which an effect counts
+
+MARGINS: dict[str, dict[str, float]] = {
+    "golmant-1": {"linear": 0.8, "flat": 0.2},
+    "golmant-2": {"ratio": RATIO},
+    "golmant-3": {"share": 1 / 16},
+    "golmant-4": {"ratio": RATIO},
+    "golmant-5": {"ratio": RATIO},
+    "golmant-6": {"share": 0.5},
+    "golmant-7": {"ratio": RATIO, "points": 0.5},
+    "golmant-8": {"doublings": 1.0},
+    "golmant-9": {"ratio": RATIO},
+    "golmant-10": {"ratio": RATIO},
+    "golmant-11": {"ratio": 1.5},
+    "golmant-12": {"ratio": RATIO},
+    "golmant-13": {"ratio": 1.75},
+    "you-1": {"points": 5.0, "multiple": 5.0},
+    "you-2": {"share": 0.25},
+    "you-3": {"delta_aic": 10.0, "share": 0.8, "from_step": 60},
+    "you-6": {"delta_aic": 10.0, "share": 0.8, "from_step": 60},
+    "you-7": {"points": 0.5},
+    "you-8": {"share": 0.25},
+    "you-9": {"share": 0.5, "points": 1.0},
+    "you-10": {"points": 0.5},
+    "you-11": {"share": 0.5},
+    "own-1": {"ratio": 1.0},
+    "own-2": {"ratio": 1.0},
+    "own-3": {"ratio": RATIO},
+    "own-4": {"ratio": RATIO},
+    "own-5": {"linear": 0.8, "flat": 0.2, "share": 1 / 16},
+    "own-6": {"delta_aic": 10.0, "share": 0.8, "from_step": 60},
+}
+
+
+# the parts of the claims on steps to a target -------------------------------------------------------------
+
+
+def regimes(fitted: fits.Fit, sizes: Sequence[float] | np.ndarray, linear: float, flat: float) -> list[Part]:
+    """Return the parts of golmant-1: the slope -d log S / d log B at either end."""
+    low, high = (slope(fitted, sizes[a], sizes[b]) for a, b in ((0, 2), (-3, -1)))
+    return [
+        Part("slope over the three smallest sizes", low, above=linear),
+        Part("slope over the three largest sizes", high, below=flat),
+    ]
+
+
+def moderate_end(end: Interval, examples: int | None, share: float) -> Part:
+    """Return golmant-3's part: the linear regime ends below a share of the data."""
+    return Part("end of linear scaling / size of the data", end.over(exact(examples or math.nan)), below=share)
+
+
+def slope(fitted: fits.Fit, small: float, large: float) -> Interval:
+    """Return -d log S / d log B between two batch sizes on a fitted curve."""
+    at = fitted.family.log_steps(np.array([small, large]))
+    return fitted.interval((at[:, 0] - at[:, 1]) / math.log(large / small))
+
+
+def flat_top(fitted: fits.Fit, top: float, metric: str, ratio: float) -> Part:
+    """Return golmant-2's part for one target: four times the batch saves hardly a step, so it costs twice as much."""
+    found = slope(fitted, top / 4, top).mapped(lambda beta: 4**beta)
+    return Part(f"S(B)/S(4B) at the top, {metric}", found, below=ratio)
+
+
+def paired_trend(ratios: Mapping[int, Seeds]) -> Interval:
+    """Return by how much a log ratio of the same runs changes from the smallest to the largest batch size.
+
+    A straight line in log B through one mean a size, so that scatter between sizes is in the interval (K - 2 degrees).
+    """
+    sizes = sorted(ratios)
+    if len(sizes) < 3:
+        return NOTHING
+    x = np.log2(sizes)
+    found = stats.linregress(x, [float(np.mean(list(ratios[b].values()))) for b in sizes])
+    span = x[-1] - x[0]
+    half = float(stats.t.ppf(0.975, len(sizes) - 2) * found.stderr * span)
+    value = float(found.slope * span)
+    return Interval(value, value - half, value + half, len(sizes) - 2)
+
+
+def speed_up_part(a: Pair, b: Pair, what: str, above: float | None = None, below: float | None = None) -> Part:
+    """Return the part on the speed-up of a over that of b: above one factor, below another, or both."""
+    return Part(what, speed_up_difference(a, b).mapped(math.exp), above, below)
+
+
+def most_different(arms: Mapping[str, Pair]) -> tuple[str, Interval]:
+    """Return which two arms differ most in their log speed-up, and by how much, for all pairs together (Bonferroni)."""
+    pairs = [(a, b) for a in arms for b in arms if a != b]
+    level = bonferroni(0.95, len(pairs) // 2)
+    found = {f"{a} over {b}": speed_up_difference(arms[a], arms[b], level) for a, b in pairs}
+    name = max(found, key=lambda k: found[k].value)
+    return name, largest_of(list(found.values()))
+
+
+def size_of(effect: Interval) -> Interval:
+    """Return the absolute value of an effect."""
+    low = 0.0 if effect.low <= 0 <= effect.high else min(abs(effect.low), abs(effect.high))
+    return Interval(abs(effect.value), low, max(abs(effect.low), abs(effect.high)), effect.dof)
+
+
+def helps_somewhere(none: Mapping[int, Seeds], rule: Mapping[int, Seeds], ratio: float, what: str) -> Part:
+    """Return golmant-5's first part: at some batch size above the base the rule saves steps (Bonferroni over sizes)."""
+    level = bonferroni(0.95, len(rule))
+    found = [difference(none[b], rule[b], level) for b in rule]
+    known = [i for i in found if not math.isnan(i.value)]
+    best = largest_of(known) if known else NOTHING
+    return Part(what, best.mapped(exponential), above=ratio)
+
+
+def fails_at_the_top(none: Seeds, rule: Seeds, ratio: float, what: str) -> Part:
+    """Return golmant-5's second part: at the largest size the rule saves no steps, or most of its runs are lost."""
+    lost = sum(math.isinf(v) for v in rule.values())
+    if lost > len(rule) / 2:
+        return Part(f"share of runs that do not arrive, {what}", proportion(lost, len(rule)), above=0.5)
+    found = difference(none, rule)
+    return Part(f"S(none)/S({what})", found.mapped(exponential), below=ratio)
+
+
+def saves_no_steps(base: Seeds, longer: Sequence[Seeds], ratio: float) -> Part:
+    """Return golmant-12's part: the best of the longer horizons saves less than a factor of the steps (Bonferroni).
+
+    Paired by seed: at the full batch a seed is the initial weights and nothing else.
+    """
+    level = bonferroni(0.95, len(longer))
+    found = [widened(paired(base, x, level), 2, level=level) for x in longer]
+    what = "S(shortest horizon)/S(best of the longer ones)"
+    return Part(what, largest_of(found).mapped(exponential), below=ratio)
+
+
+def exponential(x: float) -> float:
+    """Return e^x, infinite where a rank interval is."""
+    return math.exp(x) if x < 700 else math.inf

@@ -2,108 +2,75 @@
 
 import itertools
 import math
-from collections.abc import Iterable
-from dataclasses import replace
 
-from tasks.report.analysis.curves import Observation, Workload, choose, group, tuned_point
-from tasks.report.analysis.intervals import Interval, proportion
-from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
-from tasks.report.analysis.points import View, half
-from tasks.report.analysis.settings import constant_rate, ingredients, setting
+from tasks.report.analysis.curves import Observation, confirmed, group, ingredients, tuned_point
+from tasks.report.analysis.intervals import exact, proportion
+from tasks.report.analysis.measures import accuracy
+from tasks.report.analysis.points import half_of
 from tasks.report.claims import rules
-from tasks.report.claims import studies as s
-from tasks.report.claims.golmant import equal_updates
 from tasks.report.claims.rules import Missing, Part, Seeds
+from tasks.report.claims.studies import Case, Found, Placed, by_seed, claims_of, diffusion, equal_updates
 
 OPTIMIZERS = ("SGD", "LARS", "LAMB")
 UNTUNED = frozenset({"untuned baseline"})
+NO_EQUAL = Missing("no tuned study with test accuracies whose runs make as many updates at both ends of its sizes")
 
 
-def no_content(workloads: list[Workload], view: View) -> s.Found:
+def no_content(_: Case) -> Found:
     """Say that a claim (you-4, you-5) has nothing that a run could show."""
     return Missing("no empirical content")
 
 
-def claim_3(workloads: list[Workload], view: View) -> s.Found:
+def claim_3(case: Case) -> Found:
     """Results contradict ultra-slow (logarithmic) diffusion: the power form wins."""
-    return diffusion(workloads, view, "you-3", "power")
+    return diffusion(case, "power")
 
 
-def claim_6(workloads: list[Workload], view: View) -> s.Found:
+def claim_6(case: Case) -> Found:
     """The distance from the initial weights grows as log t rather than as a power of t."""
-    return diffusion(workloads, view, "you-6", "log")
+    return diffusion(case, "log")
 
 
-def own_6(workloads: list[Workload], view: View) -> s.Found:
-    """Over 30,000 updates the power form still wins."""
-    if not s.named(workloads, "own-6"):
-        return Missing("no study of 30,000 updates")
-    return diffusion(workloads, view, "own-6", "power")
+Ends = tuple[list[Observation], list[Observation]]  # the runs at the smallest and at the largest batch size
 
 
-def diffusion(workloads: list[Workload], view: View, claim: str, wins: str) -> s.Found:
-    """Count the runs in which one form of growth beats the other; a run that cannot tell counts for neither."""
-    for w, curve in s.placed(workloads, claim):
-        points = [p for p in curve.points if len(s.cell(p, view)) >= s.least_seeds(view)]
-        runs = [
-            o for p in points for o in half(p, view.seeds) if DISTANCE in o.run.curve and constant_rate(o.run.record)
-        ]
-        if len(points) < 3 or not runs:
-            continue
-        margins, _ = s.judged(claim, [curve])
-        known = [g for o in runs if isinstance(g := growth_of(o, margins["from_step"]), Growth)]
-        log = sum(g.low > margins["delta_aic"] for g in known)
-        power = sum(g.high < -margins["delta_aic"] for g in known)
-        won, lost = (log, power) if wins == "log" else (power, log)
-        surely, perhaps = proportion(won, len(runs)), proportion(len(runs) - lost, len(runs))
-        what = f"share of runs in which the {wins} form wins ({len(known)} of {len(runs)} identifiable)"
-        part = Part(what, replace(surely, high=perhaps.high), above=margins["share"])
-        return s.evidence(claim, [part], [(w, curve)], counts_steps=False)
-    return Missing(f"no study with {DISTANCE} at constant rate, 3 batch sizes and 5 seeds")
-
-
-def at_equal_updates(workloads: list[Workload], claim: str, view: View) -> tuple[s.Placed, list, list] | None:
+def at_equal_updates(case: Case) -> tuple[Placed, Ends] | None:
     """Return a tuned study with test accuracies whose runs made as many updates at its smallest and largest size."""
-    for w, curve in s.placed(workloads, claim):
-        first, last = s.ends(curve, view)
-        known = all(s.test_accuracy(o) is not None for o in first + last)
-        if curve.tuned and known and min(len(first), len(last)) >= s.least_seeds(view) and equal_updates(first + last):
-            return (w, curve), first, last
+    for p in case.placed():
+        first, last = case.ends(p.curve)
+        known = all(accuracy(o) is not None for o in first + last)
+        if p.curve.tuned and known and min(len(first), len(last)) >= case.least_seeds and equal_updates(first + last):
+            return p, (first, last)
     return None
 
 
-NO_EQUAL = Missing("no tuned study with test accuracies whose runs make as many updates at both ends of its sizes")
-
-
-def claim_7(workloads: list[Workload], view: View) -> s.Found:
+def claim_7(case: Case) -> Found:
     """At equal updates the largest batch is no less accurate than the smallest."""
-    found = at_equal_updates(workloads, "you-7", view)
+    found = at_equal_updates(case)
     if found is None:
         return NO_EQUAL
-    used, first, last = found
-    gap = rules.difference(*(s.by_seed(runs, s.test_accuracy) for runs in (last, first)))
-    points = s.judged("you-7", [used[1]])[0]["points"]
-    part = Part("test accuracy at equal updates, largest - smallest batch (points)", gap, above=-points)
-    return s.evidence("you-7", [part], [used], counts_steps=False)
+    placed, (first, last) = found
+    gap = rules.difference(by_seed(last, accuracy), by_seed(first, accuracy))
+    what = "test accuracy at equal updates, largest - smallest batch (points)"
+    part = Part(what, gap, above=-case.margins(placed)["points"])
+    return case.evidence([part], [placed], counts_steps=False)
 
 
-def claim_9(workloads: list[Workload], view: View) -> s.Found:
+def claim_9(case: Case) -> Found:
     """The large batch's deficit at equal updates is mostly one of training accuracy; there must be a deficit."""
-    found = at_equal_updates(workloads, "you-9", view)
+    found = at_equal_updates(case)
     if found is None:
         return NO_EQUAL
-    used, first, last = found
-    margins, _ = s.judged("you-9", [used[1]])
-    test = [s.by_seed(runs, s.test_accuracy) for runs in (first, last)]
-    train = [s.by_seed(runs, train_accuracy) for runs in (first, last)]
-    premise = Part(
-        "test accuracy that the largest batch lacks (points)", rules.difference(*test), above=margins["points"]
-    )
+    placed, ends = found
+    margins = case.margins(placed)
+    test, train = ([by_seed(runs, value) for runs in ends] for value in (accuracy, train_accuracy))
+    lacks = rules.difference(test[0], test[1])
+    premise = Part("test accuracy that the largest batch lacks (points)", lacks, above=margins["points"])
     shared = [{k: t[k] - margins["share"] * e[k] for k in t if k in e} for t, e in zip(train, test, strict=True)]
     # the share exceeds the margin where train deficit - margin x test deficit exceeds 0: no ratio is needed
     what = f"training deficit - {margins['share']:g} x test deficit (points)"
-    part = Part(what, rules.difference(*shared), above=0.0)
-    return s.evidence("you-9", [part], [used], premise=premise, counts_steps=False)
+    part = Part(what, rules.difference(shared[0], shared[1]), above=0.0)
+    return case.evidence([part], [placed], premise=premise, counts_steps=False)
 
 
 def train_accuracy(o: Observation) -> float:
@@ -111,66 +78,56 @@ def train_accuracy(o: Observation) -> float:
     return 100 * o.run.final.get("trainset/accuracy", math.nan)
 
 
-def confirmed(runs: list[Observation]) -> list[Observation]:
-    """Return the runs that count: of the best setting, on fresh seeds where a plan gave them."""
-    fresh = [o for o in runs if o.run.record.stage == "confirm"] or runs
-    best = choose([o for o in runs if setting(o.run.record) in {setting(f.run.record) for f in fresh}])
-    return [o for o in fresh if setting(o.run.record) == best]
+def full_batch(case: Case) -> tuple[list[Placed], list[Observation]]:
+    """Return the curves whose largest batch is all data, and the runs there."""
+    placed = [p for p in case.placed() if p.curve.points[-1].batch_size >= (p.workload.data.train_examples or math.inf)]
+    points = [p.curve.points[-1] for p in placed]
+    return placed, list(dict.fromkeys(o for point in points for o in (point.every or point.observations)))
 
 
-def full_batch(workloads: Iterable[Workload], claim: str) -> tuple[list[s.Placed], list[Observation]]:
-    """Return the runs with all data in every batch, and the curves that they are on."""
-    placed = [(w, c) for w, c in s.placed(workloads, claim) if c.points[-1].batch_size >= w.data.train_examples]
-    return placed, list(dict.fromkeys(o for _, c in placed for o in (c.points[-1].every or c.points[-1].observations)))
-
-
-def accuracies(runs: list[Observation], view: View) -> Seeds:
+def accuracies(case: Case, runs: list[Observation]) -> Seeds:
     """Return test accuracy by seed of the runs that count, of all or of half of them."""
-    values = s.by_seed(sorted(confirmed(runs), key=lambda o: o.seed), s.test_accuracy)
-    seeds, middle = list(values), (len(values) + 1) // 2
-    kept = {"all": seeds, "first": seeds[:middle], "last": seeds[len(seeds) - middle :]}[view.seeds]
-    return {k: values[k] for k in kept}
+    values = by_seed(sorted(confirmed(runs), key=lambda o: o.seed), accuracy)
+    return {seed: values[seed] for seed in half_of(list(values), case.view.seeds)}
 
 
-def claim_1(workloads: list[Workload], view: View) -> s.Found:
+def claim_1(case: Case) -> Found:
     """A staged recipe lifts accuracy far above the tuned and the untuned baseline at a huge batch."""
-    placed, runs = full_batch(workloads, "you-1")
-    arms = {k: accuracies(same, view) for k, same in group(runs, lambda o: ingredients(o.run.record)).items()}
-    arms = {k: v for k, v in arms.items() if len(v) >= s.least_seeds(view)}
-    largest = max((len(k) for k in arms if k != UNTUNED), default=0)
-    wholes = [v for k, v in arms.items() if k != UNTUNED and len(k) >= max(2, largest - 1)]
-    if not wholes or frozenset() not in arms or UNTUNED not in arms:
+    placed, runs = full_batch(case)
+    arms = {k: accuracies(case, same) for k, same in group(runs, lambda o: ingredients(o.run.record)).items()}
+    arms = {k: v for k, v in arms.items() if len(v) >= case.least_seeds}
+    recipes = {k: v for k, v in arms.items() if k != UNTUNED}
+    largest = max(map(len, recipes), default=0)
+    best = [v for k, v in recipes.items() if len(k) >= max(2, largest - 1)]
+    if not best or frozenset() not in arms or UNTUNED not in arms:
         return Missing("no recipe of two or more ingredients beside its tuned and its untuned baseline at full batch")
-    size = placed[0][0].data.train_examples
-    critical = [s.fitted(c, view) for w, c in s.placed(workloads, "you-1") if w.data.train_examples == size]
-    critical = [f for f in critical if f is not None]
+    size = placed[0].workload.data.train_examples
+    same = [case.whole(p) for p in case.placed() if p.workload.data.train_examples == size]
+    critical = [whole.found.b2 for whole in same if whole]
     if not critical:
         return Missing("no measured critical batch size on the images of the recipe")
-    margins, _ = s.judged("you-1", [c for _, c in placed])
-    level = rules.bonferroni(0.95, len(wholes))
+    margins, level = case.margins(*placed), rules.bonferroni(0.95, len(best))
     parts = []
     for name, base in (("tuned", arms[frozenset()]), ("untuned", arms[UNTUNED])):
-        gain = rules.largest_of([rules.difference(v, base, level) for v in wholes])
+        gain = rules.largest_of([rules.difference(v, base, level) for v in best])
         parts.append(Part(f"gain of the best recipe over the {name} baseline (points)", gain, above=margins["points"]))
-    b2 = critical[0].b2
-    multiple = Interval(size / b2.value, size / b2.high, size / b2.low, b2.dof)
-    parts.append(Part("batch size / B2", multiple, above=margins["multiple"]))
-    return s.evidence("you-1", parts, placed, counts_steps=False)
+    parts.append(Part("batch size / B2", exact(size or math.nan).over(critical[0]), above=margins["multiple"]))
+    return case.evidence(parts, placed, counts_steps=False)
 
 
-def claim_10(workloads: list[Workload], view: View) -> s.Found:
+def claim_10(case: Case) -> Found:
     """At full batch LAMB beats LARS and LARS beats momentum, with equal tuning budgets."""
-    placed, runs = full_batch(workloads, "you-10")
+    placed, runs = full_batch(case)
     arms = group(runs, lambda o: o.run.record.optimizer.name)
-    values = {k: accuracies(arms[k], view) for k in OPTIMIZERS if k in arms}
-    if len(values) < len(OPTIMIZERS) or min(map(len, values.values())) < s.least_seeds(view):
+    values = {k: accuracies(case, arms[k]) for k in OPTIMIZERS if k in arms}
+    if len(values) < len(OPTIMIZERS) or min(map(len, values.values())) < case.least_seeds:
         return Missing("no study of SGD, LARS and LAMB at B = N with test accuracies and 5 seeds each")
-    points = s.judged("you-10", [c for _, c in placed])[0]["points"]
+    points = case.margins(*placed)["points"]
     parts = [
         Part(f"{a} - {b} on test (points)", rules.difference(values[a], values[b]), above=points)
         for b, a in itertools.pairwise(OPTIMIZERS)
     ]
-    return s.evidence("you-10", parts, placed, counts_steps=False)
+    return case.evidence(parts, placed, counts_steps=False)
 
 
 def kind_of(o: Observation) -> str:
@@ -181,16 +138,15 @@ def kind_of(o: Observation) -> str:
     return "linear" if record.optimizer.name == "SGD" and record.rate.scaling_rule == "linear" else ""
 
 
-def claim_11(workloads: list[Workload], view: View) -> s.Found:
+def claim_11(case: Case) -> Found:
     """Linear scaling fails at a batch size where warm-up with layer-wise ratios still trains."""
-    for w in workloads:
-        used = [(w, c) for x, c in s.placed(workloads, "you-11") if x is w]
-        runs = [o for _, c in used for p in c.points for o in half(p, view.seeds)]
+    for used in group(case.placed(), lambda p: id(p.workload)).values():
+        runs = [o for p in used for point in p.curve.points for o in case.runs(point)]
         for size, same in sorted(group(runs, lambda o: o.run.batch_size).items(), reverse=True):
             arms = {k: tuned_point(size, v).counted for k, v in group(same, kind_of).items() if k}
-            if len(arms) < 3 or min(len({o.seed for o in v}) for v in arms.values()) < s.least_seeds(view):
+            if len(arms) < 3 or min(len({o.seed for o in v}) for v in arms.values()) < case.least_seeds:
                 continue
-            limit = s.judged("you-11", [c for _, c in used])[0]["share"]
+            limit = case.margins(*used)["share"]
             linear, warm = (
                 proportion(sum(o.status == "reached" for o in arms[k]), len(arms[k]))
                 for k in ("linear", "LARS, warm-up")
@@ -199,5 +155,34 @@ def claim_11(workloads: list[Workload], view: View) -> s.Found:
                 Part(f"share of linear scaling that arrives at B = {size}", linear, below=limit),
                 Part(f"share of LARS with warm-up that arrives at B = {size}", warm, above=limit),
             ]
-            return s.evidence("you-11", parts, used, counts_steps=False)
+            return case.evidence(parts, used, counts_steps=False)
     return Missing("no study with linear scaling, LARS with warm-up, and LARS without as control, 5 seeds each")
+
+
+RECIPE = "you_recipe_whole you_recipe_baseline you_recipe_untuned you_recipe_critical"
+CLAIMS = claims_of(
+    "you",
+    {
+        1: (
+            claim_1,
+            RECIPE,
+            "A staged recipe lifts accuracy far above the baseline at a huge batch (the 18 %: not tested)",
+        ),
+        3: (claim_3, "you_diffusion", "Results contradict ultra-slow diffusion (you-6 seen from the other side)"),
+        4: (no_content, "", "It is important to understand huge-batch training"),
+        5: (no_content, "", "Many optimizers have been studied there"),
+        6: (claim_6, "you_diffusion", "The distance from the initial weights grows as log t, not as a power of t"),
+        7: (
+            claim_7,
+            "you_equal_updates",
+            "At equal numbers of updates a huge batch reaches small-batch accuracy",
+        ),
+        9: (claim_9, "you_equal_updates", "The huge-batch deficit is mostly in training accuracy"),
+        10: (claim_10, "you_optimizers", "At full batch momentum < LARS < LAMB, with equal tuning budgets"),
+        11: (
+            claim_11,
+            "you_layerwise",
+            "Linear scaling fails at a batch size where warm-up with layer-wise ratios still trains",
+        ),
+    },
+)

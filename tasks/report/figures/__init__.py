@@ -1,0 +1,1 @@
+"""From the analysis to figures and the form of tables."""

@@ -1,23 +1,29 @@
 """You et al. 2020: optimizers at the largest batch, the recipe as a ladder, the distance from the start."""
 
 import math
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from tasks.report.analysis.answer import Analysis
-from tasks.report.analysis.curves import Observation, Workload, at_largest, confirmed, every_run, group
+from tasks.report.analysis.curves import Observation, Workload, at_largest, confirmed, every_run, group, ingredients
 from tasks.report.analysis.intervals import Interval, difference_interval, mean_interval
-from tasks.report.analysis.measures import DISTANCE, GAIN, Growth, NotIdentifiable, accuracy, forms
-from tasks.report.analysis.settings import ingredients
-from tasks.report.figures.style import Drawing, NotDrawable, Table, largest, log_axis, look
+from tasks.report.analysis.measures import DISTANCE, GAIN, Growth, NotIdentifiable, accuracy, forms, mean_of
+from tasks.report.figures.style import Drawing, NotDrawable, Panels, Table, draw_intervals, largest, log_axis, look
 
+Rung = tuple[frozenset[str], dict[int, float]]  # ingredients, and test accuracy by seed
 LINES = ("log", "power", "power of log")
+
+
+def known(runs: list[Observation]) -> dict[Observation, float]:
+    """Return the test accuracies of the runs that have one."""
+    return {o: value for o in runs if (value := accuracy(o)) is not None}
 
 
 def trials_by_optimizer(w: Workload) -> dict[str, list[Observation]]:
     """Return the runs with a test accuracy at the largest batch size, by optimizer."""
-    runs = [o for o in at_largest(w) if accuracy(o) is not None]
-    return group(runs, lambda o: o.run.record.optimizer.name)
+    return group(known(at_largest(w)), lambda o: o.run.record.optimizer.name)
 
 
 def optimizers(analysis: Analysis) -> Drawing | NotDrawable:
@@ -27,16 +33,15 @@ def optimizers(analysis: Analysis) -> Drawing | NotDrawable:
     if not found:
         return NotDrawable("no study with test accuracies of two or more optimizers at its largest batch")
     w, arms = max(found, key=lambda item: (len(item[1]), sum(map(len, item[1].values()))))
-    best = {name: mean_interval([accuracy(o) for o in confirmed(runs)]) for name, runs in arms.items()}
-    rows = [
-        [name, runs[0].run.batch_size, len(runs), float(np.median([accuracy(o) for o in runs])), best[name]]
-        for name, runs in arms.items()
-    ]
+    best = {name: mean_interval(list(known(confirmed(runs)).values())) for name, runs in arms.items()}
+    values = {name: list(known(runs).values()) for name, runs in arms.items()}
+    size = next(iter(arms.values()))[0].run.batch_size
+    rows = [[name, size, len(trials), float(np.median(trials)), best[name]] for name, trials in values.items()]
 
-    def draw(panels) -> None:
-        for i, (name, runs) in enumerate(arms.items()):
-            jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(runs))
-            panels[0].plot(i + jitter, [accuracy(o) for o in runs], ".", color=look(i)["color"], alpha=0.5)
+    def draw(panels: Panels) -> None:
+        for i, (name, trials) in enumerate(values.items()):
+            jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(trials))
+            panels[0].plot(i + jitter, trials, ".", color=look(i)["color"], alpha=0.5)
             panels[0].plot(i, best[name].value, "_", color=look(i)["color"], markersize=24, markeredgewidth=3)
         panels[0].set_xticks(range(len(arms)), list(arms))
         panels[0].set_ylabel("test accuracy (%); bar: the best setting's mean")
@@ -49,17 +54,16 @@ def by_recipe(w: Workload) -> dict[frozenset[str], dict[int, float]]:
     """Return test accuracy by seed for each set of ingredients at the largest batch."""
     found = {}
     for names, same in group(at_largest(w), lambda o: ingredients(o.run.record)).items():
-        values = {o.seed: accuracy(o) for o in sorted(confirmed(same), key=lambda o: o.seed)}
-        values = {seed: v for seed, v in values.items() if v is not None}
+        values = known(sorted(confirmed(same), key=lambda o: o.seed))
         if values:
-            found[names] = values
+            found[names] = {o.seed: value for o, value in values.items()}
     return found
 
 
-def rungs(w: Workload) -> list[tuple[frozenset[str], dict[int, float]]]:
+def rungs(w: Workload) -> list[Rung]:
     """Return the ladder from the baseline up: at each rung the one more ingredient with which accuracy is best."""
     found = by_recipe(w)
-    ladder = [(frozenset(), found[frozenset()])] if frozenset() in found else []
+    ladder: list[Rung] = [(frozenset(), found[frozenset()])] if frozenset() in found else []
     while ladder:
         higher = [names for names in found if names > ladder[-1][0]]
         fewest = min((len(names) for names in higher), default=0)
@@ -73,17 +77,19 @@ def rungs(w: Workload) -> list[tuple[frozenset[str], dict[int, float]]]:
 
 def recipe(analysis: Analysis) -> Drawing | NotDrawable:
     """The recipe as a ladder: test accuracy at each rung, and what each step gains."""
-    ladder = max((rungs(w) for w in analysis.workloads), key=len, default=[])
+    ladder: list[tuple[frozenset[str], dict[int, float]]] = max(
+        (rungs(w) for w in analysis.workloads), key=len, default=[]
+    )
     if len(ladder) < 3:  # two rungs are a comparison of rules, not a recipe
         return NotDrawable("no study that adds ingredients to a baseline at its largest batch")
-    rows, names = [], []
+    rows: list[list[Any]] = []
+    names: list[str] = []
     for i, (added, values) in enumerate(ladder):
-        new = added - ladder[i - 1][0] if i else frozenset()
-        names.append("+ " + ", ".join(sorted(new)) if new else "baseline")
+        names.append("+ " + ", ".join(sorted(added - ladder[i - 1][0])) if i else "baseline")
         gain = difference_interval(values, ladder[i - 1][1]) if i else None
         rows.append([names[-1], len(values), mean_interval(list(values.values())), gain])
 
-    def draw(panels) -> None:
+    def draw(panels: Panels) -> None:
         axes = panels[0]
         for i, (_, values) in enumerate(ladder):
             draw_rung(axes, i, list(values.values()), rows[i][3])
@@ -93,15 +99,13 @@ def recipe(analysis: Analysis) -> Drawing | NotDrawable:
     return Drawing(1, draw, Table("Gain of each step (points)", ["step", "n", "test accuracy", "gain"], rows), "")
 
 
-def draw_rung(axes, at: int, values: list[float], gain: Interval | None) -> None:
+def draw_rung(axes: Axes, at: int, values: list[float], gain: Interval | None) -> None:
     """Draw one rung: its runs, their mean with its interval, and what it gains over the one before."""
-    mean, colour = mean_interval(values), look(0)["color"]
+    mean = mean_of(values)
     axes.plot([at] * len(values), values, ".", color="#888888", alpha=0.6)
-    axes.plot([at - 0.3, at + 0.3], [np.mean(values)] * 2, color=colour, linewidth=3)
-    if math.isfinite(mean.low):
-        axes.plot([at, at], [mean.low, mean.high], color=colour)
+    draw_intervals(axes, [(at, mean)], 0, marker="_", markersize=24, markeredgewidth=3)
     if gain is not None and math.isfinite(gain.value):
-        place = {"xytext": (0, 10), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+        place: dict[str, Any] = {"xytext": (0, 10), "textcoords": "offset points", "ha": "center", "fontsize": 8}
         axes.annotate(f"{gain.value:+.1f}", (at, mean.value), **place)
 
 
@@ -120,7 +124,7 @@ def diffusion(analysis: Analysis) -> Drawing | NotDrawable:
         wins = sum(g.low > GAIN for g in fits), sum(g.high < -GAIN for g in fits)
         rows.append([size, len(runs), len(fits), *wins, float(np.median(gains)) if gains else math.nan])
 
-    def draw(panels) -> None:
+    def draw(panels: Panels) -> None:
         for index, (size, runs) in enumerate(by_batch.items()):
             for i, o in enumerate(runs):
                 steps, path = o.run.curve["step"], o.run.curve[DISTANCE]
@@ -158,7 +162,7 @@ def growth_table(analysis: Analysis, by_batch: dict[int, list[Observation]]) -> 
     return Table("The three forms, run by run", ["batch size", "seed", "why not", *columns], rows, note)
 
 
-def draw_forms(axes, o: Observation, found: Growth | NotIdentifiable) -> None:
+def draw_forms(axes: Axes, o: Observation, found: Growth | NotIdentifiable) -> None:
     """Draw the three fitted forms over one run."""
     if not isinstance(found, Growth):
         return

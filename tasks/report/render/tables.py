@@ -1,61 +1,54 @@
-"""What the report's tables hold, and tables as CSV, Markdown and text."""
+"""What the report's tables hold."""
 
-import csv
 import math
 import shlex
 from pathlib import Path
+from typing import Any
 
+from callbacks.record import Unit
 from tasks.report.analysis.answer import Analysis, Answer, money, rate_of
 from tasks.report.analysis.critical import Critical
-from tasks.report.analysis.curves import Curve, Observation, Point, Workload
-from tasks.report.analysis.intervals import Interval, number, proportion
-from tasks.report.analysis.targets import DRAWS
-from tasks.report.claims.rules import Verdict
-from tasks.report.figures.style import Table
+from tasks.report.analysis.curves import COUNTS, Curve, Observation, Point, Workload
+from tasks.report.analysis.intervals import DRAWS, NOTHING, proportion
+from tasks.report.claims.rules import Evidence, Verdict
+from tasks.report.figures.style import Command, Table
 
 Pairs = list[tuple[Curve, Critical | None]]
-COUNTS = {"reached": "reached", "censored": "budget", "diverged": "diverged", "failed": "failed", "running": "running"}
-
-
-class Command(str):
-    """A command line, which the page offers to copy."""
-
-    __slots__ = ()
 
 
 # every batch size -----------------------------------------------------------------------------------------
 
 
-def medians(point: Point) -> tuple[float, ...]:
-    """Return what a point costs: steps, examples, seconds, money."""
-    return (*(point.interval(unit).value for unit in ("steps", "examples", "seconds")), money(point).value)
+def known_costs(point: Point) -> list[float]:
+    """Return what is known of a point's cost: steps, examples, seconds, money."""
+    costs = [*point.intervals.values(), money(point)]
+    return [i.value for i in costs if not math.isnan(i.value)]
 
 
 def on_front(point: Point, others: list[Point]) -> bool:
     """Return whether no other batch size is as cheap in steps, examples, seconds and money and cheaper in one."""
-    mine = [v for v in medians(point) if not math.isnan(v)]
-    if not all(math.isfinite(v) for v in mine):
+    mine = known_costs(point)
+    if not all(map(math.isfinite, mine)):
         return False
-    rivals = [[v for v in medians(p) if not math.isnan(v)] for p in others if p is not point]
+    rivals = [known_costs(p) for p in others if p is not point]
     same = [r for r in rivals if len(r) == len(mine)]
     return not any(all(a <= b for a, b in zip(r, mine, strict=True)) and r != mine for r in same)
 
 
 def fit_command(point: Point) -> Command:
     """Return the command that trains once more at a point's batch size and rate, on a seed that was not used."""
-    record, source = point.observations[0].run.record, Path(point.observations[0].run.source)
+    record = point.observations[0].run.record
     seed = max(o.seed for o in point.every or point.observations) + 1
-    if (source / "config.yaml").exists():
-        return Command(
-            f"python -m tasks fit --config {shlex.quote(str(source / 'config.yaml'))} --seed_everything {seed}"
-        )
+    config = Path(point.observations[0].run.source, "config.yaml")
+    if config.exists():
+        return Command(f"python -m tasks fit --config {shlex.quote(str(config))} --seed_everything {seed}")
     if not record.settings:  # of runs from elsewhere
         return Command("")
     rate = "" if math.isnan(record.rate.base) else f" --model.optimizer.lr {record.rate.base:g}"
     return Command(f"python -m tasks fit --config CONFIG --data.batch_size {point.batch_size}{rate}")
 
 
-def point_rows(curve: Curve) -> list[dict]:
+def point_rows(curve: Curve) -> list[dict[str, Any]]:
     """Return a curve's rows of the table of batch sizes."""
     points = [p for p in curve.points if p.observations]
     arrived = [p for p in points if p.n and math.isfinite(p.interval("steps").value)]
@@ -64,9 +57,7 @@ def point_rows(curve: Curve) -> list[dict]:
     rows = []
     for p in points:
         steps, examples = p.interval("steps"), p.interval("examples")
-        marks = [
-            m for m, yes in (("rate at an edge", curve.tuned and p.untuned), ("Pareto", on_front(p, points))) if yes
-        ]
+        marks = ["rate at an edge"] * (curve.tuned and p.untuned) + ["Pareto"] * on_front(p, points)
         rows.append(
             {
                 "curve": curve.name,
@@ -108,11 +99,12 @@ def points_table(workload: Workload) -> Table:
 def runs_table(analysis: Analysis) -> Table:
     """List every run once a target, with where it lies."""
     columns = ["study", "target", "stage", "seed", "batch", "rate", "status", "steps", "seconds", "path"]
+    units: tuple[Unit, ...] = ("steps", "seconds")
     rows = []
     for run in analysis.runs:
         r = run.record
         for hit in run.hits:
-            there = [hit.at(u) if hit.status == "reached" else run.stopped_at(u) for u in ("steps", "seconds")]
+            there = [hit.at(u) if hit.status == "reached" else run.stopped_at(u) for u in units]
             row = [r.study, hit.label, r.stage or "", r.seed, r.batch.size, r.rate.effective, hit.status, *there]
             rows.append([*row, run.source])
     return Table("Runs", columns, rows)
@@ -126,14 +118,13 @@ def runs_behind(point: Point) -> list[Observation]:
 # what the curves say --------------------------------------------------------------------------------------
 
 
-def critical_row(given: Answer, name: str, curve: Curve, found: Critical | None) -> list:
+def critical_row(given: Answer, name: str, curve: Curve, found: Critical | None) -> list[Any]:
     """Return one curve's row of the table of critical batch sizes."""
     sure = ("high" if given.confident else "limited") if curve is given.curve else ""
     if found is None:
-        nothing = Interval(math.nan, math.nan, math.nan)
-        return [name, curve.name, *[nothing] * 4, sure, "no", "too few points", nothing, math.nan, ""]
+        return [name, *[NOTHING] * 4, sure, curve.name, "no", "too few points", NOTHING, math.nan, ""]
     return [
-        *(name, curve.name, found.useful_end, *found.ends.values(), sure),
+        *(name, found.useful_end, *reversed(found.ends.values()), sure, curve.name),
         *("yes" if found.identified else "no", "" if found.identified else found.bound),
         *(found.hyperbola, found.hyperbola_lack_of_fit, "; ".join(found.why_not)),
     ]
@@ -141,8 +132,8 @@ def critical_row(given: Answer, name: str, curve: Curve, found: Critical | None)
 
 def critical_table(analysis: Analysis, given: list[Answer]) -> Table:
     """List what every curve says about batch size."""
-    columns = ["workload", "curve", "doubling saves a fifth up to", "at most 1.2 times the fewest examples up to"]
-    columns += ["at most 1.25 times up to", "at most twice up to (B2)", "confidence"]
+    columns = ["workload", "doubling saves a fifth up to", "at most twice the fewest examples up to (B2)"]
+    columns += ["at most 1.25 times up to", "at most 1.2 times up to", "confidence", "curve"]
     columns += ["identified", "B2 is", "hyperbola B_crit", "lack of fit p", "why not identified"]
     rows = [
         critical_row(a, f"{a.workload.name}, {a.workload.target}", curve, found)
@@ -160,21 +151,23 @@ def critical_table(analysis: Analysis, given: list[Answer]) -> Table:
 
 def doublings_table(pairs: Pairs) -> Table | None:
     """List what each doubling of the batch saves and costs."""
-    rows = []
-    for curve, found in pairs:
-        for size, saves in found.doublings if found else []:
-            costs = Interval(*(100 * (1 - 2 * s) for s in (saves.value, saves.high, saves.low)))
-            rows.append([curve.name, size, 2 * size, saves.mapped(lambda s: 100 * s), costs])
+    rows = [
+        [curve.name, d.size, 2 * d.size, d.saves, d.costs]
+        for curve, found in pairs
+        for d in (found.doublings if found else [])
+    ]
     columns = ["curve", "from", "to", "saves % of the steps", "costs % more examples"]
     return Table("What the next doubling saves", columns, rows) if rows else None
 
 
 def forms_table(pairs: Pairs) -> Table | None:
     """Compare the forms of curve by how well they predict a batch size left out."""
-    rows = []
-    for curve, found in pairs:
-        for c in found.candidates if found else []:
-            rows.append([curve.name, c.name, c.error, c.b2, "chosen" if c.name == found.chosen else ""])
+    rows = [
+        [curve.name, c.name, c.error, c.b2, "chosen" if c.name == found.chosen else ""]
+        for curve, found in pairs
+        if found
+        for c in found.candidates
+    ]
     note = (
         "Error: root mean square of log steps at each size when predicted from the others. "
         "The simplest form within one standard error of the best is chosen."
@@ -198,12 +191,11 @@ def trust_table(pairs: Pairs) -> Table | None:
 
 def resampling_table(pairs: Pairs) -> Table | None:
     """List what the choice of settings, or a target that is an outcome, adds."""
-    rows = []
-    for curve, found in pairs:
-        again = found.resampled if found else None
-        if again:
-            scatters = (again.held_scatter, again.scatter)
-            rows.append([curve.name, *scatters, 100 * again.changed, again.held, again.b2, found.b2])
+    rows = [
+        [curve.name, again.held_scatter, again.scatter, 100 * again.changed, again.held, again.b2, found.b2]
+        for curve, found in pairs
+        if found and (again := found.resampled)
+    ]
     columns = ["curve", "scatter of a point (log S)", "with the choice repeated", "% chosen otherwise"]
     columns += ["B2, seeds redrawn", "B2, choice repeated too", "B2 as reported"]
     note = (
@@ -235,14 +227,13 @@ def tables_of(workload: Workload, pairs: Pairs) -> list[Table]:
 # claims ---------------------------------------------------------------------------------------------------
 
 
-def parts_table(verdict: Verdict) -> Table:
+def parts_table(seen: Evidence) -> Table:
     """List the parts that a verdict was made of, the premise first, and what was seen beside them."""
-    seen, rows = verdict.evidence, []
+    rows: list[list[Any]] = []
     kinds = [("premise", [seen.premise] if seen.premise else []), ("decides", seen.parts), ("beside", seen.rest)]
     for kind, parts in kinds:
         for p in parts:
-            wanted = " and ".join(f"{w} {m:.3g}" for w, m in (("above", p.above), ("below", p.below)) if m is not None)
-            rows.append([p.what, p.interval, wanted, p.verdict, kind])
+            rows.append([p.what, p.interval, p.claimed, p.verdict, kind])
     rows += [[c.what, "yes" if c.holds else "no", "yes", "", "check"] for c in seen.checks]
     return Table("Parts", ["measure", "effect", "claim says", "verdict", "role"], rows)
 
@@ -250,52 +241,3 @@ def parts_table(verdict: Verdict) -> Table:
 def views_table(verdict: Verdict) -> Table:
     """List what the other rule for a hit and halves of the seeds say."""
     return Table("Seen otherwise", ["view", "verdict"], [list(row) for row in verdict.rows])
-
-
-# as files -------------------------------------------------------------------------------------------------
-
-
-def sort_key(value) -> float | str:
-    """Return what a column is sorted by."""
-    if isinstance(value, Interval):
-        value = value.value
-    if isinstance(value, int | float):
-        return "" if math.isnan(value) else value
-    return str(value)
-
-
-def write_csv(table: Table, file: Path) -> None:
-    """Write a table with full precision; an interval takes three columns; what is not known is empty."""
-    wide = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
-    header = []
-    for name, is_wide in zip(table.columns, wide, strict=True):
-        header += [f"{name} value", f"{name} low", f"{name} high"] if is_wide else [name]
-    with open(file, "w", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow(header)
-        for row in table.rows:
-            cells = []
-            for cell, is_wide in zip(row, wide, strict=True):
-                full = isinstance(cell, Interval)
-                cells += [cell.value, cell.low, cell.high] if full else [cell, "", ""] if is_wide else [cell]
-            writer.writerow(["" if isinstance(c, float) and math.isnan(c) else c for c in cells])
-
-
-def markdown(table: Table) -> str:
-    """Return a table's shown columns as Markdown."""
-    kept = [i for i, cell in enumerate(table.rows[0] if table.rows else table.columns) if not isinstance(cell, Command)]
-    kept = [i for i in kept if table.shown is None or i < table.shown]
-    lines = [[table.columns[i] for i in kept], ["---"] * len(kept)]
-    lines += [[" ".join(number(row[i]).split()).replace("|", "\\|") for i in kept] for row in table.rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def plain(table: Table) -> str:
-    """Return a table for a terminal, in aligned columns."""
-    text = [table.columns, *([number(cell) for cell in row] for row in table.rows)]
-    widths = [max(len(row[i]) for row in text) for i in range(len(table.columns))]
-    lines = []
-    for first, *others in text:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-    return "\n".join(lines)

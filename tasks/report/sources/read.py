@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.report.sources import wandb
-from tasks.report.sources.kept import ENDING, read_kept
-from tasks.report.sources.mlperf import is_reference_point, read_mlperf
-from tasks.report.sources.runs import Found, Run, read_runs
-from tasks.report.sources.table import is_table, read_table
+from tasks.report.sources.others import (
+    is_reference_point,
+    is_table,
+    read_mlperf,
+    read_table,
+    read_wandb_list,
+    read_wandb_rows,
+)
+from tasks.report.sources.runs import ENDING, Found, LeftOut, Run, read_kept, read_runs
 
 GROWING = "its batch grows in training (data.growth), so it has no one place over the batch size"
 KINDS = (
@@ -25,7 +29,8 @@ def read_sources(sources: list[Path], epochs: Mapping[str, int] | None = None) -
 
     Raises ValueError where a source does not exist or no run is usable.
     """
-    runs, left_out = {}, []
+    runs: dict[str, Run] = {}
+    left_out: LeftOut = []
     for source in sources:
         if not source.exists():
             raise ValueError(f"{source} does not exist; {KINDS}.")
@@ -63,7 +68,7 @@ def read_csv(source: Path) -> Found:
         columns, rows = [name.strip().lower() for name in reader.fieldnames or []], list(reader)
     if is_table(columns):
         return read_table(source, [{k.strip().lower(): v for k, v in row.items() if k} for row in rows])
-    return wandb.read_rows(source, rows)
+    return read_wandb_rows(source, rows)
 
 
 def read_json(source: Path, epochs: Mapping[str, int]) -> Found:
@@ -72,23 +77,23 @@ def read_json(source: Path, epochs: Mapping[str, int]) -> Found:
     if isinstance(content, dict) and content and all(is_reference_point(p) for p in content.values()):
         return read_mlperf(source, content, epochs)
     if isinstance(content, list):
-        return wandb.read_list(source, content)
+        return read_wandb_list(source, content)
     return [], [(str(source), f"neither MLPerf reference points nor a W&B export; {KINDS}")]
 
 
 def told_apart(runs: list[Run]) -> list[Run]:
     """Name studies of one name after where they lie, unless that is one place or all of them follow one plan."""
-    places: dict[str, dict[str, set]] = {}
+    places: dict[str, dict[str, set[str | None]]] = {}
     for run in runs:
         plans = places.setdefault(run.record.study, {}).setdefault(place(run), set())
-        plans.add(run.record.plan and run.record.plan.hash)
+        plans.add(run.record.plan.hash if run.record.plan else None)
     apart = {study for study, found in places.items() if not set.intersection(*found.values()) - {None}}
     return [renamed(run) if len(places[run.record.study]) > 1 and run.record.study in apart else run for run in runs]
 
 
 def place(run: Run) -> str:
     """Return the folder of a run's study, or the file that it comes from."""
-    return str(Path(run.source).parent) if run.curve_file else run.source.split(": ")[0]
+    return str(run.folder.parent) if run.folder else run.source.split(": ")[0]
 
 
 def renamed(run: Run) -> Run:

@@ -1,14 +1,27 @@
-"""Run directories, and what every source becomes: runs, and what had to be left out and why."""
+"""Run directories and kept runs, and what every source becomes: runs, and what had to be left out and why."""
 
 import csv
+import json
+import lzma
 import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
-from callbacks.record import Record, TargetResult, Unusable, from_json
+from callbacks.record import (
+    Record,
+    TargetResult,
+    Unit,
+    Unusable,
+    from_fields,
+    read_record,
+    to_json,
+    write_atomically,
+)
+
+ENDING = ".jsonl.xz"  # of kept studies: many runs in one file, a line of JSON a run, {"record": ..., "curve": ...}
+Columns = dict[str, list[float]]
 
 
 class UnusableError(ValueError):
@@ -36,13 +49,13 @@ class Hit(TargetResult):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run, wherever it came from."""
+    """One run, wherever it came from; `curve` has its evaluations, column by column."""
 
     source: str
     record: Record
     hits: list[Hit]
-    curve_file: Path | None = None
-    curve_given: dict[str, list[float]] = field(default_factory=dict)
+    curve: Columns = field(default_factory=dict)
+    folder: Path | None = None  # its run directory, where it has one
 
     @property
     def batch_size(self) -> int:
@@ -54,37 +67,35 @@ class Run:
         """Return the last evaluation's numbers: step, examples, epoch, seconds, metrics."""
         return self.record.final
 
-    def stopped_at(self, unit: str) -> float:
+    def stopped_at(self, unit: Unit) -> float:
         """Return how far the run went, NaN if it does not tell."""
-        name = {"steps": "step", "epochs": "epoch"}.get(unit, unit)
-        return self.final.get(name, math.nan)
-
-    @cached_property
-    def curve(self) -> dict[str, list[float]]:
-        """Return the evaluations, column by column; empty where there are none. Raises UnusableError."""
-        if self.curve_file is None or not self.curve_file.exists():
-            return self.curve_given
-        return read_curve(self.curve_file)
+        return self.final.get({"steps": "step", "epochs": "epoch"}.get(unit, unit), math.nan)
 
 
 LeftOut = list[tuple[str, str]]  # where, and why
 Found = tuple[list[Run], LeftOut]
 
 
-def usable(found: Record | Unusable) -> Record:
-    """Return the record. Raises UnusableError where there is none."""
+def run_of(source: str, found: Record | Unusable, curve: Columns | None = None, folder: Path | None = None) -> Run:
+    """Return the run of a record. Raises UnusableError where there is none.
+
+    The targets of a failed run are failed, whatever they say: it is never scored.
+    """
     if isinstance(found, Unusable):
         raise UnusableError(found.reason)
-    return found
+    failed = {"status": "failed"} if found.status == "failed" else {}
+    return Run(source, found, [Hit(**vars(target) | failed) for target in found.targets], curve or {}, folder)
 
 
-def hits_of(record: Record) -> list[Hit]:
-    """Return the record's targets; those of a failed run are failed, whatever they say: it is never scored."""
-    status = {"status": "failed"} if record.status == "failed" else {}
-    return [Hit(**vars(target) | status) for target in record.targets]
+def foreign_callbacks(record: Record) -> str:
+    """Return the run's callbacks that are neither this suite's nor Lightning's, which may do anything to it."""
+    given = record.settings.get("trainer", {}).get("callbacks") or []
+    own = ("callbacks.", "pytorch_lightning.", "lightning.")
+    foreign = [c for c in given if isinstance(c, dict) and not str(c.get("class_path")).startswith(own)]
+    return ", ".join(sorted(f"{c.get('class_path')} {c.get('init_args') or ''}".strip() for c in foreign))
 
 
-def read_curve(path: Path) -> dict[str, list[float]]:
+def read_curve(path: Path) -> Columns:
     """Read a curve.csv into columns, NaN where a cell is empty; a last row cut short is left out."""
     try:
         with open(path, newline="") as file:
@@ -104,42 +115,82 @@ def read_curve(path: Path) -> dict[str, list[float]]:
         raise UnusableError(f"curve.csv: {error}") from None
 
 
-def read_record(path: Path) -> Run:
-    """Read and check one record.json. Raises UnusableError with the reason."""
-    try:
-        record = usable(from_json(path.read_bytes()))
-    except OSError as error:
-        raise UnusableError(f"not readable ({error.strerror})") from None
-    return Run(str(path.parent), record, hits_of(record), path.parent / "curve.csv")
+def read_run(folder: Path) -> Run:
+    """Read a run directory. Raises UnusableError where its record or its curve is broken, or the curve is cut off."""
+    file = folder / "curve.csv"
+    run = run_of(str(folder), read_record(folder / "record.json"), folder=folder)
+    if file.exists():
+        run.curve.update(read_curve(file))
+        steps = run.curve.get("step", [])
+        if run.record.ended and not (steps and steps[-1] >= run.stopped_at("steps")):
+            raise UnusableError("curve.csv ends before the run did")
+    return run
 
 
-def check_curve(run: Run) -> None:
-    """Raise UnusableError where the curve is broken, or ends before the record of a run that has ended."""
-    steps = run.curve.get("step", [])
-    if run.curve_file.exists() and run.record.ended and not (steps and steps[-1] >= run.stopped_at("steps")):
-        raise UnusableError("curve.csv ends before the run did")
-
-
-def find_records(folder: Path) -> Iterator[Path]:
-    """Walk to every record.json below a folder, without descending into runs."""
+def find_runs(folder: Path) -> Iterator[Path]:
+    """Walk to every run directory below a folder, without descending into runs."""
     for here, folders, files in os.walk(folder):
         folders.sort()
         if "record.json" in files:
             folders.clear()
-            yield Path(here) / "record.json"
+            yield Path(here)
 
 
 def read_runs(folder: Path) -> Found:
     """Read every run below a folder; return the runs, and (path, reason) of what was left out."""
     runs, left_out = [], []
-    for path in find_records(folder):
+    for path in find_runs(folder):
         try:
-            run = read_record(path)
-            check_curve(run)
+            runs.append(read_run(path))
         except UnusableError as reason:
-            left_out.append((str(path.parent), str(reason)))
-        else:
-            runs.append(run)
-        inner = [found.parent for below in sorted(path.parent.glob("*/")) for found in find_records(below)]
-        left_out += [(str(run), f"it lies within the run {path.parent}") for run in inner]
+            left_out.append((str(path), str(reason)))
+        inner = [found for below in sorted(path.glob("*/")) for found in find_runs(below)]
+        left_out += [(str(run), f"it lies within the run {path}") for run in inner]
     return runs, left_out
+
+
+def keep(runs: list[Run], path: Path) -> None:
+    """Write runs to one file: the same runs give the same bytes, in whatever order and wherever they lie."""
+    lines = [
+        json.dumps(
+            {"record": json.loads(to_json(run.record)), "curve": {k: plain(v) for k, v in run.curve.items()}},
+            separators=(",", ":"),
+            allow_nan=False,
+        )
+        for run in sorted(runs, key=lambda run: (run.record.study, run.record.run))
+    ]
+    write_atomically(path, lzma.compress("".join(f"{line}\n" for line in lines).encode(), preset=9))
+
+
+def plain(values: list[float]) -> list[float | str]:
+    """Return numbers as JSON can hold them: whole ones short, those that are not finite as text."""
+    return [str(v) if not math.isfinite(v) else int(v) if v == int(v) and abs(v) < 2**53 else v for v in values]
+
+
+def read_kept(source: Path) -> Found:
+    """Return the runs of a kept file, and the lines that are none with the reason."""
+    try:
+        lines = lzma.decompress(source.read_bytes()).decode().splitlines()
+    except (lzma.LZMAError, UnicodeDecodeError, EOFError) as error:
+        return [], [(str(source), f"no whole file of kept runs ({error})")]
+    runs, left_out = [], []
+    for i, line in enumerate(lines):
+        try:
+            runs.append(kept_run(source, line))
+        except UnusableError as reason:
+            left_out.append((f"{source}: line {i + 1}", str(reason)))
+    return runs, left_out
+
+
+def kept_run(source: Path, line: str) -> Run:
+    """Return the run of one line. Raises UnusableError."""
+    try:
+        fields = json.loads(line)
+        curve = {name: [float(v) for v in values] for name, values in fields["curve"].items()}
+        record = from_fields(fields["record"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UnusableError(f"not a kept run ({type(error).__name__}: {error})") from None
+    if len({len(values) for values in curve.values()}) > 1:
+        raise UnusableError("its curve has columns of different lengths")
+    name = f"{source}: {record.study}/{record.run}" if isinstance(record, Record) else str(source)
+    return run_of(name, record, curve)
