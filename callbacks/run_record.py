@@ -96,6 +96,7 @@ class RunRecord(Callback):
         name: the run's own folder (null: made from batch size, seed and a hash of the config).
         plan: the frozen plan that the run belongs to: its hash, the stage, and what the stage before found.
         recipe: the ingredients by name, where they do not follow from the settings, as of an `untuned baseline`.
+        begun_from: the hash of the checkpoint that the run began from (set by --ckpt_path).
     """
 
     def __init__(
@@ -104,8 +105,9 @@ class RunRecord(Callback):
         name: str | None = None,
         plan: dict[str, Any] | None = None,
         recipe: list[str] | None = None,
+        begun_from: str | None = None,
     ) -> None:
-        self.study, self.name = study, name
+        self.study, self.name, self.begun_from = study, name, begun_from
         self.plan = None if plan is None else read_plan_fields(plan)
         self.recipe = tuple(recipe) if recipe else None
         self.settings: dict[str, Any] = {}  # the run's whole configuration: set by the command line

@@ -21,6 +21,7 @@ from pytorch_lightning.loops.fit_loop import _FitLoop
 from pytorch_lightning.profilers import PassThroughProfiler, Profiler
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from callbacks.begin_from import BeginFrom
 from callbacks.convergence_detector import ConvergenceDetector
 from callbacks.evaluation_schedule import EvaluationSchedule
 from callbacks.prediction_writer import PredictionWriter
@@ -31,6 +32,7 @@ from callbacks.run_record import RunRecord, outcome
 from datamodules.base import InMemoryDataModule
 from tasks import short_names  # noqa: F401
 from tasks.base import ExactBatchTask
+from tasks.changed_class import Changes, nothing_taken_over
 from tasks.errors import (
     USER_ERRORS,
     FailedError,
@@ -43,8 +45,8 @@ from tasks.gradient import is_out_of_memory
 from tasks.parser import Parser
 from tasks.process import (
     check_arguments,
-    config_first,
     disable_malloc_trim,
+    in_order,
     is_first,
     quiet,
     say,
@@ -52,8 +54,17 @@ from tasks.process import (
     signals_restored,
 )
 from tasks.refused import check
-from tasks.run_directory import claimed, default_name, essence, fingerprint, locate, measured_checkpoint, resume_from
-from tasks.wandb_logger import RunWandbLogger, arm_and_stage
+from tasks.run_directory import (
+    checkpoint_hash,
+    claimed,
+    essence,
+    fingerprint,
+    locate,
+    measured_checkpoint,
+    named,
+    resume_from,
+)
+from tasks.wandb_logger import RunWandbLogger, arm_and_stage, mirror_again
 
 DEFAULTS = {  # of the trainer
     "default_root_dir": "runs",
@@ -66,6 +77,8 @@ DEFAULTS = {  # of the trainer
     "enable_model_summary": False,
     "use_distributed_sampler": False,
 }
+
+COMMON = (ExactBatchTask, InMemoryDataModule)  # another task or data set keeps what all of them have
 
 
 class PlacedError(Exception):
@@ -81,7 +94,10 @@ class FitLoop(_FitLoop):
 class Cli(LightningCLI):
     """LightningCLI with this project's callbacks, run directories and error messages."""
 
-    def __init__(self, verb: str, placed: Callable[["Cli"], None], held: contextlib.ExitStack) -> None:
+    def __init__(
+        self, verb: str, placed: Callable[["Cli"], None], held: contextlib.ExitStack, changes: Changes
+    ) -> None:
+        self.changes = changes  # of classes, whose settings are gone
         self.verb = verb  # only its parser is built: that is most of the start-up
         self.placed = placed  # called when `directory` is known, before anything is built
         self.held = held  # what is given back at the end, whatever that is
@@ -101,8 +117,7 @@ class Cli(LightningCLI):
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static
         """Return the one verb, and what of its arguments is no option."""
         skip = {"model", "datamodule", "dataloaders", "train_dataloaders", "val_dataloaders", "return_predictions"}
-        skip |= {"verbose", "weights_only"} | ({"ckpt_path"} if self.verb == "fit" else set())
-        return {self.verb: skip}
+        return {self.verb: skip | {"verbose", "weights_only"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of the callbacks that every run has."""
@@ -129,20 +144,34 @@ class Cli(LightningCLI):
         check(config)
         if self.subcommand != "fit":  # a mirror of the run would begin anew
             config.trainer.logger = False
+        self.begin_from = Path(config.ckpt_path) if self.subcommand == "fit" and config.ckpt_path else None
+        if self.subcommand == "fit":
+            self._name_beginning(config)
         settings = essence(yaml.safe_load(self._dump(config)))
         for number in not_finite(settings):
             raise UserError(f"{number}: give a finite number")
-        if config.run.name is None:
-            config.run.name = settings["run"]["name"] = default_name(settings)
+        settings = named(settings)
+        config.run.name = settings["run"]["name"]
         self.settings, self.identity = settings, fingerprint(settings)
         self.directory = locate(Path(config.trainer.default_root_dir), config.run.study, config.run.name)
+        self.notes = self.changes.told(settings)
         self.placed(self)
+        for note in self.notes if is_first() else []:
+            print(note, file=sys.stderr)
         if self.subcommand == "fit":
             if is_first():
                 self.held.enter_context(claimed(self.directory))
             self.resume_from = resume_from(self.directory, settings)
         else:
             config.ckpt_path = str(measured_checkpoint(config.ckpt_path, self.directory, self.identity))
+
+    def _name_beginning(self, config: Namespace) -> None:
+        """Let the checkpoint that a run begins from be part of what the run is, by its hash and not its place."""
+        given, known = config.ckpt_path, config.run.begun_from
+        config.ckpt_path = config.run.begun_from = None
+        scratch = named(essence(yaml.safe_load(self._dump(config))))["run"]["name"] if given else ""
+        folder = Path(config.trainer.default_root_dir) / config.run.study
+        config.run.begun_from = checkpoint_hash(given, known, folder / scratch)
 
     def _dump(self, config: Namespace) -> str:
         parser = self._parser(self.subcommand)  # parsing has validated: to do so again takes most of a dump
@@ -185,6 +214,8 @@ class Cli(LightningCLI):
 
     def before_fit(self) -> None:
         """Write the run's config.yaml, and name its mirror in W&B."""
+        if self.begin_from and not self.resume_from:
+            callbacks_of(self.trainer).insert(0, BeginFrom(self.begin_from))
         if self.trainer.is_global_zero:
             self.directory.mkdir(parents=True, exist_ok=True)
             write_atomically(self.directory / "config.yaml", self._dump(self.config.fit))
@@ -246,7 +277,7 @@ class Cli(LightningCLI):
         writer.close(self.trainer, self.model)
         for logger in self.trainer.loggers:
             if isinstance(logger, RunWandbLogger):
-                logger.summarize(outcome(writer.written))
+                logger.summarize(outcome(writer.written), self.directory)
                 logger.close()
         if self.trainer.is_global_zero:
             next(c for c in callbacks_of(self.trainer) if isinstance(c, RollingCheckpoint)).discard()
@@ -269,14 +300,14 @@ def spare_the_imports() -> None:
     gc.freeze()
 
 
-def place(args: Sequence[str]) -> Path:
-    """Return the directory of the run that `args` stand for. Raises UserError where they cannot be parsed."""
+def place(args: Sequence[str]) -> Cli:
+    """Return the run that `args` stand for, before anything is built. Raises UserError where they cannot be parsed."""
 
     def stop(cli: Cli) -> NoReturn:
-        found.append(cli.directory)
+        found.append(cli)
         raise PlacedError
 
-    found: list[Path] = []
+    found: list[Cli] = []
     with contextlib.suppress(PlacedError):
         run(args, stop)
     return found[0]
@@ -288,12 +319,12 @@ def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> 
     disable_malloc_trim()
     spare_the_imports()
     # Lightning's launcher starts the other ranks by running sys.argv again
-    argv, sys.argv = sys.argv, [sys.argv[0], *config_first(args)]
+    argv, sys.argv = sys.argv, [sys.argv[0], *in_order(args)]
     try:
-        with signals_restored(), contextlib.ExitStack() as held:
+        with signals_restored(), nothing_taken_over(COMMON) as changes, contextlib.ExitStack() as held:
             check_arguments(sys.argv[1:])
             search_beside_configs(sys.argv[1:])
-            Cli(args[0], placed, held)
+            Cli(args[0], placed, held, changes)
     except RecursionError as error:
         raise UserError("a value is nested too deep: give fewer levels") from error
     finally:
@@ -313,6 +344,8 @@ def main(args: Sequence[str]) -> int:
         return say(error, error.status)
     except FinishedError as note:
         print(note, file=sys.stderr)
+        if "WANDB_SWEEP_ID" in os.environ:  # an agent died between the run's end and W&B's
+            mirror_again(note.directory)
     except SystemExit as exit_:  # Lightning's answer to Ctrl-C and SIGTERM, after the record is written
         if isinstance(exit_, SIGTERMException):
             return 128 + signal.SIGTERM

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
@@ -23,6 +24,10 @@ class FailedError(Exception):
 
 class FinishedError(Exception):
     """Raised where the run directory already holds this very run, finished: there is nothing to do."""
+
+    def __init__(self, message: str, directory: Path) -> None:
+        super().__init__(message)
+        self.directory = directory
 
 
 def short(value: object) -> str:
@@ -47,6 +52,8 @@ def not_finite(settings: object, path: str = "") -> Iterator[str]:
 def sentence(message: object) -> str:
     """Return what a user needs of jsonargparse's many lines: the option's name and the reason."""
     text = str(message)
+    if "`tensorboardX` is available" in text:
+        return "trainer.logger: TensorBoardLogger needs one more package: `pip install tensorboardX`, or use CSVLogger"
     key = ".".join(re.findall(r'Parser key "([\w.]+)"', text)[:1] + re.findall(r"NestedArg\(key='([\w.]+)'", text)[:1])
     noise = r"(Does not validate|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but)"
     lines = [re.sub(r"^[\s-]+", "", line) for line in re.sub(r'Parser key "[\w.]+":', "", text).splitlines()]

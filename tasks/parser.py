@@ -15,12 +15,5 @@ class Parser(LightningArgumentParser):
         """Raise UserError with the sentence."""
         fit = f"python -m tasks {sys.argv[1]}"
         hint = f"; `{fit} --help` lists the options, `--model.help CLASS` and `--data.help CLASS` those of a class"
-        if self_resuming(message):
-            hint = ": leave it out, the same command goes on from the run's own newest checkpoint"
         unknown = ("not accepted" in message or "unrecognized" in message) and hint not in message
         raise UserError(sentence(message) + (hint if unknown else "")) from ex
-
-
-def self_resuming(message: str) -> bool:
-    """Return whether a parser complains of the checkpoint to go on from, which `fit` finds by itself."""
-    return "unrecognized" in message and "--ckpt_path" in message

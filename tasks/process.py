@@ -16,18 +16,30 @@ from tasks.errors import UserError
 from tasks.yaml_file import parse_yaml, read_yaml
 
 
-def config_first(args: Sequence[str]) -> list[str]:
-    """Return the arguments with --config options first: jsonargparse lets a later file override earlier flags."""
-    verb, rest = args[:1], list(args[1:])
-    first: list[str] = []
-    others: list[str] = []
-    while rest:
-        option = rest.pop(0)
-        if option in ("--config", "-c") and rest:
-            first += [option, rest.pop(0)]
+def in_order(args: Sequence[str]) -> list[str]:
+    """Return the arguments with configs first, and each option that names a class before those of its settings.
+
+    jsonargparse lets a later file override earlier flags, and a later class takes nothing over from earlier settings.
+    """
+    options: list[list[str]] = []
+    for arg in args[1:]:
+        if arg.startswith("--") or not options or arg == "-c":
+            options.append([arg])
         else:
-            (first if option.startswith(("--config=", "-c=")) else others).append(option)
-    return [*verb, *first, *others]
+            options[-1].append(arg)
+    configs = [option for option in options if option[0].split("=")[0] in ("--config", "-c")]
+    others = [option for option in options if option not in configs]
+    names = [option[0].split("=")[0].replace(".init_args", "").removesuffix(".class_path") for option in others]
+    last = {name: i for i, name in enumerate(names)}
+
+    def turn(i: int) -> tuple[int, bool, int]:
+        """Right after the last option that names what this one is a setting of."""
+        parts = names[i].split(".")
+        after = max([i, *(last.get(".".join(parts[:k]), i) for k in range(1, len(parts)))])
+        return after, after != i, i
+
+    ordered = configs + [others[i] for i in sorted(range(len(others)), key=turn)]
+    return [*args[:1], *itertools.chain(*ordered)]
 
 
 def check_arguments(args: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ def essence(settings: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in settings.items() if key not in ("config", "ckpt_path", "checkpoint")}
     for part, names in INCIDENTAL.items():
         kept[part] = {k: v for k, v in kept[part].items() if k not in names}
+    kept["run"] = {k: v for k, v in kept["run"].items() if k != "begun_from" or v is not None}
     return kept
 
 
@@ -37,9 +38,12 @@ def fingerprint(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def default_name(settings: dict[str, Any]) -> str:
-    """Return the name of a run that was given none: batch size, seed and a hash."""
-    return f"b{settings['data']['init_args']['batch_size']}-s{settings['seed_everything']}-{fingerprint(settings)[:8]}"
+def named(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with the run's name: where none was given, batch size, seed and a hash."""
+    name, size = settings["run"]["name"], settings["data"]["init_args"]["batch_size"]
+    if name is None:
+        name = f"b{size}-s{settings['seed_everything']}-{fingerprint(settings)[:8]}"
+    return settings | {"run": settings["run"] | {"name": name}}
 
 
 def locate(root: Path, study: str, name: str) -> Path:
@@ -126,9 +130,36 @@ def measured_checkpoint(given: str | None, directory: Path, identity: str) -> Pa
     path = Path(given) if given else final if final.is_file() else whole_checkpoint(directory, identity)
     if path is None:
         raise UserError(f"{directory} holds no checkpoint: fit this run first, or give --ckpt_path")
-    if wrong := damage(path):
-        raise UserError(f"{path} is no whole checkpoint ({wrong}): fit this run again, or give another --ckpt_path")
+    _check_whole(path)
     return path
+
+
+def _check_whole(path: Path) -> None:
+    """Raise UserError where a checkpoint is damaged."""
+    if wrong := damage(path):
+        raise UserError(f"{path} is no whole checkpoint ({wrong}): fit its run again, or give another --ckpt_path")
+
+
+def checkpoint_hash(given: str | None, known: str | None, scratch: Path) -> str | None:
+    """Return the hash of the checkpoint that a run begins from, None where it begins from scratch.
+
+    `known` is what its config says of it, `scratch` the directory of the run that has the same settings and begins
+    from none. Raises UserError where the checkpoint cannot be begun from.
+    """
+    if given is None:
+        if known is not None:
+            raise UserError(f"this run began from the checkpoint with the hash {known}: give it as --ckpt_path")
+        return None
+    path = Path(given)
+    if not path.is_file():
+        raise UserError(f"--ckpt_path: there is no file {short(given)}")
+    _check_whole(path)
+    if path.resolve().is_relative_to(scratch.resolve()):
+        raise UserError(f"--ckpt_path {path} is of this very run: leave it out, the same command goes on by itself")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    if known not in (None, found):
+        raise UserError(f"--ckpt_path {path} has the hash {found}, and this run began from {known}: give that one")
+    return found
 
 
 def resume_from(directory: Path, settings: dict[str, Any]) -> Path | None:
@@ -151,7 +182,8 @@ def resume_from(directory: Path, settings: dict[str, Any]) -> Path | None:
         step = record.final.get("step", 0)
         raise FinishedError(
             f"{directory} holds this run, finished: {record.status} at step {step:.0f}; give another --run.name to run "
-            "it again"
+            "it again",
+            directory,
         )
     return whole_checkpoint(directory, fingerprint(settings))
 

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from callbacks.record import Record, read_record
+from callbacks.run_record import outcome
+from tasks.sweep.fleet import kept_files
 from tasks.wandb_mode import choose_mode, mode_message
 
 if TYPE_CHECKING:
@@ -81,9 +84,10 @@ class RunWandbLogger(WandbLogger):
             run.log({**metrics, "trainer/global_step": step}, step=number, commit=True)
 
     @rank_zero_only
-    def summarize(self, facts: Mapping[str, Any]) -> None:
-        """Show how the run ended in its summary and, to filter by, in its config."""
-        self.experiment.summary.update(dict(facts))
+    def summarize(self, facts: Mapping[str, Any], directory: Path) -> None:
+        """Show how the run ended in its summary and, to filter by, in its config; a sweep's keeps its record too."""
+        kept = kept_files(directory) if "WANDB_SWEEP_ID" in os.environ else {}
+        self.experiment.summary.update({**facts, **kept})
         self.experiment.config.update(dict(facts), allow_val_change=True)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
@@ -118,6 +122,16 @@ def arm_and_stage(settings: Mapping[str, Any]) -> tuple[str, str | None]:
     rate, plan = chosen.get("init_args", {}).get("lr"), settings["run"]["plan"] or {}
     name = chosen["class_path"].rpartition(".")[2]
     return name if rate is None else f"{name} {rate:g}", plan.get("stage")
+
+
+def mirror_again(directory: Path) -> None:
+    """Tell W&B how a run ended whose own process died before it could."""
+    import wandb
+
+    record = read_record(directory / "record.json")
+    if isinstance(record, Record):
+        with wandb.init() as run:
+            run.summary.update({**outcome(record), **kept_files(directory)})
 
 
 def rows_offline(run: "Run") -> int:

@@ -135,7 +135,7 @@ def test_overlays_compose_with_a_workload(overlay, data, tmp_path):
 def test_the_whole_ladder_takes_two_steps(data, tmp_path):
     (cifar,) = (p for p in CONFIGS if p.stem == "cifar10_resnet34")
     rungs = [word for rung in ["0_baseline", *RUNGS] for word in ("--config", f"configs/recipe/{rung}.yaml")]
-    record = two_steps(cifar, data, tmp_path, *rungs)
+    record = two_steps(cifar, data, tmp_path, *rungs, "--model.optimizer.lr=0.1")
     assert (record["study"], record["optimizer"]["name"], record["batch"]["ghost"]) == ("recipe", "LARS", 32)
     assert record["rate"]["effective"] == pytest.approx(0.1 * 4 / 128)
 

@@ -76,8 +76,8 @@ def test_a_planned_cell_parses():
 def test_a_cell_is_the_same_run_under_an_agent_and_on_this_machine(tmp_path):
     sweep = read_sweep(Path("configs/sweeps/golmant_fig1_language/paper.yaml"))
     args = sweep.cell(sweep.choices()[0]).args
-    here = cli.place([*args, *local_flags(Ledger(tmp_path))])
-    assert here.relative_to(tmp_path) == cli.place(args).relative_to("runs")
+    here = cli.place([*args, *local_flags(Ledger(tmp_path))]).directory
+    assert here.relative_to(tmp_path) == cli.place(args).directory.relative_to("runs")
 
 
 ENGINE = """

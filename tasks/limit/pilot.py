@@ -1,28 +1,22 @@
 """What is found out before a study is planned: the config, one run at its own batch and rate, and the speed."""
 
-import contextlib
-import io
-import itertools
 import json
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from callbacks.convergence_detector import Target
 from callbacks.hit import hits
-from callbacks.record import Record, read_record
 from tasks import cli
-from tasks.errors import FinishedError, UserError
+from tasks.errors import UserError
 from tasks.limit.known import read_columns
+from tasks.sweep.forecast import fitted
 
 SEED = 90
 UNKNOWN_BUDGET = 5_000  # steps of a pilot whose config sets no budget
 SHARES = (0.95, 0.9, 0.8, 0.7, 0.5)  # of the pilot's improvement, for a target that it proposes
-PROBED = 5  # steps, each between two evaluations; the first warms up
-WIDER = 16  # the speed is measured at the config's batch and at this many times it
 
 
 @dataclass(frozen=True)
@@ -64,62 +58,11 @@ class Resolved:
 
 def resolve(args: Sequence[str]) -> Resolved:
     """Return the config that these options of `fit` stand for. Raises UserError where they cannot be parsed."""
-
-    def stop(given: cli.Cli) -> NoReturn:
-        runs = Path(given.config.fit.trainer.default_root_dir)
-        found.append(Resolved(given.settings, runs, given.directory))
-        raise cli.PlacedError
-
-    found: list[Resolved] = []
-    with contextlib.suppress(cli.PlacedError):
-        cli.run(["fit", *args], stop)
-    if "lr" not in found[0].model["optimizer"].get("init_args", {}):
+    given = cli.place(["fit", *args])
+    found = Resolved(given.settings, Path(given.config.fit.trainer.default_root_dir), given.directory)
+    if "lr" not in found.model["optimizer"].get("init_args", {}):
         raise UserError("model.optimizer: give its lr: the rate that the search begins with")
-    return found[0]
-
-
-def fitted(args: Sequence[str]) -> Record:
-    """Run a fit, or find it finished; return its record. Raises UserError and FailedError as `fit` does."""
-    directory = resolve(args).directory
-    with contextlib.suppress(FinishedError):
-        cli.run(["fit", *args])
-    record = read_record(directory / "record.json")
-    if not isinstance(record, Record):
-        raise UserError(f"{directory} holds no record ({record.reason}): delete that directory")
-    return record
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds of a step at a batch size, a + b B, and the examples of the training set."""
-
-    a: float
-    b: float
-    examples: int
-
-    def step(self, batch_size: float) -> float:
-        """Return the seconds of a step."""
-        return self.a + self.b * batch_size
-
-
-def measured_speed(args: Sequence[str], batch_size: int) -> Speed:
-    """Return this machine's speed from a few real steps at two batch sizes, which also check data and network."""
-    seconds, examples = {}, 0
-    with tempfile.TemporaryDirectory() as root:
-        for size in (batch_size, WIDER * batch_size):
-            if examples and size > examples:
-                break
-            flags = [f"--data.batch_size={size}", f"--trainer.max_steps={PROBED}", f"--trainer.default_root_dir={root}"]
-            flags += ["--trainer.logger=false", "--progress.show=false", "--run.study=speed", f"--run.name=b{size}"]
-            flags += ["--evaluation.first=1", "--evaluation.ratio=1.01", "--evaluation.wide_ratio=1.01"]
-            with contextlib.redirect_stderr(io.StringIO()):
-                record = fitted([*args, *flags])
-            clock = read_columns(Path(root) / "speed" / f"b{size}" / "curve.csv")["seconds"]
-            seconds[size] = min(b - a for a, b in itertools.pairwise(clock))
-            examples = record.data.train_examples or size
-    small, large = min(seconds), max(seconds)
-    b = max(0.0, (seconds[large] - seconds[small]) / max(large - small, 1))
-    return Speed(max(0.0, seconds[small] - b * small), b, examples)
+    return found
 
 
 def pilot(args: Sequence[str], config: Resolved, target: Target | None, study: str) -> tuple[Target, float, str]:

@@ -1,6 +1,7 @@
 """From the options of `fit` to the question of a study, and what its answer will cost."""
 
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,11 @@ from callbacks.cost import price, read_prices
 from callbacks.hit import FOLLOW
 from tasks.errors import UserError
 from tasks.limit.design import CONFIRMING, Question, first_design
-from tasks.limit.pilot import Resolved, Speed, measured_speed, pilot, resolve
+from tasks.limit.pilot import Resolved, pilot, resolve
 from tasks.process import quiet
+from tasks.sweep.forecast import HOUR, TRIALS, Speed, measured_speed
 from tasks.sweep.plan import BUDGET
 from tasks.sweep.preflight import LEAST_SIZES, doubts
-
-TRIALS = 5  # rates that a search tries at a size, as seen in the reproduction: 4 to 6
-HOUR = 3600.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,10 @@ def asked(args: list[str], target: Target | None, most: int | None, threads: int
 
 def question(what: Asked) -> tuple[Question, list[str]]:
     """Return the question after the speed was measured and the pilot run, and what is to be said of them."""
+    print("a few steps, to check data and network and to measure the speed", file=sys.stderr)
     speed = measured_speed(what.args, what.config.batch_size)
+    own = f"the config's own batch {what.config.batch_size} and rate {what.config.rate:g}"
+    print(f"pilot: one run at {own}, {1000 * speed.step(what.config.batch_size):.3g} ms a step", file=sys.stderr)
     target, steps, said = pilot(what.args, what.config, what.target, what.study)
     found = ask(what, target, steps, speed)
     pilots = f"pilot: {target.metric} {target.value:g} after {steps:,.0f} steps of {found.batch_size}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tasks.sweep.files import Cell, read_sweep
+from tasks.sweep.fleet import POLL, Fleet, follow
 from tasks.sweep.ledger import FINAL, Ledger, State
 from tasks.sweep.plan import Plain, Staged, is_plan, source
 from tasks.sweep.pool import Pool, places
@@ -32,7 +33,10 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--timeout", type=float, metavar="MINUTES", help="of one run, then it counts as failed")
     words.add_argument("--status", action="store_true", help="show how far the sweep is, and run nothing")
     words.add_argument("--retry-failed", action="store_true", help="run the cells that failed before again")
-    words.add_argument("--dry-run", action="store_true", help="print the commands of the cells so far, and run nothing")
+    words.add_argument("--wandb", metavar="ENTITY/PROJECT", help="let W&B's agents run the cells, stage after stage")
+    words.add_argument("--agent", metavar="ENTITY/PROJECT", help="on the other machines: run what --wandb hands out")
+    words.add_argument("--idle", type=float, default=30, metavar="MINUTES", help="--agent ends after so long (30)")
+    words.add_argument("--dry-run", action="store_true", help="print the commands of the cells so far and the cost")
     return words
 
 
@@ -69,6 +73,17 @@ class Runner:
             if not cells.complete:
                 print(f"{cells.sweep.name}: more cells follow from how these end, as its plan says", file=sys.stderr)
 
+    def print_cost(self, at_once: int) -> None:
+        """Tell what the sweeps would cost at this machine's speed, with so many runs at once."""
+        from tasks.errors import FailedError, UserError
+        from tasks.sweep.forecast import told  # imports torch
+
+        for cells in self.sources:
+            try:
+                print(told(cells, at_once), file=sys.stderr)
+            except (UserError, FailedError) as error:
+                print(f"{cells.sweep.name}: its cost cannot be measured here: {error}", file=sys.stderr)
+
     def retry_failed(self) -> None:
         """Let the failed cells count as never begun."""
         for cell, state in self.states.items():
@@ -97,25 +112,46 @@ class Runner:
                 if cell not in mine:
                     self._refresh(cell, display)
             self._stop_at_a_shared_mistake()
-            self.extend()
-            for cells in self.sources:
-                self._say(cells, afterwards(cells, self.states))
-            display.update(self.states)
+            self._go_on(display)
+
+    def run_elsewhere(self, fleet: Fleet, display: Display) -> None:
+        """Let other machines run what is left. Raises ValueError for what cannot be parsed."""
+        for cells in self.sources:
+            self._doubt(cells, beforehand(cells))
+        while left := self.left():
+            fleet.hand_out(left)
+            time.sleep(POLL)
+            fleet.take_back(left)
+            for cell in left:
+                self._refresh(cell, display)
+            self._go_on(display)
+
+    def _go_on(self, display: Display) -> None:
+        """Take up what follows from the cells that have ended, and show it."""
+        self.extend()
+        for cells in self.sources:
+            self._doubt(cells, afterwards(cells, self.states))
+        display.update(self.states)
 
     def check(self, pool: Pool) -> None:
         """Parse cells that show every value once. Raises ValueError with all that is wrong with them."""
         waiting = covering(self.left())
-        asked, complaints = len(waiting), []
+        asked = len(waiting)
+        complaints: list[str] = []
+        notes: list[str] = []
         while asked:
             for worker in pool.idle()[: len(waiting)]:
                 worker.give("check", waiting.pop().args)
-            for _, kind, complaint in pool.wait(1.0):
+            for _, kind, detail in pool.wait(1.0):
                 asked -= 1
-                complaints += [complaint] if kind == "checked" and complaint else []
+                complaint, said = detail if kind == "checked" else (None, [])
+                complaints += [complaint] if complaint else []
+                notes += said
         if complaints:
             raise ValueError("; ".join(dict.fromkeys(complaints)))
+        self._say(notes)
         for cells in self.sources:
-            self._say(cells, beforehand(cells))
+            self._doubt(cells, beforehand(cells))
 
     def _stop_at_a_shared_mistake(self) -> None:
         """Raise ValueError where the first cells all fail for one mistake, of the data say, that no parser sees."""
@@ -126,13 +162,17 @@ class Runner:
             self.retry_failed()  # once it is put right, the same command runs them
             raise ValueError(mistakes.pop())
 
-    def _say(self, cells: Plain | Staged, doubts: list[str]) -> None:
-        """Print doubts, each once."""
-        for doubt in doubts if self.doubts else ():
-            line = f"{cells.sweep.name}: no critical batch size will be identified: {doubt}"
+    def _say(self, lines: list[str]) -> None:
+        """Print lines, each once."""
+        for line in lines:
             if line not in self.said:
                 self.said.add(line)
                 print(line, file=sys.stderr)
+
+    def _doubt(self, cells: Plain | Staged, doubts: list[str]) -> None:
+        """Tell of what speaks against a sweep."""
+        if self.doubts:
+            self._say([f"{cells.sweep.name}: no critical batch size will be identified: {doubt}" for doubt in doubts])
 
     def _feed(self, pool: Pool) -> None:
         idle, mine = pool.idle(), pool.running()
@@ -177,6 +217,8 @@ def sweep(options: argparse.Namespace) -> int:
     files = [path for path in options.files if not is_plan(path)]
     if not files:
         raise ValueError("FILE: give the sweep file; the plan.yaml beside it is read with it")
+    if options.agent:
+        return follow(options.agent, [read_sweep(path).name for path in files], 60 * options.idle)
     flags = tuple(options.flags)
     runner = Runner([source(read_sweep(path, flags)) for path in files], Ledger(options.runs))
     rooms = places(options.workers)
@@ -186,10 +228,14 @@ def sweep(options: argparse.Namespace) -> int:
             print("python -m tasks", shlex.join(cell.args))
         sys.stdout.flush()
         runner.print_pending_stages()
+        runner.print_cost(len(rooms) * int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1")))
         return 0
     if options.retry_failed:
         runner.retry_failed()
-    if runner.left() and not options.status:
+    if options.wandb and not options.status:
+        with display:
+            runner.run_elsewhere(Fleet(options.wandb, runner.ledger, [c.sweep for c in runner.sources]), display)
+    elif runner.left() and not options.status:
         grows = any(isinstance(cells, Staged) for cells in runner.sources)
         limit = 60 * options.timeout if options.timeout else None
         pool = Pool(rooms if grows else rooms[: len(runner.left())], options.runs, limit=limit)

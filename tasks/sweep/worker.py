@@ -69,7 +69,7 @@ def work(pipe: connection.Connection, place: Place, runs: Path) -> None:
         except (EOFError, OSError):
             return
         if order == "check":
-            send("checked", _complaint(cli, what))
+            send("checked", _checked(cli, what))
         else:
             try:
                 status, sound = run_cell(cli, ledger, what)
@@ -93,12 +93,12 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _complaint(cli: ModuleType, args: tuple[str, ...]) -> str | None:
+def _checked(cli: ModuleType, args: tuple[str, ...]) -> tuple[str | None, list[str]]:
+    """Return what is wrong with a run's arguments, and what is to be said of them."""
     try:
-        cli.place(args)
+        return None, cli.place(args).notes
     except cli.UserError as error:
-        return str(error)
-    return None
+        return str(error), []
 
 
 def run_cell(cli: ModuleType, ledger: Ledger, cell: Cell) -> tuple[str, bool]:

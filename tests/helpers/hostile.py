@@ -87,7 +87,7 @@ FLAGS = [
         ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.1"],
         "StochasticWeightAveraging is not supported here: use model.schedule",
     ),
-    (["--ckpt_path", "x.ckpt"], "leave it out, the same command goes on"),
+    (["--ckpt_path", "x.ckpt"], "--ckpt_path: there is no file 'x.ckpt'"),
 ]
 
 # The bytes of a --config file ------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ Facts = tuple[tuple[str, Any], ...]
 COUNTED = ("reached", "budget", "diverged")  # the ends that are results; failed and running are not
 COUNTS = {"reached": "reached", "censored": "budget", "diverged": "diverged", "failed": "failed", "running": "running"}
 WORDS = {"rate.base_batch_size": "m0 =", "rate.base": "base rate", "rate.warmup": "warm-up"}
-WORDS |= {"batch.ghost": "ghost batch"}
+WORDS |= {"batch.ghost": "ghost batch", "begun_from": "begun from the checkpoint"}
 MOMENTA = ("momentum", "betas", "beta", "alpha")  # vary with the batch size where they are scaled with it
 
 
@@ -64,6 +64,7 @@ def arm(record: Record) -> Facts:
         ("batch.sampling", batch.sampling),
         ("precision", record.precision),
         ("callbacks", foreign_callbacks(record)),
+        ("begun_from", record.settings.get("run", {}).get("begun_from")),
         ("label_smoothing", regularization.label_smoothing),
         ("decay_norm_bias", regularization.decay_norm_bias),
         ("recipe", None if record.recipe is None else ", ".join(record.recipe) or "baseline"),
