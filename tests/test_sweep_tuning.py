@@ -389,3 +389,18 @@ def test_the_hash_follows_margins_and_targets(sweep):
     config = sweep.path.with_name("config.yaml")
     config.write_text(config.read_text() + "convergence: {budget_steps: 3, budget_examples: 3}\n")
     assert read_plan(sweep).hash != with_margins
+
+
+def test_a_plan_that_grows_keeps_its_hash_and_so_its_runs(sweep):
+    path = sweep.path.with_name("tiny.plan.yaml")
+    plan = yaml.safe_load(path.read_text()) | {"confirm": {"seeds": [[21, 22], [23]], "precision": 0.2}}
+    hashes = []
+    for grows, precision, sizes in [(True, 0.2, [4]), (True, 0.1, [4, 8]), (False, 0.2, [4]), (False, 0.1, [4, 8])]:
+        plan |= {"grows": grows, "confirm": plan["confirm"] | {"precision": precision}}
+        path.write_text(yaml.safe_dump(plan))
+        content = yaml.safe_load(sweep.path.read_text())
+        content["parameters"]["data.batch_size"] = {"values": sizes}
+        sweep.path.write_text(yaml.safe_dump(content))
+        hashes.append(read_plan(read_sweep(sweep.path)).hash)
+    assert hashes[0] == hashes[1]
+    assert len({*hashes}) == 3

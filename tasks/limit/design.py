@@ -80,7 +80,7 @@ def next_design(design: Design, known: Known, question: Question, precision: flo
     """Return the next round, None where the answer is as precise as asked or nothing more can be added."""
     more = longer(design, known, question) or shorter(design, known, question)
     if more is None and not met(known, precision):
-        more = denser(design, known) or closer(design) or denser(design, known, least=1.5)
+        more = denser(design, known) or denser(design, known, least=1.9) or closer(design)
     return more
 
 
@@ -152,7 +152,7 @@ def contents(question: Question, design: Design) -> tuple[dict[str, Any], dict[s
         },
     }
     confirm = {"seeds": CONFIRMING, "precision": design.precision}
-    return sweep, {"learning_rate": RATE, "tune": {"seeds": TUNING}, "confirm": confirm}
+    return sweep, {"learning_rate": RATE, "tune": {"seeds": TUNING}, "confirm": confirm, "grows": True}
 
 
 def write(folder: Path, question: Question, design: Design) -> Path:

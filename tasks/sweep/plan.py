@@ -22,7 +22,7 @@ from tasks.yaml_file import read_yaml
 
 ENDING, SHARED = ".plan.yaml", "plan.yaml"  # of one sweep NAME.yaml, and of every other sweep in the folder
 SEED = "seed_everything"
-FIELDS = {"learning_rate", "pilot", "tune", "confirm", "cap", "margins", "smoke"}
+FIELDS = {"learning_rate", "pilot", "tune", "confirm", "cap", "margins", "smoke", "grows"}
 PARTS = {
     "pilot": {"seeds", "batch_sizes"},
     "tune": {"seeds"},
@@ -49,6 +49,8 @@ class Plan:
         cap: steps and examples that no budget of a pilot exceeds (a declared hard cap).
         margins: what verdicts are judged by, by claim.
         smoke: a study that decides no claim.
+        grows: batch sizes and precision are added round by round and are no part of the plan's hash: the runs of one
+            round are those of the next.
     """
 
     learning_rate: str | None = None
@@ -58,6 +60,7 @@ class Plan:
     cap: dict[str, int] = field(default_factory=dict)
     margins: dict[str, Any] = field(default_factory=dict)
     smoke: bool = False
+    grows: bool = False
     hash: str = ""
 
     @property
@@ -111,7 +114,12 @@ def read_plan(sweep: Sweep) -> Plan | None:
 def digest(sweep: Sweep, content: dict[str, Any]) -> str:
     """Return the hash of all that is fixed before the first run: plan, sweep and its configs (with the targets)."""
     configs = [read_yaml(Path(path)) for path in sweep.configs()]
-    text = json.dumps([content, sweep.content, configs, *sweep.flags], sort_keys=True)
+    fixed, asked = content, sweep.content
+    if content.get("grows"):
+        fixed = content | {"confirm": {k: v for k, v in content["confirm"].items() if k != "precision"}}
+        parameters = {name: p for name, p in asked["parameters"].items() if not is_batch_size(name)}
+        asked = asked | {"parameters": parameters}
+    text = json.dumps([fixed, asked, configs, *sweep.flags], sort_keys=True)
     return yaml_safe(hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
