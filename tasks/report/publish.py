@@ -33,8 +33,6 @@ FIGURES = RESULTS / "figures"  # one a claim
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TOLERANCE = 1e-6  # relative: another machine's arithmetic may differ in the last digits
 VOLATILE = ("left_out",)
-# Every run here is on embedded or small data, with small networks: none is of a paper's own data, network and range.
-TIER = {"supported": "supported on a proxy", "contradicted": "contradicted on a proxy"}
 OWN = {
     "own-1": ("the critical batch lies below the batch that fills the machine", "this project's reading"),
     "own-2": ("scaling depends more on network and data complexity than on data size", "this project's reading"),
@@ -71,10 +69,10 @@ def verdict_rows(content: dict[str, Any]) -> list[list[str]]:
     rows = []
     for name, (statement, place) in said.items():
         claim = found.get(name)
-        verdict = claim["verdict"] if claim else "not tested"
+        verdict = claim["label"] if claim else "not tested"
         reason = claim["reason"] if claim else "no study in the programme"
         ours = "<br>".join(map(measured, claim["parts"])) if claim and claim["parts"] else reason
-        rows.append([name, statement, place, ours, str(claim["n"]) if claim else "0", TIER.get(verdict, verdict)])
+        rows.append([name, statement, place, ours, str(claim["n"]) if claim else "0", verdict])
     return rows
 
 
@@ -149,7 +147,7 @@ def head(content: dict[str, Any]) -> str:
     rows = verdict_rows(content)
     counts = Counter(row[-1] for row in rows)
     shown = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
-    decided = [[row[0], row[1], row[-1]] for row in rows if row[-1] in TIER.values()]
+    decided = [[row[0], row[1], row[-1]] for row in rows if " on " in row[-1]]
     return f"Of {len(rows)} claims: {shown}.\n\n" + table(["claim", "what it says", "verdict"], decided)
 
 

@@ -25,6 +25,7 @@ from tasks.report.analysis.intervals import (
 from tasks.report.analysis.points import HALVES, PRIMARY, View
 from tasks.report.sources.runs import Run
 
+PAPERS_DATA = {"CIFAR10", "CIFAR100", "SVHN", "Cityscapes", "WikiText2", "ImageNet"}
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
 NOT_TESTED, PREMISE_ABSENT = "not tested", "premise absent"
 DECIDED = (SUPPORTED, CONTRADICTED, PREMISE_ABSENT)
@@ -108,6 +109,15 @@ class Verdict:
     reason: str
     evidence: Evidence | None = None
     rows: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """Return the verdict with its tier: on other data than the papers' own it holds for a proxy and no more."""
+        if self.verdict not in (SUPPORTED, CONTRADICTED):
+            return self.verdict
+        names = {run.record.data.name for run in self.evidence.runs} if self.evidence else set()
+        tier = "the papers' data" if names and names <= PAPERS_DATA else "a proxy"
+        return f"{self.verdict} on {tier}"
 
 
 def conjunction(evidence: Evidence) -> str:

@@ -149,7 +149,7 @@ def as_markdown(report: Report, how: list[tuple[str, str]]) -> str:
     for a in report.answers:
         parts += [f"**{a.answer.sentence}** {a.answer.confidence} {a.answer.measured}", picture(a)]
     if report.claims:
-        rows = [[c.claim.id, c.claim.statement, c.verdict.verdict, c.verdict.reason] for c in report.claims]
+        rows = [[c.claim.id, c.claim.statement, c.verdict.label, c.verdict.reason] for c in report.claims]
         parts += ["## The papers' claims", markdown(Table("", ["claim", "statement", "verdict", "reason"], rows))]
     parts += [f"## {report.overview.title}", markdown(report.overview), report.overview.note]
     for s in (*report.answers, *report.sections):
@@ -257,7 +257,7 @@ def claim_summary(claim: Claim, found: Verdict) -> dict[str, Any]:
     first = seen.parts[0].interval if seen and seen.parts else NOTHING
     return {
         **{"id": claim.id, "paper": claim.paper, "statement": claim.statement},
-        **{"verdict": found.verdict, "reason": found.reason, **ends(first, "effect")},
+        **{"verdict": found.verdict, "label": found.label, "reason": found.reason, **ends(first, "effect")},
         **{"n": seen.n if seen else 0, "scale": seen.scale if seen else "", "rerun": claim.rerun},
         "studies": claim.sweeps.split(),
         "parts": [part_summary(p) for p in seen.parts] if seen else [],
