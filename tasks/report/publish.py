@@ -28,7 +28,8 @@ from tasks.sweep.plan import is_plan, read_plan
 RESULTS, PAPERS, SWEEPS = Path("results"), Path("docs/papers.md"), Path("configs/sweeps")
 SENTENCE = re.compile(r"(?<=[.?])(?<!Fig\.)(?<!\bal\.) ")
 PICTURE = "golmant-fig1-classification-imageclassification-fashionmnist-val-accuracy-0-82"  # of the README
-PLACES = (Path("README.md"), Path("docs/results.md"), Path("configs/sweeps/README.md"))
+PROGRAMME = Path("docs/programme.md")
+PLACES = (Path("README.md"), Path("docs/results.md"), PROGRAMME, Path("configs/sweeps/README.md"))
 FIGURES = RESULTS / "figures"  # one a claim
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TOLERANCE = 1e-6  # relative: another machine's arithmetic may differ in the last digits
@@ -171,6 +172,28 @@ def evidence(content: dict[str, Any], took: Mapping[str, tuple[int, float]]) -> 
     return "".join(lines)
 
 
+def predicted(content: dict[str, Any], took: Mapping[str, tuple[int, float]]) -> str:
+    """Return what docs/programme.md expected of each row of its tables, beside what came out and what it took.
+
+    A study that several rows need counts at the first, as there.
+    """
+    found, counted, rows = {claim["id"]: claim for claim in content["claims"]}, set[str](), []
+    tables = PROGRAMME.read_text().split("<!-- results")[0]
+    for line in re.findall(r"^\| ((?:golmant|you|own)-\d.*) \|$", tables, re.MULTILINE):
+        cells = line.split(" | ")
+        names = re.sub(r", -(?=\d)", f", {cells[0].split('-')[0]}-", cells[0]).split(", ")
+        claims = [found[name] for name in names if name in found]
+        studies = {study for claim in claims for study in claim["studies"]} & set(took) - counted
+        counted |= studies
+        runs, spent = (sum(took[study][i] for study in studies) for i in (0, 1))
+        if len(cells) == 7 and claims and any(claim["parts"] for claim in claims):
+            came = ", ".join(dict.fromkeys(claim["label"] for claim in claims))
+            said = " ".join(re.findall(r"\*\*(.*?)\*\*", cells[6])) or "no expectation"
+            rows.append([cells[0], said, came, cells[4], f"{runs:.0f}", cells[5], f"{spent:.0f}"])
+    columns = ["claim", "expected, and its power", "came out", "runs", "taken", "CPU-min", "minutes taken"]
+    return table(columns, rows)
+
+
 def drawn(claim: str) -> Path:
     """Return the published figure of a claim."""
     return FIGURES / f"claim-{claim}.svg"
@@ -186,6 +209,7 @@ def blocks(content: dict[str, Any], runs: list[Run]) -> dict[str, str]:
         "answers": answers(content),
         "evidence": evidence(content, time_taken(runs)),
         "index": studies_index(runs),
+        "predicted": predicted(content, time_taken(runs)),
     }
 
 
@@ -216,7 +240,9 @@ def sources() -> list[Path]:
     """Return the kept studies. Raises ValueError where there are none."""
     found = sorted(RESULTS.glob("*.jsonl.xz"))
     if not found:
-        raise ValueError(f"{RESULTS} holds no kept study (.jsonl.xz): keep one with `report --keep`")
+        raise ValueError(
+            f"{RESULTS} holds no kept study (.jsonl.xz): keep some with `python -m tasks.report.publish --keep RUNS`"
+        )
     return found
 
 
