@@ -22,6 +22,7 @@ from tasks.yaml_file import read_yaml
 
 ENDING, SHARED = ".plan.yaml", "plan.yaml"  # of one sweep NAME.yaml, and of every other sweep in the folder
 SEED = "seed_everything"
+Setting = dict[str, Any]  # swept parameters and their values
 FIELDS = {"learning_rate", "pilot", "tune", "confirm", "cap", "margins", "smoke", "grows"}
 PARTS = {
     "pilot": {"seeds", "batch_sizes"},
@@ -229,7 +230,7 @@ class Staged:
         self.sweep, self.plan = sweep, plan
         self._look: Callable[[Cell], State]
         self._wanted: dict[Cell, None] = {}  # a set that keeps its order
-        self.arms: dict[str, dict[int, dict[str, Any]]] = {}
+        self.arms: dict[str, dict[int, Setting]] = {}
         for values in sweep.choices():
             setting = {k: v for k, v in values.items() if k not in (plan.learning_rate, SEED)}
             arm = json.dumps({k: v for k, v in setting.items() if not is_batch_size(k)}, sort_keys=True)
@@ -247,7 +248,7 @@ class Staged:
             self.complete = self._fixed()
         return list(self._wanted)
 
-    def _walk(self, arm: dict[int, dict[str, Any]]) -> bool:
+    def _walk(self, arm: dict[int, Setting]) -> bool:
         """Ask for the runs of an arm; return whether no other can follow."""
         chosen: dict[int, Choice | None] = {}
         whole = True
@@ -263,7 +264,7 @@ class Staged:
             whole &= self._confirm(arm[size], size, found.rate, allowed, facts)
         return whole
 
-    def _search(self, setting: dict[str, Any], size: int, before: int, known: Choice | None) -> Choice | None:
+    def _search(self, setting: Setting, size: int, before: int, known: Choice | None) -> Choice | None:
         """Ask for the runs of a search that starts from what is known of another size; return None while it lasts.
 
         Where no rate arrives, the steps of the other size stand for its own.
@@ -276,7 +277,7 @@ class Staged:
         found = search(start, partial(self._race, setting, size), BUDGET * steps)
         return found if found is None or math.isfinite(found.steps) else replace(found, steps=steps)
 
-    def _race(self, setting: dict[str, Any], size: int, rate: float, bound: float) -> Score | None:
+    def _race(self, setting: Setting, size: int, rate: float, bound: float) -> Score | None:
         """Ask for the runs of one rate with every tuning seed; return their median score, None while one runs."""
         flags: tuple[str, ...] = ()
         if math.isfinite(bound):  # a target crossed before the bound is followed up, within the budget
@@ -295,7 +296,7 @@ class Staged:
         whole = [self._confirm(setting, size, None, flags, {}) for size, setting in self._settings()]
         return all(whole)  # of a list: every arm is to go on
 
-    def _settings(self) -> list[tuple[int, dict[str, Any]]]:
+    def _settings(self) -> list[tuple[int, Setting]]:
         """Return every batch size of every arm, with what it is run with."""
         return [(size, setting) for arm in self.arms.values() for size, setting in arm.items()]
 
@@ -319,7 +320,7 @@ class Staged:
         )
 
     def _confirm(
-        self, setting: dict[str, Any], size: int, rate: float | None, flags: tuple[str, ...], facts: dict[str, Any]
+        self, setting: Setting, size: int, rate: float | None, flags: tuple[str, ...], facts: dict[str, Any]
     ) -> bool:
         """Ask for the runs that count, batch of seeds after batch; return whether no other can follow."""
         sizes = self.plan.confirm.get("batch_sizes")
@@ -336,7 +337,7 @@ class Staged:
         return True
 
     def _score(
-        self, stage: str, setting: dict[str, Any], rate: float | None, seed: int, flags: tuple[str, ...], **facts: Any
+        self, stage: str, setting: Setting, rate: float | None, seed: int, flags: tuple[str, ...], **facts: Any
     ) -> Score | None:
         """Ask for a run; return its score, None while it has not ended."""
         values = dict(setting)
