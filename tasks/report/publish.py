@@ -149,14 +149,15 @@ def head(content: dict[str, Any]) -> str:
     counts = Counter(row[-1] for row in rows)
     shown = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
     decided = [[row[0], row[1], row[-1]] for row in rows if " on " in row[-1]]
-    return f"Of {len(rows)} claims: {shown}.\n\n" + table(["claim", "what it says", "verdict"], decided)
+    return f"Of {len(rows)} claims: {shown}.\n\n" + table(["claim", "the statement", "verdict"], decided)
 
 
 def answers(content: dict[str, Any]) -> str:
     """Return the answer of every workload of which enough batch sizes arrived, in a sentence, and count the others."""
     given = [answer["answer"] for answer in content["answers"] if answer["answered"]]
     rest = len(content["answers"]) - len(given)
-    return "".join(f"- {text}\n" for text in given) + f"\nOf {rest} more, too few batch sizes arrived to say so.\n"
+    others = f"{rest} other curves have too few batch sizes that reached the target for such a sentence.\n"
+    return "".join(f"- {text}\n" for text in given) + f"\n{others}"
 
 
 def evidence(content: dict[str, Any], took: Mapping[str, tuple[int, float]]) -> str:
