@@ -3,27 +3,43 @@
 import itertools
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import yaml
 
 ENTITY, PROJECT = "me", "study"
+DAY = "2026-01-01T00:00:00"
 OWNER = {"id": "1", "name": ENTITY}
 
 
-class Server:
-    """One sweep, its agents and runs, as W&B's server keeps them.
+class Sweep:
+    """A grid, and what of it is still to be given out."""
 
-    A run that ends badly after it was marked preempting goes to the head of the queue, as W&B documents it.
+    def __init__(self, name: str, config: dict[str, Any]) -> None:
+        self.name, self.config = name, config
+        names = list(config["parameters"])
+        axes = [p["values"] if "values" in p else [p["value"]] for p in config["parameters"].values()]
+        combinations = itertools.product(*axes)
+        cells = [{n: {"value": v} for n, v in zip(names, values, strict=True)} for values in combinations]
+        self.queue = [(f"{name}cell{i:04}", args) for i, args in enumerate(cells)]  # run id, args
+
+
+class Server:
+    """Sweeps, their agents and runs, as W&B's server keeps them.
+
+    A run that ends badly after it was marked preempting goes to the head of the queue, as W&B documents it. So does the
+    run of an agent that has said nothing for `silence` seconds (W&B's: 5 minutes).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, silence: float = 1e9) -> None:
         self.lock = threading.RLock()
-        self.sweep: dict[str, Any] = {}
-        self.queue: list[tuple[str, dict[str, Any]]] = []  # run id, args
-        self.runs: dict[str, dict[str, Any]] = {}  # run id: args, agent, state, starts, rows, config
-        self.agents: list[str] = []
+        self.silence = silence
+        self.sweeps: dict[str, Sweep] = {}
+        self.runs: dict[str, dict[str, Any]] = {}  # run id: args, sweep, agent, state, starts, rows, config, summary
+        self.agents: dict[str, str] = {}  # their sweeps
+        self.seen: dict[str, float] = {}  # when an agent last spoke
         self.broken: set[str] = set()  # operations that are answered with an error
         handler = type("Handler", (Handler,), {"server_state": self})
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -45,58 +61,99 @@ class Server:
         return {"viewer": {**OWNER, "entity": ENTITY, "username": ENTITY, "flags": "{}", "teams": {"edges": []}}}
 
     def on_UpsertSweep(self, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        self.sweep = yaml.safe_load(given["config"])
-        names = list(self.sweep["parameters"])
-        axes = [p["values"] if "values" in p else [p["value"]] for p in self.sweep["parameters"].values()]
-        for i, values in enumerate(itertools.product(*axes)):
-            args = {name: {"value": value} for name, value in zip(names, values, strict=True)}
-            self.queue.append((f"cell{i:04}", args))
-        sweep = {"name": "sweep1", "project": {"id": "1", "name": PROJECT, "entity": OWNER}}
-        return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
+        sweep = Sweep(f"sweep{len(self.sweeps) + 1}", yaml.safe_load(given["config"]))
+        self.sweeps[sweep.name] = sweep
+        facts = {"name": sweep.name, "project": {"id": "1", "name": PROJECT, "entity": OWNER}}
+        return {"upsertSweep": {"sweep": facts, "configValidationWarnings": []}}
 
-    def on_SweepWithRuns(self, _: Any) -> dict[str, Any]:  # noqa: N802
-        facts = {"id": "1", "name": "sweep1", "state": "RUNNING", "config": yaml.safe_dump(self.sweep)}
-        return {"project": {"sweep": {**facts, "runs": {"edges": []}}}}
+    def _facts(self, sweep: Sweep) -> dict[str, Any]:
+        self._bury_the_silent()
+        state = "RUNNING" if sweep.queue or self._busy(sweep.name) else "FINISHED"
+        facts = {"id": sweep.name, "name": sweep.name, "state": state, "config": yaml.safe_dump(sweep.config)}
+        facts |= {"__typename": "Sweep", "displayName": None, "method": "grid", "description": None, "bestLoss": None}
+        return facts | {"createdAt": DAY, "updatedAt": DAY, "runCount": 0, "runCountExpected": None}
 
-    def on_CreateAgent(self, _: Any) -> dict[str, Any]:  # noqa: N802
-        self.agents.append(f"agent{len(self.agents)}")
-        return {"createAgent": {"agent": {"id": self.agents[-1]}}}
+    def on_SweepWithRuns(self, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"project": {"sweep": {**self._facts(self.sweeps[given["sweep"]]), "runs": {"edges": []}}}}
+
+    def on_GetSweep(self, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"project": {"sweep": self._facts(self.sweeps[given["name"]])}}
+
+    def on_GetSweeps(self, _: Any) -> dict[str, Any]:  # noqa: N802
+        edges = [{"node": self._facts(sweep)} for sweep in self.sweeps.values()]
+        page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        return {"project": {"totalSweeps": len(edges), "sweeps": {"pageInfo": page, "edges": edges}}}
+
+    def on_Runs(self, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self._bury_the_silent()
+        sweep = json.loads(given["filters"]).get("sweep")
+        edges = [
+            {"node": self._run_facts(name, run), "cursor": name}
+            for name, run in self.runs.items()
+            if run.get("sweep") == sweep
+        ]
+        page = {"endCursor": None, "hasNextPage": False}
+        return {"project": {"runCount": len(edges), "runs": {"edges": edges, "pageInfo": page}}}
+
+    @staticmethod
+    def _run_facts(name: str, run: dict[str, Any]) -> dict[str, Any]:
+        facts = {"id": name, "name": name, "displayName": run.get("name"), "state": run["state"], "tags": []}
+        facts |= {"config": "{}", "summaryMetrics": json.dumps(run["summary"]), "systemMetrics": "{}"}
+        return facts | {"createdAt": DAY, "heartbeatAt": DAY, "historyLineCount": len(run["rows"]), "user": OWNER}
+
+    def on_CreateAgent(self, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        name = f"agent{len(self.agents)}"
+        self.agents[name] = given["sweep"]
+        return {"createAgent": {"agent": {"id": name}}}
 
     def on_Heartbeat(self, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         agent, alive = given["id"], json.loads(given["runState"])
+        self.seen[agent] = time.monotonic()
         for name, run in self.runs.items():
             if run["agent"] == agent and run["state"] == "running" and name not in alive:
                 self._end(name, run)
+        self._bury_the_silent()
         return {"agentHeartbeat": {"agent": {"id": agent}, "commands": json.dumps(self._commands(agent, alive))}}
+
+    def _bury_the_silent(self) -> None:
+        for name, run in self.runs.items():
+            agent = run.get("agent")
+            if agent and run["state"] == "running" and time.monotonic() - self.seen[agent] > self.silence:
+                self._end(name, run)
 
     def _end(self, name: str, run: dict[str, Any]) -> None:
         bad = run["exitcode"] != 0
         run["state"] = "crashed" if bad else "finished"
         if bad and run["preempting"]:
-            self.queue.insert(0, (name, run["args"]))
+            self.sweeps[run["sweep"]].queue.insert(0, (name, run["args"]))
+
+    def _busy(self, sweep: str) -> bool:
+        return any(run["state"] == "running" for run in self.runs.values() if run.get("sweep") == sweep)
 
     def _commands(self, agent: str, alive: dict[str, Any]) -> list[dict[str, Any]]:
+        sweep = self.sweeps[self.agents[agent]]
         if alive:
             return []
-        if not self.queue:
-            busy = any(run["state"] == "running" for run in self.runs.values())
-            return [] if busy else [{"type": "exit"}]
-        name, args = self.queue.pop(0)
+        if not sweep.queue:
+            return [] if self._busy(sweep.name) else [{"type": "exit"}]
+        name, args = sweep.queue.pop(0)
         again = name in self.runs
-        run = self.runs.setdefault(name, {"args": args, "starts": 0, "rows": [], "config": {}, "agents": []})
-        run |= {"agent": agent, "state": "running", "exitcode": None, "preempting": False}
+        new = {"args": args, "starts": 0, "rows": [], "config": {}, "summary": {}, "agents": []}
+        run = self.runs.setdefault(name, new)
+        run |= {"sweep": sweep.name, "agent": agent, "state": "running", "exitcode": None, "preempting": False}
         run["starts"] += 1
         run["agents"].append(agent)
         kind = "resume" if again else "run"
-        return [{"type": kind, "run_id": name, "program": self.sweep["program"], "args": args}]
+        return [{"type": kind, "run_id": name, "program": sweep.config["program"], "args": args}]
 
     def on_UpsertBucket(self, given: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         name = given.get("name") or "unnamed"
-        run = self.runs.setdefault(name, {"rows": [], "config": {}, "preempting": False, "exitcode": None})
+        new = {"rows": [], "config": {}, "summary": {}, "preempting": False, "exitcode": None}
+        run = self.runs.setdefault(name, new)
         run["config"] |= json.loads(given.get("config") or "{}")
         run["name"] = given.get("displayName") or run.get("name")
         bucket = {"id": name, "name": name, "displayName": run["name"], "description": "", "config": "{}"}
-        bucket |= {"sweepName": "sweep1" if self.sweep else None, "historyLineCount": len(run["rows"])}
+        bucket |= {"sweepName": run.get("sweep"), "historyLineCount": len(run["rows"])}
         bucket["project"] = {"id": "1", "name": PROJECT, "entity": OWNER}
         return {"upsertBucket": {"bucket": bucket, "inserted": not run["rows"]}}
 
@@ -121,6 +178,8 @@ class Server:
             run = self.runs[name]
             for line in sent.get("files", {}).get("wandb-history.jsonl", {}).get("content", []):
                 run["rows"].append(json.loads(line))
+            for line in sent.get("files", {}).get("wandb-summary.json", {}).get("content", []):
+                run["summary"] = json.loads(line)
             if sent.get("preempting"):
                 run["preempting"] = True
             if sent.get("complete"):
