@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 from tasks.__main__ import main
+from tasks.networks.zoo import network_of
 
 EXAMPLES = sorted(Path("docs/examples").glob("*.yaml"))
 WAVES = "docs/examples/waves.yaml"
@@ -72,6 +75,46 @@ def test_a_network_of_a_library_has_the_data_s_channels_and_classes_and_random_w
     flags = ["--model.network", network, "--model.ghost_batch_size", "16", "--data.batch_size", "16"]
     assert fit(tmp_path, *FASHION, *flags, steps=1) == 0
     assert record(tmp_path)["network"] == network.split(".")[-1]
+
+
+VIT = "{image_size: 28, patch_size: 14, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 1, num_attention_heads: 1}"  # noqa: E501
+
+
+SPEECHES = ["--config", "configs/language_modeling/state_of_the_union.yaml", "--data.variant.examples", "64"]
+GPT2 = "{name: GPT2LMHeadModel, options: {n_embd: 32, n_layer: 1, n_head: 2}}"
+
+
+@pytest.mark.parametrize(
+    ("config", "settings"),
+    [
+        (FASHION, f"{{name: ViTForImageClassification, options: {VIT}}}"),
+        (FASHION, f"{{name: DeiTForImageClassification, options: {VIT}}}"),
+        ([*SPEECHES, "--data.min_freq", "200"], GPT2),
+    ],
+)
+def test_a_network_of_hugging_face_has_the_data_s_shape_and_is_cut_up_exactly(tmp_path, config, settings):
+    pytest.importorskip("transformers")
+    network = f"{{class_path: TransformersNetwork, init_args: {settings}}}"
+    flags = [*config, "--model.network", network, "--trainer.precision", "64-true", "--data.batch_size", "16"]
+    ends = []
+    for cut in ("16", "4"):
+        root = tmp_path / cut
+        assert fit(root, *flags, "--model.micro_batch_size", cut, steps=1) == 0
+        ends.append(record(root)["final"]["val/loss"])
+    assert ends[0] == pytest.approx(ends[1], rel=1e-9)
+
+
+def test_a_class_of_hugging_face_is_a_network_by_its_name_alone():
+    convnext = pytest.importorskip("transformers").ConvNextForImageClassification
+    network = network_of(partial(print, convnext), (1, 7))  # as jsonargparse gives a class
+    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
+
+
+@pytest.mark.skipif(find_spec("transformers") is not None, reason="it is installed")
+def test_without_transformers_one_sentence_says_what_to_install(tmp_path, capfd):
+    network = "{class_path: TransformersNetwork, init_args: {name: ViTForImageClassification}}"
+    assert fit(tmp_path, *FASHION, "--model.network", network) == 2
+    assert "pip install transformers" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""Ready-made classifiers of torchvision and timm: images [B, C, H, W] -> logits [B, classes]."""
+"""Ready-made networks of torchvision, timm and Hugging Face, from random weights."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -80,6 +81,47 @@ class TimmNetwork(nn.Module):
         return self.network(images)
 
 
+class TransformersNetwork(nn.Module):
+    """Any network of Hugging Face's transformers by its class, from random weights: images or tokens -> logits.
+
+    `options` goes to its configuration, as image_size or hidden_size. Its dropouts are 0: their masks would depend on
+    how a batch is cut up. A causal network shifts nothing here: the data's targets are the next tokens already.
+
+    Raises:
+        ValueError: for a name or an option that transformers does not know, and for dropout.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int | None = None, name: str = "", options: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.name = name
+        try:
+            import transformers  # 2 s
+        except ImportError as error:
+            raise ValueError("TransformersNetwork needs one more package: `pip install transformers`") from error
+        kind = getattr(transformers, name, None)
+        if kind is None or getattr(kind, "config_class", None) is None:
+            raise ValueError(f"transformers has no network {name!r}: give a class such as ViTForImageClassification")
+        data = {"vocab_size": inputs} if outputs is None else {"num_channels": inputs, "num_labels": outputs}
+        dropouts = [key for key, value in vars(kind.config_class()).items() if "drop" in key and is_share(value)]
+        if wrong := [key for key in dropouts if (options or {}).get(key)]:
+            raise ValueError(f"{name}: {wrong[0]} would depend on how a batch is cut up: leave it out")
+        try:
+            self.network = kind(kind.config_class(**data | dict.fromkeys(dropouts, 0.0) | (options or {})))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"transformers refuses the network {name}: {error}") from error
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits [B, classes] or [B, T, vocabulary]."""
+        return self.network(inputs).logits
+
+
+def is_share(value: object) -> bool:
+    """Return whether a value may be a probability."""
+    return isinstance(value, float | int) and not isinstance(value, bool)
+
+
 def set_input_channels(network: nn.Module, channels: int) -> None:
     """Replace the first convolution by one with `channels` input channels, unless it has them."""
     name, first = next((name, m) for name, m in network.named_modules() if isinstance(m, nn.Conv2d))
@@ -95,7 +137,8 @@ def set_input_channels(network: nn.Module, channels: int) -> None:
 def network_of(make: Callable[..., nn.Module], dimensions: tuple[int, ...]) -> nn.Module:
     """Return the network that `make` gives, called with the dimensions.
 
-    A function of torchvision or timm takes other arguments: its network is made by its name, with random weights.
+    A function of torchvision or timm and a class of transformers take other arguments: their networks are made by name,
+    with random weights.
     Raises ValueError where `make` is a network already, as jsonargparse gives for a function with a class_path.
     """
     if isinstance(make, nn.Module):
@@ -103,9 +146,14 @@ def network_of(make: Callable[..., nn.Module], dimensions: tuple[int, ...]) -> n
             f"model.network: {type(make).__name__} was built before its channels and classes were known: write the "
             "function's name alone, as in `network: torchvision.models.resnet18`"
         )
-    library = getattr(make, "__module__", "").split(".")[:2]
+    given = make.args if isinstance(make, partial) else ()  # jsonargparse's, of a class
+    kind = next((arg for arg in given if isinstance(arg, type)), make)
+    library = getattr(kind, "__module__", "").split(".")[:2]
     if library == ["torchvision", "models"]:
-        return TorchvisionNetwork(dimensions[0], dimensions[1], name=make.__name__)
+        return TorchvisionNetwork(dimensions[0], dimensions[1], name=kind.__name__)
     if library == ["timm", "models"]:
-        return TimmNetwork(dimensions[0], dimensions[1], name=make.__name__)
+        return TimmNetwork(dimensions[0], dimensions[1], name=kind.__name__)
+    if library[:1] == ["transformers"]:
+        outputs = dimensions[1] if len(dimensions) > 1 else None
+        return TransformersNetwork(dimensions[0], outputs, name=kind.__name__)
     return make(*dimensions)
