@@ -96,9 +96,9 @@ def test_a_resumed_run_keeps_its_id_and_name_and_an_agent_s_id_is_left_alone(tmp
     logger.name_run(directory)
     assert not logger._wandb_init.get("id")
     assert "project" not in logger._wandb_init
-    assert logger._again == (STARTS > 3)
+    assert logger._requeue == (STARTS > 3)
     logger.name_run(directory)
-    assert not logger._again  # a cell that never ends well is not given out for ever
+    assert not logger._requeue  # a cell that never ends well is not given out for ever
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["whole", "the crash lost the tail"])
