@@ -189,7 +189,7 @@ def ending(spent: bool, precise: bool, options: argparse.Namespace) -> str:
         return f"The ends of the interval lie within a factor of {options.precision:g}."
     if spent:
         return f"The budget of {options.budget} is spent: the same command goes on from here."
-    return "More batch sizes and seeds would not make it more precise: choose another target, or more data."
+    return "It takes no more batch sizes and seeds: choose a target farther from the noise of its metric, or more data."
 
 
 def told(found: "Known") -> str:
