@@ -63,10 +63,11 @@ def time_and_cost(analysis: Analysis) -> Drawing | NotDrawable:
     able = [w for w in analysis.workloads if w.parameters and len(step_seconds(main_curve(w))[0])]
     if not able:
         return NotDrawable("no runs on one device with their parameter count and seconds")
-    w = largest(able)
-    found = project(main_curve(w), w.parameters or 0, cluster)
-    if found is None:
+    projected = {w: found for w in able if (found := project(main_curve(w), w.parameters or 0, cluster))}
+    if not projected:
         return NotDrawable("no batch size at which half of the runs arrived")
+    w = largest(projected)
+    found = projected[w]
     rows: list[list[float]] = [
         [int(size), devices, float(found.seconds[i, j]), float(found.money[i, j])]
         for j, size in enumerate(found.sizes)
