@@ -193,6 +193,24 @@ class WholeSplit:
         yield self.batch
 
 
+def check_finite(splits: dict[str, Examples]) -> None:
+    """Refuse numbers that would make any run diverge.
+
+    Raises:
+        ValueError: if a split has an input or a target that is infinite or not a number.
+    """
+    for name, split in splits.items():
+        for part, numbers in (("inputs", split.inputs), ("targets", split.targets)):
+            if not isinstance(numbers, Tensor) or not numbers.is_floating_point() or not numbers.numel():
+                continue
+            if not torch.stack(numbers.aminmax()).isfinite().all():  # passes nan on, and takes no memory
+                found = (~numbers.flatten(1).isfinite()).any(1) if numbers.ndim > 1 else ~numbers.isfinite()
+                raise ValueError(
+                    f"{int(found.sum()):,} of the {len(numbers):,} {part} of {name} hold nan or infinity (the first is "
+                    f"example {int(found.nonzero()[0])}): mend them or leave them out"
+                )
+
+
 class InMemoryDataModule(LightningDataModule):
     """Data in memory as tensors, handed out as exact global batches.
 
@@ -255,11 +273,13 @@ class InMemoryDataModule(LightningDataModule):
         """Load the splits, apply the variant and fix the order of the examples.
 
         Raises:
-            ValueError: if the batch is larger than the training set.
+            ValueError: if the batch is larger than the training set, or the data hold nan.
         """
         if self.splits:
             return
-        splits = self._vary(self.load())
+        loaded = self.load()
+        check_finite(loaded)
+        splits = self._vary(loaded)
         n = len(splits["train"])
         if self.batch_size > n:
             raise ValueError(

@@ -64,8 +64,10 @@ from tasks.run_directory import (
     named,
     resume_from,
 )
+from tasks.starter import STARTER, end_with_starter
 from tasks.wandb_logger import RunWandbLogger, arm_and_stage, mirror_again
 
+LAST_WORDS = 30.0  # seconds that another rank has to end after the first one, at the end of every run
 DEFAULTS = {  # of the trainer
     "default_root_dir": "runs",
     "max_epochs": 1,
@@ -237,6 +239,7 @@ class Cli(LightningCLI):
         return options
 
     def _run_subcommand(self, subcommand: str) -> None:
+        os.environ[STARTER] = str(os.getpid())  # for the other ranks, which Lightning starts from here
         try:
             super()._run_subcommand(subcommand)
         except USER_ERRORS as error:
@@ -316,6 +319,7 @@ def place(args: Sequence[str]) -> Cli:
 def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> None:
     """Run `fit`, `validate`, `test` or `predict` with `args`; may be called many times in one process."""
     os.environ.pop("PL_GLOBAL_SEED", None)
+    end_with_starter(0.0 if is_first() else LAST_WORDS)
     disable_malloc_trim()
     spare_the_imports()
     # Lightning's launcher starts the other ranks by running sys.argv again
@@ -329,6 +333,7 @@ def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> 
         raise UserError("a value is nested too deep: give fewer levels") from error
     finally:
         sys.argv = argv
+        os.environ.pop(STARTER, None)
         torch.use_deterministic_algorithms(False)
         gc.collect()
 

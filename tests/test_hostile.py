@@ -1,12 +1,15 @@
 """The table of tests/helpers/hostile.py by the real command line: one sentence, exit status 2, never a traceback."""
 
+import errno
+import fcntl
+
 import pytest
 import yaml
 
 from tasks.__main__ import main
 from tasks.sweep.command import main as sweep
 from tests.helpers.command_line import FASHION, fit
-from tests.helpers.hostile import CONFIGS, DIRECTORIES, FLAGS, SWEEPS, write_sweep
+from tests.helpers.hostile import CONFIG, CONFIGS, DATA, DIRECTORIES, FLAGS, SWEEPS, write_sweep
 
 
 def sentence(capsys) -> str:
@@ -49,6 +52,14 @@ def test_a_spoilt_run_directory_is_refused_in_one_sentence(tmp_path, capsys, spo
     assert said in sentence(capsys)
 
 
+@pytest.mark.parametrize(("fate", "said"), DATA)
+def test_data_that_would_spoil_any_run_are_refused_in_one_sentence(tmp_path, capsys, fate, said):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    flags = ["--data.fate", fate, "--trainer.default_root_dir", str(tmp_path / "runs"), "--progress.show", "false"]
+    assert main(["fit", "--config", str(tmp_path / "config.yaml"), *flags]) == 2
+    assert said in sentence(capsys)
+
+
 @pytest.mark.parametrize(("fields", "said"), SWEEPS, ids=short)
 def test_a_bad_sweep_file_ends_with_one_sentence(tmp_path, capfd, fields, said):
     path = write_sweep(tmp_path, seed_everything=[0])
@@ -73,6 +84,38 @@ def test_the_file_of_a_whole_sweep_is_read_as_strictly(tmp_path, capsys):
     path.write_text(path.read_text() + "method: random\n")
     assert sweep([str(path), "--runs", str(tmp_path / "runs")]) == 2
     assert "has the key 'method' twice" in sentence(capsys)
+
+
+def test_a_file_for_the_folder_of_runs_is_one_sentence(tmp_path, capsys):
+    path = write_sweep(tmp_path, seed_everything=[0])
+    assert sweep([str(path), "--runs", str(path)]) == 2
+    assert f"--runs: {path}/.sweep/" in (line := sentence(capsys))
+    assert line.endswith("Not a directory: give another folder")
+
+
+def test_a_damaged_entry_of_a_sweep_is_named(tmp_path, capsys):
+    path, runs = write_sweep(tmp_path, seed_everything=[0]), tmp_path / "runs"
+    assert sweep([str(path), "--runs", str(runs), "--workers", "1"]) == 0
+    [entry] = runs.glob(".sweep/*.json")
+    for content in ("{", "[]", '{"status": "done", "directory": 3}'):
+        entry.write_text(content)
+        capsys.readouterr()
+        assert sweep([str(path), "--runs", str(runs)]) == 2
+        line = sentence(capsys)
+        assert str(entry) in line
+        assert "delete it, and its cell is looked up again" in line
+
+
+def test_without_file_locks_a_fit_warns_and_a_sweep_is_refused(tmp_path, capsys, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert fit(tmp_path, FASHION, "--trainer.max_steps", "1") == 0
+    assert "has no file locks (No locks available): let no second process train this run" in capsys.readouterr().err
+    path = write_sweep(tmp_path, seed_everything=[0])
+    assert sweep([str(path), "--runs", str(tmp_path / "runs"), "--workers", "1"]) == 2
+    assert "has no file locks (No locks available): give --runs elsewhere" in sentence(capsys)
 
 
 def test_a_verb_that_is_none_is_named(capsys):

@@ -96,6 +96,30 @@ def test_a_run_is_made_once_for_all_studies_and_stays_when_the_plan_is_amended(t
     assert [read_record(p) for p in runs.glob("first/*/record.json")] == list(amended.values())
 
 
+ORPHAN = """
+import os, subprocess, sys
+from tasks.starter import STARTER
+child = "import time, tasks.starter as s; s.end_with_starter(0.0); print('began', flush=True); time.sleep(60)"
+process = subprocess.Popen([sys.executable, "-c", child], env=os.environ | {STARTER: str(os.getpid())})
+sys.stdin.readline()
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_process_started_as_a_part_of_itself_ends_with_it():
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", ORPHAN], cwd=ROOT, **pipes)
+    assert process.stdout.readline() == "began\n"
+    process.stdin.write("\n")
+    process.stdin.flush()
+    began = time.monotonic()
+    assert process.stdout.read() == ""  # no process has it open any more
+    assert process.wait() == -signal.SIGKILL
+    assert time.monotonic() - began < 10
+    process.stdin.close()
+    process.stdout.close()
+
+
 # slow: minutes of real processes --------------------------------------------------------------------------
 
 
@@ -159,6 +183,39 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(tmp_path, number, c
     assert sweep.returncode == 0, out
     assert len(records(runs)) == 6
     assert sum(begun(journal).values()) <= 6 + 2
+
+
+def commands(*words):
+    """The numbers of the processes whose command line holds these words."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found |= {int(path.parent.name)} if all(word in line for word in words) else set()
+    return found
+
+
+@pytest.mark.slow
+def test_the_ranks_of_a_killed_worker_s_cell_end_with_it_and_the_cell_is_run_again(tmp_path):
+    runs = tmp_path / "runs"
+    path = write_sweep(tmp_path, seed_everything=[0])
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    config |= {"checkpoint": {"minutes": 0}, "convergence": {"stop": False}}
+    config["trainer"] |= {"devices": 2, "strategy": "ddp", "max_steps": 1500}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    sweep = start(path, runs, "--workers", "1")
+    wait_for(lambda: list(runs.glob("*/*/checkpoints/step=*.ckpt")), 120)
+    ranks = commands("-m tasks fit", str(tmp_path))
+    assert len(ranks) == 2
+    parents = {int(Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[1]) for pid in ranks}
+    [worker] = parents - ranks
+    os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: not ranks & commands("-m tasks fit", str(tmp_path)))
+    out, _ = sweep.communicate(timeout=200)
+    assert sweep.returncode == 0, out
+    [record] = records(runs).values()
+    assert (record["status"], record["world_size"], record["resumes"]) == ("budget", 2, 1)
+    assert record["final"]["step"] == 1500
 
 
 @pytest.mark.slow

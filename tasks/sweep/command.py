@@ -238,6 +238,8 @@ def sweep(options: argparse.Namespace) -> int:
     elif runner.left() and not options.status:
         grows = any(isinstance(cells, Staged) for cells in runner.sources)
         limit = 60 * options.timeout if options.timeout else None
+        with runner.ledger.lock(runner.left()[0]):
+            pass  # refused here where cells cannot be locked, not by each worker
         pool = Pool(rooms if grows else rooms[: len(runner.left())], options.runs, limit=limit)
         busy: list[Cell] = []
         try:
@@ -266,7 +268,9 @@ def main(argv: list[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            place = f"{str(error.filename)[:200]}: {error.strerror}" if isinstance(error, OSError) else error
+            mend = ": the same command goes on once that is mended" if isinstance(error, OSError) else ""
+            print(f"error: {place}{mend}", file=sys.stderr)
             return 2
         except RuntimeError as error:  # no worker starts, or none can write
             print(f"error: {error}", file=sys.stderr)

@@ -53,7 +53,9 @@ class Ledger:
             entry = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
+            raise ValueError(f"--runs: {str(path)[:200]}: {error.strerror}: give another folder") from error
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} cannot be read ({error}): delete it, and its cell is looked up again") from error
         if problem := malformed(entry):
             raise ValueError(f"{path} is no entry of a sweep ({problem}): delete it, and its cell is looked up again")

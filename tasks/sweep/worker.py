@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from tasks.starter import STARTER
 from tasks.streams import keep_standard_streams
 from tasks.sweep.files import Cell
 from tasks.sweep.ledger import FINAL, Ledger
@@ -73,8 +74,9 @@ def work(pipe: connection.Connection, place: Place, runs: Path) -> None:
         else:
             try:
                 status, sound = run_cell(cli, ledger, what)
-            except OSError as error:  # of the ledger, not of a run
-                send("stopped", f"{runs}: {error.strerror}: the same command goes on from here")
+            except (OSError, ValueError) as error:  # of the ledger, not of a run
+                reason = f"{runs}: {error.strerror}" if isinstance(error, OSError) else str(error)
+                send("stopped", f"{reason}: the same command goes on from here")
                 return
             send(*("stopped", full(runs)) if status == "interrupted" and full(runs) else ("ended", status))
             if not sound:  # memory or a GPU may be left in disorder: a fresh process takes over
@@ -203,7 +205,8 @@ def devices(trainer: "Namespace") -> int:
 
 def fit_in_subprocess(args: list[str]) -> dict[str, Any]:
     """Run a fit as a command of its own; return how it ended."""
-    process = subprocess.Popen([sys.executable, "-m", "tasks", *args])
+    environment = os.environ | {STARTER: str(os.getpid())}
+    process = subprocess.Popen([sys.executable, "-m", "tasks", *args], env=environment)
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         code = process.wait()

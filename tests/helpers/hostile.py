@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -121,6 +122,12 @@ DIRECTORIES = [
     (lambda run: (run.parent / "record.json").write_text("{}"), "one within the other"),
 ]
 
+# What the data hold, a `fate` of Hostile, and what is then said -----------------------------------------------
+DATA = [
+    ("nan target", "1 of the 23 targets of train hold nan or infinity (the first is example 5): mend them"),
+    ("infinite input", "1 of the 7 inputs of val hold nan or infinity (the first is example 5): mend them"),
+]
+
 # A sweep file's fields over those of a good one ------------------------------------------------------------
 SWEEPS = [
     ({"parameters": {"seed_everything": {"min": 0, "max": 9999999999}}}, "stand for 10,000,000,000 runs"),
@@ -147,7 +154,7 @@ class Hostile(Tiny):
     """Tiny data whose loading writes a line in `journal` and does what `fate` says.
 
     Args:
-        fate: fine, raise, memory, kill, hang, or slow.
+        fate: fine, raise, memory, kill, hang, slow, or one of the table DATA.
         journal: a file that gets a line for every time that a run begins.
     """
 
@@ -169,7 +176,13 @@ class Hostile(Tiny):
             time.sleep(1)
         if self.fate == "slow":
             time.sleep(2)
-        return super().load()
+        splits = super().load()
+        if self.fate == "nan target":
+            splits["train"] = replace(splits["train"], targets=splits["train"].targets.float())
+            splits["train"].targets[5] = torch.nan
+        if self.fate == "infinite input":
+            splits["val"].inputs[5, 0, 0, 0] = torch.inf
+        return splits
 
 
 class KillAt(Callback):

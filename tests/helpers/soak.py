@@ -7,29 +7,34 @@ DIR is filled to its end now and then, so it is a file system of its own.
 
 import contextlib
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import yaml
 
-from tasks.report.build import make_report
+import tasks.cli  # noqa: F401  # before the processes are forked
+from tasks.report.build import Wanted, make_report
+from tasks.streams import keep_standard_streams
+from tasks.sweep import pool
 from tasks.sweep.command import main as sweep
 from tests.helpers.hostile import CONFIG
 
-ROOT = Path(__file__).parent.parent.parent
+forked = multiprocessing.get_context("fork")
+pool.multiprocessing.get_context = lambda _: forked  # workers, too: importing the libraries takes most of a tiny sweep
 CLOCKS = ("started", "ended", "resumes", "cost", "versions", "seconds")
 
 
 def write(folder: Path, cells: int) -> Path:
     """The sweep file: three batch sizes, the rest seeds."""
     config = {part: dict(content) for part, content in CONFIG.items()} | {"checkpoint": {"minutes": 0}}
-    config["trainer"]["max_steps"] = 150
+    config["trainer"]["max_steps"] = 60
     config["convergence"] = {"targets": [{"metric": "val/loss", "direction": "min", "value": 0.9}]}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     command = ["${interpreter}", "-m", "tasks", "fit", "--config", str(folder / "config.yaml"), "${args}"]
@@ -40,19 +45,28 @@ def write(folder: Path, cells: int) -> Path:
     return path
 
 
+def begin(command: list[str], log: Path) -> None:
+    """Be a sweep's process."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    keep_standard_streams()
+    sys.exit(sweep(command))
+
+
 class Chaos:
     """Two sweeps on one folder of runs, and what is done to them; `done` counts it."""
 
     def __init__(self, path: Path, folder: Path, seed: int) -> None:
-        self.command = [sys.executable, "-m", "tasks", "sweep", str(path), "--runs", str(folder / "runs")]
-        self.command += ["--workers", "1", "--retry-failed"]
+        self.command = [str(path), "--runs", str(folder / "runs"), "--workers", "1", "--retry-failed"]
         self.folder, self.draw, self.done = folder, random.Random(seed), Counter()
-        self.log = (folder.parent / "soak.log").open("a")
+        self.log = folder.parent / "soak.log"
         self.sweeps = [self._start(), self._start()]
 
-    def _start(self) -> subprocess.Popen:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(self.command, cwd=ROOT, env=environment, stdout=self.log, stderr=self.log)
+    def _start(self) -> ForkProcess:
+        process = forked.Process(target=begin, args=(self.command, self.log))
+        process.start()
+        return process
 
     def worker(self) -> None:
         """Kill a worker."""
@@ -77,19 +91,20 @@ class Chaos:
     def run(self, limit: float) -> None:
         """Go on until a sweep ends by itself with every cell ended."""
         end = time.monotonic() + limit
-        while all(process.poll() != 0 for process in self.sweeps):
+        while all(process.exitcode != 0 for process in self.sweeps):
             assert time.monotonic() < end, f"not done after {limit:.0f} s"
-            time.sleep(self.draw.uniform(3, 10))
+            time.sleep(self.draw.uniform(1, 4))
             what = self.draw.choice(["worker", "worker", "sweep", "disk"])
             with contextlib.suppress(OSError, IndexError):
                 getattr(self, what)()
                 self.done[what] += 1
             for i, process in enumerate(self.sweeps):
-                if process.poll() not in (None, 0):
-                    self.done[f"sweeps that ended with {process.returncode}"] += 1
+                if process.exitcode not in (None, 0):
+                    self.done[f"sweeps that ended with {process.exitcode}"] += 1
                     self.sweeps[i] = self._start()
         for process in self.sweeps:
-            process.wait(120)
+            process.join(120)
+            assert process.exitcode == 0
 
 
 def plain(value: object) -> object:
@@ -113,14 +128,16 @@ def outcomes(runs: Path) -> dict[str, object]:
 
 def report(runs: Path, out: Path) -> object:
     """What the report says of the runs, without what a clock says."""
-    make_report([runs], out)
+    make_report(Wanted([runs], out))
     return plain(json.loads((out / "summary.json").read_text()))
 
 
 def main(folder: Path, cells: int, seed: int = 0) -> None:
     """Run the sweep calmly and in chaos. AssertionError where a cell is missing, doubled or different."""
     path = write(folder, cells)
+    began = time.monotonic()
     assert sweep([str(path), "--runs", str(folder / "calm"), "--workers", "2"]) == 0
+    print(f"the calm sweep took {time.monotonic() - began:.0f} s", flush=True)
     (folder / "chaos").mkdir()
     began, chaos = time.monotonic(), Chaos(path, folder / "chaos", seed)
     chaos.run(30 * cells)
