@@ -95,7 +95,7 @@ def run(root: Path, end: str, ranks: int, kill_at: str = "") -> tuple[int, str]:
     environment = {"OMP_NUM_THREADS": "1", "KILL_AT": kill_at} if kill_at else {"OMP_NUM_THREADS": "1"}
     process = processes.Process(target=group, args=(["--config", str(path)], environment, str(log), ranks))
     process.start()
-    process.join(120)
+    process.join(600)
     if process.exitcode is None:
         os.killpg(process.pid, signal.SIGKILL)
         raise AssertionError(f"it hangs: {log.read_text()}")
