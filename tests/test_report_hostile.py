@@ -77,9 +77,11 @@ def test_a_name_is_neither_html_nor_a_formula(tmp_path):
 
 def test_an_out_that_cannot_be_written_is_one_sentence(runs, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert main([str(runs), "--out", str(tmp_path / "file")]) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert str(tmp_path / "file") in line
+    for out, why in ((tmp_path / "file", "Not a directory"), (Path("/proc/nowhere"), "No such file or directory")):
+        assert main([str(runs), "--out", str(out)]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"report: {out}")
+        assert line.endswith(f": {why}: give another --out")
 
 
 def test_a_reader_that_goes_away_does_not_end_a_report(runs, tmp_path):

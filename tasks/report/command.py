@@ -73,8 +73,12 @@ def main(argv: list[str] | None = None) -> int:
         )
         text = make_figures(wanted) if options.figure else make_report(wanted)
         print(f"{log_report(options.out)}\n\n{text}" if options.wandb and not options.figure else text)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         print(f"report: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        mend = ": give another --out" if str(error.filename).startswith(str(options.out)) else ""
+        print(f"report: {str(error.filename)[:200]}: {error.strerror}{mend}", file=sys.stderr)
         return 2
     return 0
 

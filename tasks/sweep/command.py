@@ -197,11 +197,21 @@ class Runner:
 
 
 def covering(cells: list[Cell]) -> list[Cell]:
-    """Return few cells that show, sweep by sweep, every value of every parameter."""
+    """Return few cells that show, sweep by sweep, every value of every parameter; of numbers the least and largest."""
+    numbers: dict[tuple[str, str, type], list[float]] = {}
+    for cell in cells:
+        for name, value in cell.values:
+            if type(value) in (int, float):
+                numbers.setdefault((cell.sweep, name, type(value)), []).append(value)
+    ends = {place: (min(values), max(values)) for place, values in numbers.items()}
     seen: set[tuple[str, str, str]] = set()
     chosen: list[Cell] = []
     for cell in cells:
-        shown = {(cell.sweep, name, repr(value)) for name, value in cell.values}
+        shown = {
+            (cell.sweep, name, repr(value))
+            for name, value in cell.values
+            if value in ends.get((cell.sweep, name, type(value)), (value,))
+        }
         if not shown <= seen:
             seen |= shown
             chosen.append(cell)

@@ -130,7 +130,7 @@ DATA = [
 
 # A sweep file's fields over those of a good one ------------------------------------------------------------
 SWEEPS = [
-    ({"parameters": {"seed_everything": {"min": 0, "max": 9999999999}}}, "stand for 10,000,000,000 runs"),
+    ({"parameters": {"seed_everything": {"min": 0, "max": 9999999999}}}, "only W&B's server draws values"),
     ({"parameters": {f"a{i}": {"values": [1, 2, 3]} for i in range(30)}}, "runs: give at most 100,000"),
     ({"parameters": {"data.batch_size": {"values": [4, None]}}}, "null reaches a run as the text None"),
     ({"parameters": {"data.batch_size": {"values": [4, float("inf")]}}}, "is inf: give finite numbers"),
@@ -145,8 +145,8 @@ SWEEPS = [
     ({"parameters": {"run.name": {"values": ["../../evil", "/tmp/evil"]}}}, "run.name is '../../evil': give the name"),
     ({"parameters": {"run.study": {"values": ["a/b"]}}}, "run.study is 'a/b': give the name of one folder"),
     ({"parameters": {"config": {"values": ["README.md", 3]}}}, "README.md"),
-    ({"method": ["grid"]}, "method: is ['grid']: give grid or random"),
-    ({"run_cap": 10**30}, "run_cap: give the number of runs"),
+    ({"method": ["grid"]}, "method: is ['grid']: give grid"),
+    ({"run_cap": 10**30}, "run_cap: give the most runs of the grid"),
 ]
 
 
