@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from tasks.__main__ import main
 from tasks.errors import UserError
 from tasks.run_directory import claimed
 from tests.helpers.hostile import CONFIG
+from tests.helpers.small_disk import in_a_small_disk
 
 CUT = {"class_path": "tests.helpers.hostile.KillAt"}
 
@@ -158,16 +158,6 @@ def test_no_standard_stream_ends_a_run(config, tmp_path, case):
     assert json.loads((tmp_path / "tiny" / "run" / "record.json").read_text())["status"] == "budget"
     assert "Traceback" not in done.stdout + done.stderr
     assert "Exception ignored" not in done.stdout + done.stderr
-
-
-def in_a_small_disk(folder: Path, size: str, script: str) -> subprocess.CompletedProcess:
-    """Run a shell script where `folder` is a file system of its own; skips where that may not be made."""
-    folder.mkdir()
-    mount = f"mount -t tmpfs -o size={size} tmpfs {folder}"
-    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "sh", "-c", mount], check=False).returncode:
-        pytest.skip("no file systems can be mounted here")
-    command = ["unshare", "-rm", "sh", "-c", f"{mount} && {script}"]
-    return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
 def test_a_full_disk_ends_in_a_sentence_and_the_same_command_goes_on(config, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_run_directory import in_a_small_disk
+from tests.helpers.small_disk import in_a_small_disk
 
 
 @pytest.mark.slow
