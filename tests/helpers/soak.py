@@ -34,7 +34,7 @@ CLOCKS = ("started", "ended", "resumes", "cost", "versions", "seconds")
 def write(folder: Path, cells: int) -> Path:
     """The sweep file: three batch sizes, the rest seeds."""
     config = {part: dict(content) for part, content in CONFIG.items()} | {"checkpoint": {"minutes": 0}}
-    config["trainer"]["max_steps"] = 60
+    config["trainer"]["max_steps"] = 30
     config["convergence"] = {"targets": [{"metric": "val/loss", "direction": "min", "value": 0.9}]}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     command = ["${interpreter}", "-m", "tasks", "fit", "--config", str(folder / "config.yaml"), "${args}"]
