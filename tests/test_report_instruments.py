@@ -25,7 +25,22 @@ def test_a_run_with_the_instruments_is_read_back_with_what_they_measured(tmp_pat
     flags += ["--trainer.callbacks.examples", "2"]
     flags += ["--data.variant.examples", "60", "--data.batch_size", "20", "--data.epochs", "2"]
     flags += ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path)]
-    assert main([*flags, "--progress.show", "false", "--convergence.stop", "false", "--evaluation.first", "1"]) == 0
+    assert (
+        main(
+            [
+                *flags,
+                "--progress.show",
+                "false",
+                "--convergence.stop",
+                "false",
+                "--evaluation.first",
+                "1",
+                "--evaluation.every_split",
+                "true",
+            ]
+        )
+        == 0
+    )
     runs, left_out = read_runs(tmp_path)
     (run,) = runs
     assert not left_out
