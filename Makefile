@@ -68,7 +68,7 @@ test: $(STAMP)  ## the tests (5 minutes on 2 cores)
 test-slow: $(STAMP)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow
 
-bench: $(STAMP)  ## what a step, a whole fit and a start cost over their peers (5 minutes; JSON in bench.json)
+bench: $(STAMP)  ## what a step, a whole fit and a start cost over their peers (9 minutes; JSON in bench.json)
 	$(BIN)/python -m tasks.benchmark speed --json bench.json
 
 .PHONY: help install demo reproduce reproduce-long reproduce-whole publish verify check format types lint test test-slow bench
