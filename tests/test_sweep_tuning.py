@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,17 +31,23 @@ def valley(rate, best, floor=100.0, limit=8.0):
     return math.inf if rate >= limit * best else floor * (rate / best + best / rate) / 2
 
 
+def edge(rate, best, floor=100.0):
+    """Steps that fall in proportion to the rate until it is a tenth above the best, where training diverges."""
+    return math.inf if rate > 1.1 * best else floor * best / rate
+
+
 @dataclass
 class World:
     """Scores of one batch size's runs, with what was asked for."""
 
     best: float
     limit: float = 8.0
+    shape: Callable[..., float] | None = None
     asked: list[tuple[float, float]] = field(default_factory=list)
 
     def __call__(self, rate, bound):
         self.asked.append((rate, bound))
-        steps = valley(rate, self.best, limit=self.limit)
+        steps = self.shape(rate, self.best) if self.shape else valley(rate, self.best, limit=self.limit)
         return Score(steps, 0.0) if steps <= bound else Score(math.inf, 0.1 if math.isfinite(steps) else math.inf)
 
 
@@ -51,6 +58,27 @@ def test_the_search_finds_the_best_rate_between_worse_ones(best, limit):
     assert abs(math.log2(found.rate / best)) < 0.3
     assert found.bracketed
     assert valley(found.rate, best) < 1.03 * 100
+
+
+@pytest.mark.parametrize("best", [0.1, 0.113, 0.07, 0.08, 1.3, 0.004])
+def test_at_the_edge_of_divergence_the_gap_is_halved_twice(best):
+    world = World(best, shape=edge)
+    found = search([0.1], world)
+    assert 1.1 * best / 2**0.25 <= found.rate <= 1.1 * best
+    assert found.bracketed
+    assert found.rate in [rate for rate, _ in world.asked]  # no parabola
+    before, last = world.asked[-2:]
+    lost = min(rate for rate, _ in world.asked if rate > 1.1 * best)
+    assert lost / found.rate == pytest.approx(2**0.25)
+    assert abs(math.log2(last[0] / before[0])) == pytest.approx(0.25)
+    assert last[1] <= before[1] <= RACE * 2 * found.steps  # raced as the others are
+
+
+@pytest.mark.parametrize("best", [0.1, 0.113, 0.07, 1.3, 0.004])
+def test_a_lost_rate_above_a_flat_bottom_is_not_approached(best):
+    world = World(best, limit=2.0)
+    search([0.1], world)
+    assert all(math.log2(rate / 0.1) == pytest.approx(round(math.log2(rate / 0.1))) for rate, _ in world.asked)
 
 
 def test_a_run_is_outrun_past_twice_the_fewest_steps_of_earlier_waves_only():
@@ -226,10 +254,15 @@ def test_each_size_has_a_budget_of_its_own_tuned_steps_and_a_crossing_is_followe
 
 
 @settings(max_examples=25, deadline=None)
-@given(order=st.randoms(use_true_random=False), workers=st.integers(1, 8), draw=st.integers(0, 5))
-def test_the_cells_and_choices_do_not_depend_on_workers_or_order(tmp_path_factory, order, workers, draw):
+@given(
+    order=st.randoms(use_true_random=False),
+    workers=st.integers(1, 8),
+    draw=st.integers(0, 5),
+    shape=st.sampled_from([valley, edge]),
+)
+def test_the_cells_and_choices_do_not_depend_on_workers_or_order(tmp_path_factory, order, workers, draw, shape):
     sweep = sweep_of(tmp_path_factory.mktemp("sweep"), sizes=[4, 16, 64])
-    noisy = functools.partial(ending, scatter=lambda size: 0.2, draw=draw)
+    noisy = functools.partial(ending, shape=shape, scatter=lambda size: 0.2, draw=draw)
     whole = drive(source(sweep), {}, workers=1000, end=noisy)
     assert set(drive(source(sweep), {}, order, workers, noisy)) == set(whole)
     known = list(whole.items())

@@ -10,7 +10,10 @@ import numpy as np
 RACE = 2.0  # a tuning run is outrun past this multiple of the fewest steps at its batch size: at 1.5 the losers told
 # too little of the valley's shape, and the parabola cost 0.037 of log S at the first size instead of 0.026
 NEAR = 4.0  # the parabola goes through the rates within this factor of the best
-MOST = 12  # rates tried at a batch size, beside the coarse ones
+MOST = 12  # rates tried at a batch size, beside the coarse ones and those next to a cliff
+STEEP = 0.3  # a fall of log steps a doubling, above what seeds' noise looks like in a valley: without this condition
+# the choice cost up to 0.05 of log S in a valley with divergence at 2.8 x its best, with it 0.024
+FINE = 2**0.25  # the factor between the best rate and a lost one at which halving the gap ends
 
 
 class Score(NamedTuple):
@@ -46,12 +49,14 @@ def search(
     """Return the best learning rate, None while runs are missing: they have been asked for.
 
     The first wave tries the rates of `start`. While none arrives, the next `coarse` rates outwards follow. Then the
-    best is doubled or halved until a worse rate lies on both sides of it, and a parabola gives the choice.
+    best is doubled or halved until a worse rate lies on both sides of it, and a parabola gives the choice. Where the
+    steps still fall steeply and the next rate up is lost, no parabola describes them: the gap is halved, in log rate,
+    until it is `FINE`, and the best rate is the choice.
     `ask(rate, bound)` returns the score of a run that is outrun after `bound` steps: a multiple of the fewest in the
     waves before, so that no bound depends on the order in which runs end.
     """
     scores: dict[float, Score] = {}
-    wave = list(start)
+    wave, cliff = list(start), False
     while wave:
         fewest = min((score.steps for score in scores.values()), default=math.inf)
         limit = RACE * fewest if math.isfinite(fewest) else bound
@@ -61,9 +66,12 @@ def search(
             return None
         scores |= known
         wave = next_wave(scores, coarse)
+        if not wave:
+            wave = below_cliff(scores)
+            cliff = cliff or bool(wave)
     best, steps = best_of(scores)
     bracketed = min(scores) < best < max(scores)
-    return Choice(vertex(scores) if bracketed else best, steps, bracketed, len(scores))
+    return Choice(vertex(scores) if bracketed and not cliff else best, steps, bracketed, len(scores))
 
 
 def best_of(scores: dict[float, Score]) -> tuple[float, float]:
@@ -84,6 +92,16 @@ def next_wave(scores: dict[float, Score], coarse: Sequence[float]) -> list[float
     if len(scores) >= MOST + len(coarse):
         return []
     return [best / 2, best * 2] if low == high else [edges[best]] if best in edges else []
+
+
+def below_cliff(scores: dict[float, Score]) -> list[float]:
+    """Return the rate halfway from the best to a lost one towards which the steps fall steeply, none without one."""
+    best, steps = best_of(scores)
+    below, above = [rate for rate in scores if rate < best], [rate for rate in scores if rate > best]
+    if not below or not above or math.isinf(steps) or math.isfinite(scores[min(above)].steps):
+        return []
+    fall = math.log(scores[max(below)].steps / steps) / math.log2(best / max(below))
+    return [math.sqrt(best * min(above))] if fall > STEEP and min(above) > 1.01 * FINE * best else []
 
 
 def vertex(scores: dict[float, Score]) -> float:
