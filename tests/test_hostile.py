@@ -97,7 +97,7 @@ def test_a_damaged_entry_of_a_sweep_is_named(tmp_path, capsys):
     path, runs = write_sweep(tmp_path, seed_everything=[0]), tmp_path / "runs"
     assert sweep([str(path), "--runs", str(runs), "--workers", "1"]) == 0
     [entry] = runs.glob(".sweep/*.json")
-    for content in ("{", "[]", '{"status": "done", "directory": 3}'):
+    for content in ("{", "[]", '{"status": "done", "directory": 3}', '{"status": "done", "directory": "\\u0000"}'):
         entry.write_text(content)
         capsys.readouterr()
         assert sweep([str(path), "--runs", str(runs)]) == 2

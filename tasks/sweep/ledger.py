@@ -140,4 +140,10 @@ def malformed(entry: object) -> str | None:
     wrong = [name for name, kind in kinds.items() if name in entry and not isinstance(entry[name], kind)]
     if wrong:
         return f"{wrong[0]} is {entry[wrong[0]]!r}"[:100]
+    try:
+        Path(entry.get("directory", ".")).stat()
+    except OSError:  # it may be gone
+        pass
+    except ValueError as error:  # text that names no file on any system
+        return f"directory: {error}"
     return "no attempts" if entry["status"] == "running" and not {"attempts", "started"} <= set(entry) else None
