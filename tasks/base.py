@@ -130,7 +130,7 @@ class ExactBatchTask(EvaluatedTask):
         if data.growth and not isinstance(options.schedule, Constant | None):
             raise ValueError("data.growth takes the place of model.schedule: leave one of them out")
         examples = len(data.splits["train"])
-        return options.rate(data.batch_size, examples, self._total_steps(examples))
+        return Rate(options, data.batch_size, examples, self._total_steps(examples))
 
     def _total_steps(self, train_examples: int) -> int | None:
         """Return the schedule's horizon in steps: what is set, else the run's own length, None if it has no end."""

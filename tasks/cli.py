@@ -149,7 +149,7 @@ class Cli(LightningCLI):
         self.begin_from = Path(config.ckpt_path) if self.subcommand == "fit" and config.ckpt_path else None
         if self.subcommand == "fit":
             self._name_beginning(config)
-        settings = essence(yaml.safe_load(self._dump(config)))
+        settings = self._essence(config)
         for number in not_finite(settings):
             raise UserError(f"{number}: give a finite number")
         settings = named(settings)
@@ -171,9 +171,13 @@ class Cli(LightningCLI):
         """Let the checkpoint that a run begins from be part of what the run is, by its hash and not its place."""
         given, known = config.ckpt_path, config.run.begun_from
         config.ckpt_path = config.run.begun_from = None
-        scratch = named(essence(yaml.safe_load(self._dump(config))))["run"]["name"] if given else ""
+        scratch = named(self._essence(config))["run"]["name"] if given else ""
         folder = Path(config.trainer.default_root_dir) / config.run.study
         config.run.begun_from = checkpoint_hash(given, known, folder / scratch)
+
+    def _essence(self, config: Namespace) -> dict[str, Any]:
+        """Return the settings that make the run what it is."""
+        return essence(yaml.safe_load(self._dump(config)))
 
     def _dump(self, config: Namespace) -> str:
         parser = self._parser(self.subcommand)  # parsing has validated: to do so again takes most of a dump
@@ -320,6 +324,7 @@ def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> 
     """Run `fit`, `validate`, `test` or `predict` with `args`; may be called many times in one process."""
     os.environ.pop("PL_GLOBAL_SEED", None)
     end_with_starter(0.0 if is_first() else LAST_WORDS)
+    quiet()
     disable_malloc_trim()
     spare_the_imports()
     # Lightning's launcher starts the other ranks by running sys.argv again
@@ -340,7 +345,6 @@ def run(args: Sequence[str], placed: Callable[[Cli], None] = lambda _: None) -> 
 
 def main(args: Sequence[str]) -> int:
     """Run a verb; return 0 for a run that ended (or diverged), 2 for a user's mistake, 130 or 143 after a signal."""
-    quiet()
     try:
         run(args)
     except UserError as error:

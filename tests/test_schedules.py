@@ -14,7 +14,7 @@ from tasks.image_classification import ImageClassification
 from tasks.networks.cnn import SmallCNN
 from tasks.optim.groups import parameter_groups
 from tasks.optim.lamb import LAMB
-from tasks.optim.rate import Rate
+from tasks.optim.rate import Rate, RateOptions
 from tasks.optim.scaling import (
     Duration,
     lr_factor,
@@ -191,21 +191,23 @@ def test_weight_decay_may_leave_norm_and_bias_out():
 @pytest.mark.parametrize("schedule", [Polynomial(), Cosine(), LinearTo(), Step([0.9]), Step(["1 epochs", 0.9])])
 def test_a_schedule_over_an_unknown_horizon_is_refused(schedule):
     with pytest.raises(ValueError, match=r"model\.horizon"):
-        Rate("none", 10, None, 100, schedule, total_steps=None)
+        Rate(RateOptions(schedule=schedule), 10, 100, total_steps=None)
 
 
 def test_a_schedule_in_epochs_needs_no_horizon():
-    rate = Rate("linear", 20, 10, 100, Step(["2 epochs"]), total_steps=None, warmup="1 epoch", warmup_from="base")
+    options = RateOptions("linear", 10, warmup="1 epoch", warmup_from="base", schedule=Step(["2 epochs"]))
+    rate = Rate(options, 20, 100, total_steps=None)
     assert rate.factor == 2
     assert [rate.at(step) for step in range(12)] == pytest.approx([0.6, 0.7, 0.8, 0.9, 1, 1, 1, 1, 1, 1, 0.1, 0.1])
-    assert Rate("none", 10, None, 100, Constant(), total_steps=None).at(10**6) == 1
+    assert Rate(RateOptions(), 10, 100, total_steps=None).at(10**6) == 1
 
 
 def test_a_warm_up_that_fills_the_baseline_s_run_is_refused():
     """5 epochs of 10,000 are 3,125 steps at batch 16 and 5 at the full batch (protocol rule 8)."""
 
     def rate(warmup, baseline_steps, batch_size=10_000):
-        return Rate("linear", batch_size, 16, 10_000, Constant(), None, warmup, baseline_steps=baseline_steps)
+        options = RateOptions("linear", 16, warmup, baseline_steps=baseline_steps)
+        return Rate(options, batch_size, 10_000, None)
 
     with pytest.raises(ValueError, match="takes 3125 of the baseline's 500 steps at batch 16: give at most 30%"):
         rate("5 epochs", 500)
@@ -215,7 +217,7 @@ def test_a_warm_up_that_fills_the_baseline_s_run_is_refused():
     assert rate("3125 steps", 500).warmup_steps == 3125  # a length of its own at each batch
     assert rate("5 epochs", None).warmup_steps == 5  # a named replication
     with pytest.raises(ValueError, match=r"needs model\.base_batch_size"):
-        Rate("none", 20, None, 100, Constant(), None, "1 epoch", baseline_steps=500)
+        Rate(RateOptions(warmup="1 epoch", baseline_steps=500), 20, 100, None)
 
 
 def test_beta2_keeps_its_half_life_in_examples():

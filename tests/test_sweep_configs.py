@@ -65,7 +65,7 @@ def test_the_index_of_the_studies_is_made_from_their_files_and_the_kept_runs():
     runs, left_out = read_sources(publish.sources())
     assert not left_out
     readme = Path("configs/sweeps/README.md").read_text()
-    assert publish.filled(readme, {"index": publish.studies_index(runs)}) == readme
+    assert publish.filled(readme, {"index": publish.studies_index(publish.time_taken(runs))}) == readme
 
 
 def test_a_planned_cell_parses():

@@ -13,7 +13,6 @@ from callbacks.hit import FOLLOW
 from tasks.errors import UserError
 from tasks.limit.design import CONFIRMING, Question, first_design
 from tasks.limit.pilot import Resolved, pilot, resolve
-from tasks.process import quiet
 from tasks.sweep.forecast import HOUR, TRIALS, Speed, measured_speed
 from tasks.sweep.plan import BUDGET
 from tasks.sweep.preflight import LEAST_SIZES, doubts
@@ -46,7 +45,6 @@ class Asked:
 
 def asked(args: list[str], target: Target | None, most: int | None, threads: int) -> Asked:
     """Return what is asked. Raises UserError where `fit` would not take these options."""
-    quiet()
     torch.set_num_threads(threads)
     config = resolve(args)
     if config.model.get("lr_scaling", "none") != "none":  # the rate is tuned at each size

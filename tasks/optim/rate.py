@@ -49,86 +49,71 @@ class RateOptions:
             if rule != "none" and not self.base_batch_size:
                 raise ValueError(f"model.{name}_scaling needs model.base_batch_size, the batch of the base {name}")
 
-    def rate(self, batch_size: int, train_examples: int, total_steps: int | None) -> "Rate":
-        """Return the rate of a run with this batch size, epoch and length (None: no set end)."""
-        return Rate(
-            scaling=self.lr_scaling,
-            batch_size=batch_size,
-            base_batch_size=self.base_batch_size,
-            train_examples=train_examples,
-            schedule=self.schedule or Constant(),
-            total_steps=total_steps,
-            warmup=self.warmup,
-            warmup_from=self.warmup_from,
-            baseline_steps=self.baseline_steps,
-        )
-
 
 @dataclass(frozen=True)
 class Rate:
     """The learning rate: rate(step) = base rate x `factor` x `at(step)`.
 
     Args:
-        scaling: the rule that multiplies the base rate.
+        options: what the config says of it.
         batch_size: of the run, which durations are counted for.
-        base_batch_size: that the base rate was chosen at.
         train_examples: of an epoch.
-        schedule: what follows the warm-up.
         total_steps: the schedule's horizon (None: the run has no set end).
-        warmup: its length, such as "5 epochs" (None: none).
-        warmup_from: the rate that it begins at: zero, or the base rate.
-        baseline_steps: of the tuned run at the base batch (protocol rule 8).
 
     Raises:
         ValueError: if a rule needs a base batch, or a schedule a horizon, that is not given, and for a warm-up in
-            epochs that is too long for the baseline.
+            epochs that is too long for the baseline (protocol rule 8).
     """
 
-    scaling: LRRule
+    options: RateOptions
     batch_size: int
-    base_batch_size: int | None
     train_examples: int
-    schedule: Schedule
     total_steps: int | None
-    warmup: str | None = None
-    warmup_from: Literal["zero", "base"] = "zero"
-    baseline_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.scaling != "none" and not self.base_batch_size:
-            raise ValueError(f"model.lr_scaling={self.scaling} needs model.base_batch_size, the batch of the base rate")
+        options = self.options
+        if options.lr_scaling != "none" and not options.base_batch_size:
+            raise ValueError(
+                f"model.lr_scaling={options.lr_scaling} needs model.base_batch_size, the batch of the base rate"
+            )
         if self.total_steps is None and self.schedule.needs_horizon:
             raise ValueError(
                 f"model.schedule={self.schedule!r} needs the run's length: "
                 "give model.horizon, data.epochs or trainer.max_steps"
             )
-
-        if self.baseline_steps is not None and self.warmup is not None:
-            self._check_warmup(Duration.parse(self.warmup), self.baseline_steps)
+        if options.baseline_steps is not None and options.warmup is not None:
+            self._check_warmup(Duration.parse(options.warmup), options.baseline_steps)
 
     def _check_warmup(self, warmup: Duration, baseline_steps: int) -> None:
         """Refuse epochs that look short at a huge batch but exceed 30 % of the baseline (protocol rule 8)."""
-        if self.base_batch_size is None:
+        base = self.options.base_batch_size
+        if base is None:
             raise ValueError("model.baseline_steps needs model.base_batch_size, the batch that it was measured at")
-        steps = warmup.steps(self.base_batch_size, self.train_examples)
+        steps = warmup.steps(base, self.train_examples)
         if warmup.unit == "epochs" and steps > LONGEST_WARMUP * baseline_steps:
             raise ValueError(
-                f"model.warmup={self.warmup} takes {steps} of the baseline's {baseline_steps} steps at batch "
-                f"{self.base_batch_size}: give at most {LONGEST_WARMUP:.0%}, or a number of steps"
+                f"model.warmup={self.options.warmup} takes {steps} of the baseline's {baseline_steps} steps at batch "
+                f"{base}: give at most {LONGEST_WARMUP:.0%}, or a number of steps"
             )
+
+    @property
+    def schedule(self) -> Schedule:
+        """Return what follows the warm-up."""
+        return self.options.schedule or Constant()
 
     @property
     def factor(self) -> float:
         """Return what the base rate is multiplied by at this batch size."""
-        return lr_factor(self.scaling, self.batch_size, self.base_batch_size or self.batch_size)
+        return lr_factor(self.options.lr_scaling, self.batch_size, self.options.base_batch_size or self.batch_size)
 
     @cached_property
     def warmup_steps(self) -> int:
         """Return the length of the warm-up, in steps."""
-        if self.warmup is None:
+        options = self.options
+        if options.warmup is None:
             return 0
-        duration = Duration.parse(self.warmup)
-        return warmup_steps(duration, self.scaling, self.batch_size, self.base_batch_size, self.train_examples)
+        length = Duration.parse(options.warmup)
+        return warmup_steps(length, options.lr_scaling, self.batch_size, options.base_batch_size, self.train_examples)
 
     @cached_property
     def resolved(self) -> Schedule:
@@ -137,5 +122,5 @@ class Rate:
 
     def at(self, step: int) -> float:
         """Return the factor of the effective rate at update number `step`, counted from 0."""
-        start = 1 / self.factor if self.warmup_from == "base" else 0.0
+        start = 1 / self.factor if self.options.warmup_from == "base" else 0.0
         return warmed_up(self.resolved, step, self.total_steps or 1, self.warmup_steps, start)

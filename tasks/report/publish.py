@@ -20,6 +20,7 @@ from typing import Any
 
 from tasks.report.analysis.intervals import Interval, number
 from tasks.report.build import Wanted, read, report_on
+from tasks.report.claims import own
 from tasks.report.figures.style import Table, markdown
 from tasks.report.sources.runs import ENDING, Run, keep, read_runs
 from tasks.sweep.files import read_sweep
@@ -34,20 +35,13 @@ FIGURES = RESULTS / "figures"  # one a claim
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 TOLERANCE = 1e-6  # relative: another machine's arithmetic may differ in the last digits
 VOLATILE = ("left_out",)
-OWN = {
-    "own-1": ("the critical batch lies below the batch that fills the machine", "this project's reading"),
-    "own-2": ("scaling depends more on network and data complexity than on data size", "this project's reading"),
-    "own-3": ("fewer classes put the plateau later", "this project's reading"),
-    "own-4": ("for every network and task tried, steps stop falling beyond some batch size", "this project's reading"),
-    "own-5": ("with one rate for all sizes: three regimes, and a moderate linear end", "this project's reading"),
-    "own-6": ("over 30,000 updates the distance still grows as a power of t", "this project's reading"),
-}
 
 
 def stated() -> dict[str, tuple[str, str]]:
-    """Return each claim's statement and its place, as docs/papers.md has them."""
+    """Return each claim's statement and its place, as docs/papers.md has them; the project's own have no paper."""
     rows = re.findall(r"^\| ((?:golmant|you)-\d+) \| (.*?) \| (.*?) \|$", PAPERS.read_text(), re.MULTILINE)
-    return {claim: (statement, place) for claim, statement, place in rows} | OWN
+    papers = {claim: (statement, place) for claim, statement, place in rows}
+    return papers | {claim.id: (claim.statement, claim.paper) for claim in own.CLAIMS}
 
 
 def minutes(run: Run) -> float:
@@ -91,9 +85,8 @@ def time_taken(runs: list[Run]) -> dict[str, tuple[int, float]]:
     return took
 
 
-def studies_table(runs: list[Run]) -> str:
+def studies_table(runs: list[Run], took: Mapping[str, tuple[int, float]]) -> str:
     """Return the studies with their runs and what they took."""
-    took = time_taken(runs)
     ends = {s: Counter(r.record.status for r in runs if r.record.study == s) for s in took}
     rows = [
         [name, str(count), ", ".join(f"{n} {status}" for status, n in ends[name].most_common()), f"{spent:.0f}"]
@@ -138,9 +131,9 @@ def index(took: Mapping[str, tuple[int, float]]) -> list[list[str]]:
     return rows
 
 
-def studies_index(runs: list[Run]) -> str:
+def studies_index(took: Mapping[str, tuple[int, float]]) -> str:
     """Return the table of configs/sweeps/README.md."""
-    return table(["study", "what it asks", "claims", "grid", "measured"], index(time_taken(runs)))
+    return table(["study", "what it asks", "claims", "grid", "measured"], index(took))
 
 
 def head(content: dict[str, Any]) -> str:
@@ -203,14 +196,15 @@ def drawn(claim: str) -> Path:
 def blocks(content: dict[str, Any], runs: list[Run]) -> dict[str, str]:
     """Return the generated text of each block, by name."""
     columns = ["claim", "the paper's statement", "its place", "ours (95 % interval)", "n", "verdict"]
+    took = time_taken(runs)
     return {
         "verdicts": table(columns, verdict_rows(content)),
-        "studies": studies_table(runs),
+        "studies": studies_table(runs, took),
         "head": head(content),
         "answers": answers(content),
-        "evidence": evidence(content, time_taken(runs)),
-        "index": studies_index(runs),
-        "predicted": predicted(content, time_taken(runs)),
+        "evidence": evidence(content, took),
+        "index": studies_index(took),
+        "predicted": predicted(content, took),
     }
 
 

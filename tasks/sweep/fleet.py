@@ -115,9 +115,7 @@ def place(cell: Cell, ledger: Ledger) -> Path:
     """
     from tasks.cli import place as placed
     from tasks.errors import UserError
-    from tasks.process import quiet
 
-    quiet()
     try:
         return placed([*cell.args, f"--trainer.default_root_dir={ledger.folder.parent}"]).directory
     except UserError as error:

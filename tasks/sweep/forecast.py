@@ -15,7 +15,6 @@ import torch
 from callbacks.record import Record, read_record
 from tasks import cli
 from tasks.errors import FinishedError, UserError
-from tasks.process import quiet
 from tasks.report.sources.runs import read_curve
 from tasks.sweep.plan import SEED, Plain, Staged
 
@@ -115,7 +114,6 @@ def most_steps(settings: dict[str, Any], batch_size: int, examples: int) -> floa
 
 def told(cells: Plain | Staged, at_once: int) -> str:
     """Return in words what a sweep's runs would cost here. Raises UserError and FailedError as `fit` does."""
-    quiet()
     seconds, count = 0.0, 0
     for part in parts(cells):
         known = {size: runs for size, runs in part.runs.items() if size} or {0: sum(part.runs.values())}

@@ -48,11 +48,9 @@ def work(pipe: connection.Connection, place: Place, runs: Path) -> None:
     import torch
 
     from tasks import cli
-    from tasks.process import quiet
 
     keep_standard_streams()  # `os.dup2` below changes what is behind them
     torch.set_num_threads(place.threads)
-    quiet()
     gc.collect()
     gc.freeze()
     sending = threading.Lock()

@@ -11,6 +11,14 @@ import numpy as np
 from callbacks.hit import crossing_at, hits
 
 GOAL, CEILING, FLOOR = 0.8, 0.9, 0.1
+RATE = {  # of a record, with a constant rate that follows no rule
+    "base": 0.1,
+    "effective": 0.1,
+    "scaling_rule": "none",
+    "base_batch_size": None,
+    "schedule": "constant",
+    "warmup": "none",
+}
 
 
 def accuracy(step: float, steps_to_goal: float) -> float:
@@ -100,14 +108,7 @@ def make_run(folder: Path, steps_to_goal: float, batch_size: int, seed: int, bud
         "network": "SmallCNN",
         "parameters": 12_345,
         "optimizer": {"name": "SGD", "settings": {"momentum": 0.9}},
-        "rate": {
-            "base": 0.1,
-            "effective": 0.1,
-            "scaling_rule": "none",
-            "base_batch_size": None,
-            "schedule": "constant",
-            "warmup": "none",
-        },
+        "rate": dict(RATE),
         "batch": {
             "size": batch_size,
             "micro": 256,

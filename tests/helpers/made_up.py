@@ -8,7 +8,7 @@ import numpy as np
 from callbacks.record import Crossing, Record, from_fields
 from tasks.report.analysis.curves import Workload, workloads
 from tasks.report.sources.runs import Hit, Run
-from tests.helpers.fake_runs import merged
+from tests.helpers.fake_runs import RATE, merged
 
 SIZES = [16 * 2**k for k in range(11)]
 EXAMPLES = 100_000
@@ -51,14 +51,7 @@ def run(hits: list[Hit], size: int, seed: int, curve: dict | None = None, **chan
         "optimizer": {"name": "SGD"},
         "batch": {"size": size},
         "budget": {"max_steps": None},
-        "rate": {
-            "base": 0.1,
-            "effective": 0.1,
-            "scaling_rule": "none",
-            "base_batch_size": None,
-            "schedule": "constant",
-            "warmup": "none",
-        },
+        "rate": dict(RATE),
         "final": {"step": 10, "examples": 10 * size},
         "test": None,
         "plan": {"hash": "h"},

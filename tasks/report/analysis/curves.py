@@ -17,6 +17,7 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 Setting = tuple[float, str, tuple[tuple[str, str], ...], int | None]
 Facts = tuple[tuple[str, Any], ...]
+TRAIN, VALIDATION = "trainset/", "val/"  # what metrics of these splits begin with
 COUNTED = ("reached", "budget", "diverged")  # the ends that are results; failed and running are not
 COUNTS = {"reached": "reached", "censored": "budget", "diverged": "diverged", "failed": "failed", "running": "running"}
 WORDS = {"rate.base_batch_size": "m0 =", "rate.base": "base rate", "rate.warmup": "warm-up"}

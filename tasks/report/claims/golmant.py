@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tasks.report.analysis.curves import Curve, Observation, group, horizon, tuned_point
+from tasks.report.analysis.curves import TRAIN, VALIDATION, Curve, Observation, group, horizon, tuned_point
 from tasks.report.analysis.intervals import NOTHING, Interval, proportion, resampled_interval
 from tasks.report.analysis.measures import LINEAR_ERROR
 from tasks.report.claims import rules
@@ -16,8 +16,6 @@ from tasks.report.claims.studies import (
     HARD,
     NETWORKS,
     PARTS,
-    TRAIN,
-    VALIDATION,
     Arm,
     Case,
     Found,

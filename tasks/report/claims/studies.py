@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from tasks.report.analysis.critical import LEAST_STEPS, Fitted, fit_curve
-from tasks.report.analysis.curves import Curve, Observation, Point, Workload, constant_rate, group, same_but_target
+from tasks.report.analysis.curves import (
+    VALIDATION,
+    Curve,
+    Observation,
+    Point,
+    Workload,
+    constant_rate,
+    group,
+    same_but_target,
+)
 from tasks.report.analysis.fits import Fit
 from tasks.report.analysis.intervals import proportion
 from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
@@ -18,7 +27,6 @@ from tasks.report.claims.rules import MARGINS, Check, Evidence, Missing, Pair, P
 
 LEAST_SEEDS, LEAST_SIZES = 5, 5
 CLASSIFICATION = "ImageClassification"
-TRAIN, VALIDATION = "trainset/", "val/"
 PAPERS = {"golmant": "Golmant et al. 2018", "you": "You et al. 2020", "own": "this project's reading"}
 HARD, PARTS = 0.4, (0.25, 0.5)  # the label noise and the parts of the data that decide
 FIG1, BASE = "golmant_fig1_classification", "golmant_arm_base"  # sweeps that test several claims

@@ -10,7 +10,16 @@ from matplotlib.axes import Axes
 
 from tasks.report.analysis.answer import Analysis
 from tasks.report.analysis.critical import Critical
-from tasks.report.analysis.curves import Curve, Observation, Workload, group, main_curve, same_but_target
+from tasks.report.analysis.curves import (
+    TRAIN,
+    VALIDATION,
+    Curve,
+    Observation,
+    Workload,
+    group,
+    main_curve,
+    same_but_target,
+)
 from tasks.report.analysis.intervals import Interval, log_median, number
 from tasks.report.analysis.measures import LINEAR_ERROR, mean_of, test_accuracy
 from tasks.report.claims.rules import Evidence, Part
@@ -35,7 +44,6 @@ MARKS = {"reached": (".", 0.35, 4), "budget": ("^", 0.8, 6), "diverged": ("x", 0
 NEVER = {"budget": "budget spent without arriving", "diverged": "diverged"}
 LEVELS = 8
 LOSS = "trainset/loss"
-TRAIN, VALIDATION = "trainset/", "val/"
 Named = list[tuple[str, Curve, Critical | None]]  # what the legend says, the curve, its fit
 
 
