@@ -46,6 +46,7 @@ from tasks.parser import Parser
 from tasks.process import (
     check_arguments,
     disable_malloc_trim,
+    end_on_interrupt,
     in_order,
     is_first,
     quiet,
@@ -244,6 +245,8 @@ class Cli(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         os.environ[STARTER] = str(os.getpid())  # for the other ranks, which Lightning starts from here
+        if self.trainer.world_size > 1:
+            end_on_interrupt()
         try:
             super()._run_subcommand(subcommand)
         except USER_ERRORS as error:

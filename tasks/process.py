@@ -99,6 +99,15 @@ def signals_restored() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def end_on_interrupt() -> None:
+    """Let Ctrl-C end this process at once, until training handles it (callbacks/rolling_checkpoint.py).
+
+    While torch connects the processes, for up to 30 minutes, Python raises no KeyboardInterrupt.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a sweep's worker leaves it to its parent
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def disable_malloc_trim() -> None:
     """Make glibc keep freed memory for the next step: by default it returns large pieces to the system.
 

@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,21 @@ def test_the_curve_is_that_of_one_process(tmp_path, launch):
         assert b == pytest.approx(a, rel=1e-5)  # float32
     record = json.loads((tmp_path / "two" / "fashion_mnist" / "run" / "record.json").read_text())
     assert (record["world_size"], record["status"]) == (2, "budget")
+
+
+def test_ctrl_c_ends_a_process_that_waits_for_the_others(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(100)
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(silent.getsockname()[1]), "WORLD_SIZE": "2"}
+        place |= {"RANK": "1", "LOCAL_RANK": "1", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+        place |= {"TORCHELASTIC_RUN_ID": "alone", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "tasks", *options(tmp_path, "--config", DDP, "--trainer.devices", "2")]
+        heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+        process = subprocess.Popen(command, env={**os.environ, **place}, preexec_fn=heard)
+        try:
+            connection, _ = silent.accept()
+            with connection:
+                process.send_signal(signal.SIGINT)
+                assert process.wait(20) == -signal.SIGINT
+        finally:
+            process.kill()
