@@ -166,9 +166,10 @@ class ExactBatchTask(EvaluatedTask):
         """Choose the micro-batch to begin with and the gradient's buffer.
 
         Raises:
-            ValueError: if the micro-batch is to be found although parameters are sharded.
+            ValueError: if data and network do not fit, or the micro-batch is to be found with sharded parameters.
         """
         trim(self.trainer)
+        self.check_targets()
         self.check_outputs(self.data.batch(0).part(0, 1, self.device))
         if self.sharded and self.micro_batch_size is None:
             raise ValueError("model.micro_batch_size: null cannot be found with sharded parameters; give a number")

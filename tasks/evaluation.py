@@ -79,6 +79,20 @@ class EvaluatedTask(LightningModule):
         """Return what `predict` writes of these outputs: the most likely class of each element."""
         return outputs.argmax(self.class_dimension)
 
+    def check_targets(self) -> None:
+        """Raise ValueError where a split in memory has a target that is no class, before anything is trained."""
+        classes = self.data.dimensions[-1]
+        for name, split in self.data.splits.items():
+            targets = split.targets
+            if not isinstance(targets, Tensor) or targets.is_floating_point() or not targets.numel():
+                continue
+            least, most = (int(end) for end in targets.aminmax())
+            if least < 0 or most >= classes:
+                counted = targets[targets != self.ignore_index]
+                wrong = counted[(counted < 0) | (counted >= classes)]
+                if len(wrong):
+                    raise ValueError(f"{name} has a target of {int(wrong[0])}: the classes are 0 to {classes - 1}")
+
     @torch.no_grad()
     def check_outputs(self, part: Part) -> None:
         """Raise ValueError where the network's outputs for one example are not what the loss needs."""

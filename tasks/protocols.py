@@ -28,6 +28,14 @@ class Part(Protocol):
         """Return the function that draws these examples' random numbers."""
 
 
+class Split(Sized, Protocol):
+    """Examples, in memory or not."""
+
+    @property
+    def targets(self) -> object:
+        """Return the targets, int or float [N, ...] where they are in memory."""
+
+
 class Batch(Protocol):
     """A global batch whose parts are gathered one by one; where it is not `exact`, `elements` is an upper bound."""
 
@@ -67,7 +75,7 @@ class DataModule(Protocol):
         """Return what the network is built with."""
 
     @property
-    def splits(self) -> Mapping[str, Sized]:
+    def splits(self) -> Mapping[str, "Split"]:
         """Return the splits by name; `train` is always there."""
 
     @property

@@ -169,7 +169,8 @@ def resume_from(directory: Path, settings: dict[str, Any]) -> Path | None:
     it is this run's and nothing is left to do.
     """
     record, config = _read_record(directory / "record.json"), _read_config(directory / "config.yaml")
-    if config is not None and config != settings:
+    begun = record is not None or (directory / "checkpoints").exists()
+    if begun and config not in (None, settings):
         raise UserError(
             f"{directory} already holds another run, which differs in {difference(config, settings)}: "
             "give another --run.name, or delete that directory"

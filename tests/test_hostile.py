@@ -56,8 +56,10 @@ def test_a_spoilt_run_directory_is_refused_in_one_sentence(tmp_path, capsys, spo
 def test_data_that_would_spoil_any_run_are_refused_in_one_sentence(tmp_path, capsys, fate, said):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     flags = ["--data.fate", fate, "--trainer.default_root_dir", str(tmp_path / "runs"), "--progress.show", "false"]
-    assert main(["fit", "--config", str(tmp_path / "config.yaml"), *flags]) == 2
+    command = ["fit", "--config", str(tmp_path / "config.yaml"), *flags, "--run.name", "mine"]
+    assert main(command) == 2
     assert said in sentence(capsys)
+    assert main([*command, "--data.fate", "fine"]) == 0  # nothing was trained, so the name is free
 
 
 @pytest.mark.parametrize(("fields", "said"), SWEEPS, ids=short)

@@ -126,6 +126,7 @@ DIRECTORIES = [
 DATA = [
     ("nan target", "1 of the 23 targets of train hold nan or infinity (the first is example 5): mend them"),
     ("infinite input", "1 of the 7 inputs of val hold nan or infinity (the first is example 5): mend them"),
+    ("class 3 of 3", "test has a target of 3: the classes are 0 to 2"),
 ]
 
 # A sweep file's fields over those of a good one ------------------------------------------------------------
@@ -182,6 +183,8 @@ class Hostile(Tiny):
             splits["train"].targets[5] = torch.nan
         if self.fate == "infinite input":
             splits["val"].inputs[5, 0, 0, 0] = torch.inf
+        if self.fate == "class 3 of 3":
+            splits["test"].targets[4] = 3
         return splits
 
 
