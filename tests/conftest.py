@@ -1,9 +1,12 @@
 """Every test: one thread an operation, no W&B server, and the environment as it was before."""
 
 import logging
+import multiprocessing
 import os
 
 import pytest
+
+from tests.helpers import processes
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "offline"
@@ -18,3 +21,9 @@ def clean_environment():
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture
+def warm_workers(monkeypatch):
+    """Let the workers of sweeps begin with the libraries loaded."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: processes.warm)

@@ -17,7 +17,8 @@ from tasks.networks.zoo import network_of
 
 EXAMPLES = sorted(Path("docs/examples").glob("*.yaml"))
 WAVES = "docs/examples/waves.yaml"
-FASHION = ["--config", "configs/image_classification/fashion_mnist.yaml", "--data.variant.examples", "64"]
+FEW = ["--data.variant.examples", "64", "--data.val_examples", "32"]  # of Fashion-MNIST
+FASHION = ["--config", "configs/image_classification/fashion_mnist.yaml", *FEW]
 
 
 def fit(root: Path, *flags: str, steps: int = 2) -> int:
@@ -32,7 +33,8 @@ def record(root: Path) -> dict:
 
 @pytest.mark.parametrize("config", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs_from_any_folder_without_pythonpath(tmp_path, config):
-    small = ["--data.variant.examples", "64", "--data.batch_size", "32", "--progress.show", "false"]
+    small = FEW if config.stem == "torchvision" else FEW[:2]
+    small = [*small, "--data.batch_size", "32", "--progress.show", "false"]
     command = [sys.executable, "-m", "tasks", "fit", "--config", str(config.resolve()), "--trainer.max_steps", "2"]
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}  # of the suite, not of the example
     done = subprocess.run(
@@ -69,7 +71,13 @@ def test_regression_measures_the_mean_squared_error_and_r2_of_a_plain_computatio
     assert measured["test/r2"] == pytest.approx(1 - squares.mean() / target.var(), rel=1e-4)
 
 
-@pytest.mark.parametrize("network", ["torchvision.models.mobilenet_v3_small", "timm.models.resnet.test_resnet"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param("torchvision.models.mobilenet_v3_small", marks=pytest.mark.slow),
+        "timm.models.resnet.test_resnet",
+    ],
+)
 def test_a_network_of_a_library_has_the_data_s_channels_and_classes_and_random_weights(tmp_path, network, monkeypatch):
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("downloads weights"))
     flags = ["--model.network", network, "--model.ghost_batch_size", "16", "--data.batch_size", "16"]

@@ -11,6 +11,8 @@ from tasks.sweep.command import main as sweep
 from tests.helpers.command_line import FASHION, fit
 from tests.helpers.hostile import CONFIG, CONFIGS, DATA, DIRECTORIES, FLAGS, SWEEPS, write_sweep
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 def sentence(capsys) -> str:
     """The one line that was printed."""

@@ -2,19 +2,15 @@
 
 import itertools
 import json
-import multiprocessing
-import os
 import signal
-import socket
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
-import torch.distributed as dist
 import yaml
 
-from tasks.streams import keep_standard_streams
+from tests.helpers import processes
 from tests.helpers.hostile import CONFIG
 from tests.helpers.outcome import assert_same
 
@@ -33,49 +29,6 @@ ENDS = {  # what ends the run: the settings
 }
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tasks.cli", "tests.helpers.hostile"])  # importing them takes most of a tiny run
-
-
-def fit(arguments: list[str], environment: dict[str, str], log: str) -> None:
-    """Run the real command line in this process, which has a group of its own with the other rank's."""
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    keep_standard_streams()
-    os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    from tasks.__main__ import main
-
-    try:
-        status = main(["fit", *arguments])
-    except KeyboardInterrupt:  # as the module does when it is run
-        status = 130
-    if dist.is_initialized():
-        dist.destroy_process_group()
-    os._exit(status)
-
-
-def group(arguments: list[str], environment: dict[str, str], log: str, ranks: int) -> None:
-    """Start the ranks and wait for them; the status of the first that failed."""
-    os.setpgid(0, 0)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    children = {}
-    for rank in range(ranks):
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), "RANK": str(rank)}
-        place |= {"LOCAL_RANK": str(rank), "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": str(ranks)}
-        place |= {"TORCHELASTIC_RUN_ID": "kills"}
-        child = os.fork()
-        if not child:
-            fit(arguments, environment | (place if ranks > 1 else {}), log)
-        children[child] = rank
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # meant for the ranks; this process only waits
-    codes = [os.waitstatus_to_exitcode(os.wait()[1]) for _ in children]
-    os._exit(next((abs(code) for code in codes if code), 0))
-
 
 def run(root: Path, end: str, ranks: int, kill_at: str = "") -> tuple[int, str]:
     """Fit until the end or until killed; the exit status, the number of the signal where one ended it, and the log."""
@@ -92,14 +45,8 @@ def run(root: Path, end: str, ranks: int, kill_at: str = "") -> tuple[int, str]:
     config["run"]["name"] = "run"
     path, log = root / "config.yaml", root / "log.txt"
     path.write_text(yaml.safe_dump(config))
-    environment = {"OMP_NUM_THREADS": "1", "KILL_AT": kill_at} if kill_at else {"OMP_NUM_THREADS": "1"}
-    process = processes.Process(target=group, args=(["--config", str(path)], environment, str(log), ranks))
-    process.start()
-    process.join(600)
-    if process.exitcode is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise AssertionError(f"it hangs: {log.read_text()}")
-    return process.exitcode, log.read_text()
+    status = processes.run(["fit", "--config", str(path)], log, {"KILL_AT": kill_at} if kill_at else {}, ranks)
+    return status, log.read_text()
 
 
 @cache

@@ -3,11 +3,8 @@
 import contextlib
 import copy
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -18,6 +15,7 @@ import torch
 from callbacks.convergence_detector import ConvergenceDetector, Target
 from callbacks.rolling_checkpoint import FINAL, RollingCheckpoint, checkpoints
 from tasks.__main__ import main
+from tests.helpers import processes
 from tests.helpers.networks import NETWORKS
 from tests.helpers.outcome import assert_same
 from tests.helpers.tiny import TASKS, Tiny, fit, weights
@@ -110,21 +108,19 @@ def written(root: Path) -> list[int]:
     return [record.stat().st_mtime_ns for record in root.glob("*/run/record.json")]
 
 
-def kill_at_random_moments(root: Path, kills: int, signal_: int, flags: list[str]) -> int:
+def kill_at_random_moments(root: Path, kills: int, ranks: int, flags: list[str]) -> int:
     """Start the command again and again, killing it at random moments; its last, undisturbed exit status."""
-    draw = random.Random(kills)
-    command = [sys.executable, "-m", "tasks", *cli(root, *flags)]
+    draw, log = random.Random(kills), root.with_suffix(".log")
     for _ in range(kills):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        process = processes.begin(cli(root, *flags), log, ranks=ranks)
         begun = written(root)
-        while process.poll() is None and written(root) == begun:  # until training has begun, then a little more
+        while process.is_alive() and written(root) == begun:  # until training has begun, then a little more
             time.sleep(0.05)
-        time.sleep(draw.uniform(0, 1.5))
+        time.sleep(draw.uniform(0, 0.7))
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal_)
-        process.wait()
-        process.stdout.close()
-    return subprocess.run(command, check=False, capture_output=True).returncode
+            processes.send(process, signal.SIGKILL)
+        process.join()
+    return processes.run(cli(root, *flags), log, ranks=ranks)
 
 
 @pytest.mark.parametrize(
@@ -132,11 +128,11 @@ def kill_at_random_moments(root: Path, kills: int, signal_: int, flags: list[str
     [(3, 1), pytest.param(30, 1, marks=pytest.mark.slow), pytest.param(10, 2, marks=pytest.mark.slow)],
 )
 def test_killed_and_started_again_it_ends_the_same(tmp_path, kills, ranks):
-    steps = str(300 * kills)  # long enough that no kill comes after the end
+    steps = str(200 * kills)  # long enough that no kill comes after the end
     flags = ["--trainer.max_steps", steps, "--evaluation.ratio", "1.5", "--convergence.stop", "false"]
     flags += ["--trainer.devices", str(ranks), "--trainer.strategy", "ddp"] if ranks > 1 else []
-    subprocess.run([sys.executable, "-m", "tasks", *cli(tmp_path / "whole", *flags)], check=True)
-    assert kill_at_random_moments(tmp_path / "cut", kills, signal.SIGKILL, flags) == 0
+    assert processes.run(cli(tmp_path / "whole", *flags), tmp_path / "whole.log", ranks=ranks) == 0
+    assert kill_at_random_moments(tmp_path / "cut", kills, ranks, flags) == 0
     assert_same(tmp_path / "cut", tmp_path / "whole")
     resumed = json.loads(next(iter((tmp_path / "cut").glob("*/run/record.json"))).read_text())["resumes"]
     assert resumed == kills
@@ -145,21 +141,19 @@ def test_killed_and_started_again_it_ends_the_same(tmp_path, kills, ranks):
 @pytest.mark.parametrize(("signal_", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_leaves_a_checkpoint_and_its_exit_status(tmp_path, signal_, status):
     flags = ["--trainer.max_steps", "100000", "--convergence.stop", "false", "--checkpoint.minutes", "60"]
-    command = [sys.executable, "-m", "tasks", *cli(tmp_path, *flags)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    while not list(tmp_path.glob("*/run/record.json")):
-        time.sleep(0.1)
+    process = processes.begin(cli(tmp_path, *flags), tmp_path / "log")
+    processes.wait_until(lambda: written(tmp_path))
     time.sleep(1)
-    process.send_signal(signal_)
-    assert process.wait(60) == status
-    process.stderr.close()
+    processes.send(process, signal_)
+    process.join(60)
+    assert process.exitcode == status
     (directory,) = tmp_path.glob("*/run")
     record = json.loads((directory / "record.json").read_text())
     assert (record["status"], record["stopped_by"]) == ("running", "interrupt")
     at = int(checkpoints(directory)[0].stem[5:])
     assert at >= record["final"]["step"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert f"step={at}.ckpt" in process.stderr.readline()
-    process.kill()
-    process.wait(60)
-    process.stderr.close()
+    process = processes.begin(cli(tmp_path, *flags), tmp_path / "log")
+    processes.wait_until(lambda: f"resuming from {checkpoints(directory)[0]}" in (tmp_path / "log").read_text())
+    assert f"step={at}.ckpt" in (tmp_path / "log").read_text()
+    processes.send(process, signal.SIGKILL)
+    process.join(60)

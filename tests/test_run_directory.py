@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,8 @@ import torch
 from callbacks.rolling_checkpoint import FINAL, checkpoints, damage, newest_whole
 from tasks.__main__ import main
 from tasks.errors import UserError
-from tasks.run_directory import claimed
+from tasks.run_directory import LOCK, claimed
+from tests.helpers import processes
 from tests.helpers.hostile import CONFIG
 from tests.helpers.small_disk import in_a_small_disk
 
@@ -38,9 +38,9 @@ def command(config: Path, *flags: str) -> list[str]:
 
 def cut(config: Path) -> Path:
     """Kill the run in its closing test; its directory, with checkpoints of steps 11 and 12."""
-    environment = os.environ | {"KILL_AT": f"9 0 {config.parent / 'marker'} closing test"}
-    done = subprocess.run(command(config), env=environment, start_new_session=True, check=False, capture_output=True)
-    assert done.returncode == -signal.SIGKILL
+    environment = {"KILL_AT": f"9 0 {config.parent / 'marker'} closing test"}
+    code = processes.run(["fit", "--config", str(config)], config.with_name("log"), environment)
+    assert code == -signal.SIGKILL  # of the whole group
     return config.parent / "tiny" / "run"
 
 
@@ -104,17 +104,15 @@ def test_stray_files_and_folders_beside_checkpoints_are_left_alone(config):
 
 def test_a_directory_is_trained_by_one_process_at_a_time(config, capsys, tmp_path):
     long = ["--trainer.max_steps", "1000000", "--convergence.stop", "false", "--checkpoint.minutes", "60"]
-    first = subprocess.Popen(command(config, *long), stderr=subprocess.DEVNULL)
+    first = processes.begin(["fit", "--config", str(config), *long], tmp_path / "log")
     run = tmp_path / "tiny" / "run"
-    while not (run / "record.json").exists():
-        assert first.poll() is None
-        time.sleep(0.05)
+    processes.wait_until((run / "record.json").exists)
     assert main(["fit", "--config", str(config), *long]) == 2
     said = capsys.readouterr().err
-    assert f"{run} is being trained by process {first.pid} on " in said
-    assert first.poll() is None
-    first.kill()
-    first.wait()
+    assert f"{run} is being trained by {(run / LOCK).read_text()}: wait" in said
+    assert first.is_alive()
+    processes.send(first, signal.SIGKILL)
+    first.join()
     (run / "checkpoints").mkdir(exist_ok=True)
     (run / "checkpoints" / "step=3.ckpt.77.part").write_text("torn")
     with claimed(run):  # the system has freed the lock
@@ -149,7 +147,10 @@ STREAMS = {  # what is behind the standard streams: the shell's words for it
 }
 
 
-@pytest.mark.parametrize("case", STREAMS)
+@pytest.mark.parametrize(
+    "case",
+    [name if "pipe" in name or "both" in name else pytest.param(name, marks=pytest.mark.slow) for name in STREAMS],
+)
 def test_no_standard_stream_ends_a_run(config, tmp_path, case):
     fit = " ".join(command(config, "--progress.every", "0.001"))
     script = STREAMS[case].format(fit=fit, status=tmp_path / "status")

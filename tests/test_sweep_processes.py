@@ -21,6 +21,7 @@ from tasks.sweep.ledger import ATTEMPTS
 from tests.helpers.hostile import write_sweep
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("warm_workers")
 
 
 def records(runs):

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
+from tests.helpers import processes
+
 
 def _rank(rank: int, ranks: int, port: int, function: Callable, args: tuple, folder: Path) -> None:
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -34,5 +36,6 @@ def on_ranks(ranks: int, function: Callable, *args: Any) -> list[Any]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_rank, (ranks, port, function, args, Path(folder)), nprocs=ranks)
+        given = (ranks, port, function, args, Path(folder))
+        mp.start_processes(_rank, given, nprocs=ranks, start_method=processes.warm.get_start_method())
         return [pickle.loads((Path(folder) / str(rank)).read_bytes()) for rank in range(ranks)]
