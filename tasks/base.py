@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pytorch_lightning.cli import OptimizerCallable
@@ -21,7 +22,16 @@ from tasks.optim.schedules import Constant
 from tasks.overhead import trim
 from tasks.protocols import Batch, Gradient, GradientObserver, Part, Plan
 from tasks.sharding import ShardedGradient, shard
-from tasks.spans import cut, share
+from tasks.spans import Batching, cut, share
+
+
+@dataclass(frozen=True)
+class Options(Batching, RateOptions):
+    """What stands beside network and optimizer in a config's `model`, flat."""
+
+    def __post_init__(self) -> None:
+        Batching.__post_init__(self)
+        RateOptions.__post_init__(self)
 
 
 class ExactBatchTask(EvaluatedTask):
@@ -32,12 +42,9 @@ class ExactBatchTask(EvaluatedTask):
             function of torchvision.models or timm.models gives its network, with random weights.
         optimizer: called with the parameters; its `lr` is the base learning rate.
         decay_norm_bias: whether weight decay holds for norm layers and biases too.
-        micro_batch_size: examples of one forward and backward pass on one rank; null finds the largest that
-            fits, by halving when memory runs out.
-        ghost_batch_size: examples that batch normalization sees, or `global`; needed where the network has any.
         clip_norm: the largest norm of the global batch's gradient (null: no clipping).
         label_smoothing: of the training loss; evaluation never smooths.
-        rate: the options of the learning rate, as RateOptions has them.
+        options: the fields of Batching and RateOptions.
     """
 
     def __init__(
@@ -45,34 +52,26 @@ class ExactBatchTask(EvaluatedTask):
         network: Callable[[int, int], nn.Module],
         optimizer: OptimizerCallable,
         decay_norm_bias: bool = True,
-        micro_batch_size: int | None = None,
-        ghost_batch_size: int | Literal["global"] | None = None,
         clip_norm: float | None = None,
         label_smoothing: float = 0.0,
-        **rate: Any,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.make_network = network
         self.make_optimizer = optimizer
-        self.rate_options = RateOptions(**rate)
+        self.options: Options = Options(**options)
         self.decay_norm_bias = decay_norm_bias
-        self.micro_batch_size = micro_batch_size
-        self.ghost_batch_size = ghost_batch_size
         self.clip_norm = clip_norm
         self.label_smoothing = label_smoothing
         self._check_options()
         self.sharded = self.has_ghosts = False
         self.observers: list[GradientObserver] = []  # of this step's gradient
-        self.examples, self.micro = 0, micro_batch_size or 0  # 0: to be found
+        self.examples, self.micro = 0, self.options.micro_batch_size or 0  # 0: to be found
         self._loss_sum: Tensor | float = 0.0
         self._loss_steps = 0
 
     def _check_options(self) -> None:
-        for name in ("micro_batch_size", "ghost_batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"model.{name} is {value}: give at least 1, or null")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"model.clip_norm is {self.clip_norm}: give more than 0, or null")
         if not 0 <= self.label_smoothing < 1:
@@ -93,12 +92,12 @@ class ExactBatchTask(EvaluatedTask):
             torch.manual_seed(data.seed)
             network = network_of(self.make_network, data.dimensions)
         if has_batch_norm(network):
-            if self.ghost_batch_size is None:
+            if self.options.ghost_batch_size is None:
                 raise ValueError(
                     "the network has batch normalization: set model.ghost_batch_size to the number of examples that "
                     "its statistics see (32 is usual) or to `global`, or choose a network with norm: group"
                 )
-            network = with_ghost_batches(network, self.ghost_batch_size)
+            network = with_ghost_batches(network, self.options.ghost_batch_size)
         number_dropouts(network)
         self.has_ghosts = bool(ghost_layers(network))
         self.network, self.network_name = network, getattr(network, "name", type(network).__name__)
@@ -126,7 +125,7 @@ class ExactBatchTask(EvaluatedTask):
         return optimizer
 
     def _make_rate(self) -> Rate:
-        data, options = self.data, self.rate_options
+        data, options = self.data, self.options
         if data.growth and not isinstance(options.schedule, Constant | None):
             raise ValueError("data.growth takes the place of model.schedule: leave one of them out")
         examples = len(data.splits["train"])
@@ -134,7 +133,7 @@ class ExactBatchTask(EvaluatedTask):
 
     def _total_steps(self, train_examples: int) -> int | None:
         """Return the schedule's horizon in steps: what is set, else the run's own length, None if it has no end."""
-        if (horizon := self.rate_options.horizon) is not None:
+        if (horizon := self.options.horizon) is not None:
             return Duration.parse(horizon).steps(self.data.batch_size, train_examples)
         ends = [self.data.steps] if self.data.epochs is not None else []
         ends += [self.trainer.max_steps] if self.trainer.max_steps > 0 else []
@@ -142,7 +141,7 @@ class ExactBatchTask(EvaluatedTask):
 
     def _scale_averages(self, group: dict[str, Any]) -> None:
         """Set a parameter group's momentum or betas for the batch size."""
-        options = self.rate_options
+        options = self.options
         if options.momentum_scaling == options.beta2_scaling == "none":
             return
 
@@ -171,7 +170,7 @@ class ExactBatchTask(EvaluatedTask):
         trim(self.trainer)
         self.check_targets()
         self.check_outputs(self.data.batch(0).part(0, 1, self.device))
-        if self.sharded and self.micro_batch_size is None:
+        if self.sharded and self.options.micro_batch_size is None:
             raise ValueError("model.micro_batch_size: null cannot be found with sharded parameters; give a number")
         self.micro = self.micro or -(-self.data.batch_size // self.trainer.world_size)
         self.gradient: Gradient = ShardedGradient(self) if self.sharded else FlatGradient(self)
@@ -213,7 +212,7 @@ class ExactBatchTask(EvaluatedTask):
         """
         micro = min([self.micro, *(observer.largest_micro_batch(len(batch)) for observer in self.observers)])
         while (error := self.gradient.compute(batch, self._plan(batch, micro))) is not None:
-            if self.micro_batch_size is not None or micro == 1:
+            if self.options.micro_batch_size is not None or micro == 1:
                 raise error
             del error  # its traceback holds all tensors of the failed pass
             micro = self.micro = -(-micro // 2)
@@ -221,7 +220,7 @@ class ExactBatchTask(EvaluatedTask):
     def _plan(self, batch: Batch, micro: int) -> Plan:
         """Return the micro-batches of every rank's share, cut at the borders of ghost batches."""
         ranks = self.trainer.world_size
-        ghost = self.ghost_batch_size if self.has_ghosts else None
+        ghost = self.options.ghost_batch_size if self.has_ghosts else None
         unit = ghost if isinstance(ghost, int) else 1
         shares = [share(len(batch), rank, ranks, unit) for rank in range(ranks)]
         size = max(micro // unit, 1) * unit
@@ -239,7 +238,7 @@ class ExactBatchTask(EvaluatedTask):
 
     def _offload_activations(self) -> AbstractContextManager[object]:
         """Keep activations on the host where batch normalization sees the global batch, which cannot be cut up."""
-        if self.ghost_batch_size == "global" and self.has_ghosts:
+        if self.options.ghost_batch_size == "global" and self.has_ghosts:
             return torch.autograd.graph.save_on_cpu(pin_memory=self.device.type == "cuda")
         return nullcontext()
 
@@ -270,7 +269,7 @@ class ExactBatchTask(EvaluatedTask):
 
     def facts(self) -> dict[str, Any]:
         """Return what the run's record says of the task, by the names of its fields."""
-        group, options = self.optimizer.param_groups[0], self.rate_options
+        group, options = self.optimizer.param_groups[0], self.options
         plain = {k: v for k, v in group.items() if isinstance(v, bool | int | float | str | list | tuple)}
         settings = {k: v for k, v in plain.items() if k not in ("params", "lr", "initial_lr", "base_lr")}
         return {
@@ -301,7 +300,7 @@ class ExactBatchTask(EvaluatedTask):
             "batch": {
                 "size": self.data.batch_size,
                 "micro": self.micro,
-                "ghost": self.ghost_batch_size if self.has_ghosts else None,
+                "ghost": self.options.ghost_batch_size if self.has_ghosts else None,
             },
         }
 
@@ -319,5 +318,5 @@ class ExactBatchTask(EvaluatedTask):
         """Go on from where a checkpoint's training was."""
         progress = checkpoint["progress"]
         self.examples, self._seconds = progress["examples"], progress["seconds"]
-        self.micro = self.micro_batch_size or progress["micro"]
+        self.micro = self.options.micro_batch_size or progress["micro"]
         self._loss_sum, self._loss_steps = progress["loss_sum"], progress["loss_steps"]

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Collection, Iterator
-from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -13,7 +12,7 @@ from torchmetrics import Metric
 
 from tasks.networks.ghost import collect
 from tasks.protocols import Batch, DataModule, Part, Span
-from tasks.spans import cut, share
+from tasks.spans import Batching, cut, share
 
 BATCH = 256  # examples of one forward pass, which no result depends on
 
@@ -26,8 +25,7 @@ class EvaluatedTask(LightningModule):
     class_dimension: int | None = 1  # of the outputs, where they have the data's last dimension; None: nowhere
     network: nn.Module
     split_metrics: nn.ModuleDict  # by split: a Metric, or Identity where there is none
-    micro_batch_size: int | None
-    ghost_batch_size: int | Literal["global"] | None
+    options: Batching
     sharded: bool  # whether each rank holds a part of the parameters
     has_ghosts: bool  # whether any layer is a GhostBatchNorm
 
@@ -172,7 +170,8 @@ class EvaluatedTask(LightningModule):
     def _collect_statistics(self) -> None:
         """Set batch normalization's running statistics on the fixed training subset (protocol rule 9)."""
         batch = self.data.whole("trainset")
-        unit = self.ghost_batch_size if isinstance(self.ghost_batch_size, int) else len(batch)
+        ghost = self.options.ghost_batch_size
+        unit = ghost if isinstance(ghost, int) else len(batch)
         size = max(BATCH // unit, 1) * unit
         with collect(self.network):
             for part in batch.parts(cut(0, len(batch), size), self.device):
@@ -222,7 +221,7 @@ class EvaluatedTask(LightningModule):
 
     def _evaluation_parts(self, batch: Batch) -> Iterator[tuple[Part, bool]]:
         """Yield this rank's parts of an evaluated split, and whether each is real."""
-        size = BATCH if self.micro_batch_size is None else min(BATCH, self.micro_batch_size)
+        size = BATCH if self.options.micro_batch_size is None else min(BATCH, self.options.micro_batch_size)
         ranks = range(self.trainer.world_size)
         spans = [cut(*share(len(batch), rank, len(ranks)), size) for rank in ranks]
         yield from self.parts(batch, spans)

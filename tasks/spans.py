@@ -1,6 +1,32 @@
-"""Which positions of a batch a rank and a micro-batch get."""
+"""How a global batch is cut: which positions a rank, a micro-batch and a ghost batch get."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 from tasks.protocols import Span
+
+
+@dataclass(frozen=True)
+class Batching:
+    """What a config says of how a global batch is cut up.
+
+    Args:
+        micro_batch_size: examples of one forward and backward pass on one rank; null finds the largest that
+            fits, by halving when memory runs out.
+        ghost_batch_size: examples that batch normalization sees, or `global`; needed where the network has any.
+
+    Raises:
+        ValueError: for a size below 1.
+    """
+
+    micro_batch_size: int | None = None
+    ghost_batch_size: int | Literal["global"] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("micro_batch_size", "ghost_batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"model.{name} is {value}: give at least 1, or null")
 
 
 def share(n: int, rank: int, ranks: int, unit: int = 1) -> Span:
