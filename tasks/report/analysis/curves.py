@@ -361,7 +361,8 @@ def at_largest(workload: Workload) -> list[Observation]:
 def confirmed(runs: list[Observation]) -> list[Observation]:
     """Return the runs that count: of the best setting, on fresh seeds where a plan gave them."""
     fresh = [o for o in runs if o.run.record.stage == "confirm"] or runs
-    best = choose([o for o in runs if setting(o.run.record) in {setting(f.run.record) for f in fresh}])
+    settings = {setting(o.run.record) for o in fresh}
+    best = choose([o for o in runs if setting(o.run.record) in settings])
     return [o for o in fresh if setting(o.run.record) == best]
 
 

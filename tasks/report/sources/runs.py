@@ -110,7 +110,9 @@ def read_curve(path: Path) -> Columns:
     if any(len(row) != len(header) for row in rows):
         raise UnusableError("curve.csv has rows of different lengths")
     try:
-        return {name: [float(row[i]) if row[i] else math.nan for row in rows] for i, name in enumerate(header)}
+        columns = list(zip(*rows, strict=True)) or [()] * len(header)
+        filled = [cells if all(cells) else [cell or "nan" for cell in cells] for cells in columns]
+        return {name: list(map(float, cells)) for name, cells in zip(header, filled, strict=True)}
     except ValueError as error:
         raise UnusableError(f"curve.csv: {error}") from None
 
