@@ -111,7 +111,7 @@ class RollingCheckpoint(Checkpoint):
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, task: Task) -> None:
-        """Handle signals in place of Lightning, whose handlers end the run before a checkpoint is written."""
+        """Let a signal end training after a checkpoint."""
         self._last, self._signal, self._handlers = time.monotonic(), 0, {}
         if threading.current_thread() is threading.main_thread():
             self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -124,20 +124,15 @@ class RollingCheckpoint(Checkpoint):
         self._signal = number
 
     def _end_on_signal(self) -> None:
-        """Let a signal end this process: nothing is left to save, and Lightning's handler waits for other ranks."""
+        """Let a signal end this process at once, as nothing is left to save."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._end_at_once)
+                signal.signal(number, signal.SIG_DFL)
 
     def setup(self, trainer: Trainer, task: Task, stage: str) -> None:
         """Let a signal end a process that only measures."""
         if stage != "fit":
             self._end_on_signal()
-
-    @staticmethod
-    def _end_at_once(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
 
     def _restore_handlers(self) -> None:
         while self._handlers:

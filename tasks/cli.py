@@ -197,8 +197,12 @@ class Cli(LightningCLI):
             raise UserError(sentence(error)) from error
 
     def instantiate_trainer(self, **options: Any) -> Trainer:
-        """Return the trainer, with checkpoints, an end and a requeueing of our own."""
+        """Return the trainer, with checkpoints, an end, signals and a requeueing of our own."""
         trainer = super().instantiate_trainer(**options)
+        connector = (
+            trainer._signal_connector
+        )  # its handler waits for the other ranks, for ever where they wait for this
+        connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         before, trainer.fit_loop = trainer.fit_loop, FitLoop(trainer, max_epochs=1)
         trainer.fit_loop.epoch_loop = before.epoch_loop

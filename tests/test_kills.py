@@ -77,6 +77,7 @@ def cut_and_finish(folder: Path, phase: str, number: int, end: str, ranks: int) 
 
 MATRIX = list(itertools.product(PHASES, SIGNALS, ENDS, (1, 2)))
 AIMED = [("last step", signal.SIGTERM, "max_steps", 1), ("closing test", signal.SIGKILL, "epochs", 1)]
+AIMED += [("closing test", signal.SIGTERM, "budget", 2)]
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,8 @@ class KillAt(Callback):
     def _at(self, phase: str) -> None:
         if phase == self.phase and os.environ.get("LOCAL_RANK", "0") == "0" and not Path(self.marker).exists():
             Path(self.marker).touch()
+            if os.environ.get("WORLD_SIZE", "1") != "1":
+                time.sleep(0.5)  # by then the other rank waits for this one
             os.killpg(0, self.signal)
 
     def setup(self, trainer: Trainer, task: Any, stage: str) -> None:
