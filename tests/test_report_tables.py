@@ -44,10 +44,10 @@ def test_a_tidy_table_is_enough_for_a_critical_batch_size(tmp_path, capsys):
 
 def test_examples_stand_in_for_steps_and_a_budget_is_censored(tmp_path):
     header = "batch_size,seed,examples,status"
-    rows = ["10,0,500,reached", "10,1,900,budget", "10,2,,diverged"]
+    rows = ["10,0,500,reached", "10,1,900,budget", "10,2,,diverged", "10,3,,budget"]
     runs, left_out = read_source(write_table(tmp_path / "t.csv", rows, header))
     assert not left_out
-    assert [r.hits[0].at("steps") for r in runs] == [50, math.inf, math.inf]
+    assert [r.hits[0].at("steps") for r in runs] == [50, math.inf, math.inf, math.inf]
     assert runs[1].stopped_at("steps") == 90
 
 

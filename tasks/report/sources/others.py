@@ -73,8 +73,8 @@ def table_run(source: Path, line: int, row: Row) -> Run:
     if status not in ENDS:
         raise UnusableError(f"status is {status!r}; give {', '.join(ENDS)}")
     steps = examples / size if steps is None and examples is not None else steps
-    if steps is None and status in ("reached", "budget"):
-        raise UnusableError(f"'{status}' needs steps or examples")
+    if steps is None and status == "reached":
+        raise UnusableError("'reached' needs steps or examples")
     at = None if steps is None else Crossing(steps, steps * size)
     hit = Hit(target or "the target", "max", None, cast(Status, status), hit=at if status == "reached" else None)
     named: Fields = {"study": source.stem, "run": f"line {line}", "task": "your table", "network": "your network"}
