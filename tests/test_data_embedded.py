@@ -132,6 +132,15 @@ def test_windows_give_each_token_of_an_address_once(addresses):
     assert len(splits["train"].elements.unique()) > 10  # windows differ in their elements
 
 
+def test_fewer_validation_windows_lie_spread_over_the_addresses(addresses):
+    whole, few = addresses[1]["val"], StateOfTheUnion(val_examples=7).load()["val"]
+    chosen = [k * len(whole) // 7 for k in range(7)]
+    torch.testing.assert_close(few.inputs, whole.inputs[chosen], rtol=0, atol=0)
+    torch.testing.assert_close(few.elements, whole.elements[chosen], rtol=0, atol=0)
+    with pytest.raises(ValueError, match="data.val_examples is 0: give 1 to"):
+        StateOfTheUnion(val_examples=0).load()
+
+
 def test_windows_against_a_hand_written_case():
     documents = [list("aaabbc"), list("b"), list("abca")]
     made, size = split_windows({"train": documents, "val": [list("ad")]}, min_freq=2, bptt=2)
