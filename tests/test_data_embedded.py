@@ -137,7 +137,7 @@ def test_fewer_validation_windows_lie_spread_over_the_addresses(addresses):
     chosen = [k * len(whole) // 7 for k in range(7)]
     torch.testing.assert_close(few.inputs, whole.inputs[chosen], rtol=0, atol=0)
     torch.testing.assert_close(few.elements, whole.elements[chosen], rtol=0, atol=0)
-    with pytest.raises(ValueError, match="data.val_examples is 0: give 1 to"):
+    with pytest.raises(ValueError, match=r"data\.val_examples is 0: give 1 to"):
         StateOfTheUnion(val_examples=0).load()
 
 

@@ -21,6 +21,7 @@ from tests.helpers.outcome import assert_same
 from tests.helpers.tiny import TASKS, Tiny, fit, weights
 
 STEPS = 14
+LONG = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def start(name, directory, ckpt_path=None, steps=STEPS, epoch_end="wrap"):
@@ -125,7 +126,7 @@ def kill_at_random_moments(root: Path, kills: int, ranks: int, flags: list[str])
 
 @pytest.mark.parametrize(
     ("kills", "ranks"),
-    [(3, 1), pytest.param(30, 1, marks=pytest.mark.slow), pytest.param(10, 2, marks=pytest.mark.slow)],
+    [(3, 1), pytest.param(30, 1, marks=LONG), pytest.param(10, 2, marks=LONG)],
 )
 def test_killed_and_started_again_it_ends_the_same(tmp_path, kills, ranks):
     steps = str(200 * kills)  # long enough that no kill comes after the end
