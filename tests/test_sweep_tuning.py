@@ -74,10 +74,22 @@ def test_at_the_edge_of_divergence_the_gap_is_halved_twice(best):
     assert last[1] <= before[1] <= RACE * 2 * found.steps  # raced as the others are
 
 
+@pytest.mark.parametrize("best", [0.1, 0.113, 0.07, 0.08, 1.3, 0.004])
+def test_a_rate_that_one_seed_kept_by_luck_is_lost_by_further_seeds(best):
+    lucky = World(best, shape=lambda rate, best: edge(rate, 1.3 * best))
+    further = World(best, shape=edge)
+    found = search([0.1], lucky, again=further)
+    assert 1.1 * best / 2**0.5 <= found.rate <= 1.1 * best
+    assert found.rate == further.asked[-1][0]  # the last one that was tried again held
+    assert all(rate > 1.1 * best for rate, _ in further.asked[:-1])
+    assert all(bound == RACE * edge(rate, 1.3 * best) for rate, bound in further.asked)
+    assert search([0.1], World(best, shape=edge), again=lambda rate, bound: None) is None  # its runs are awaited
+
+
 @pytest.mark.parametrize("best", [0.1, 0.113, 0.07, 1.3, 0.004])
 def test_a_lost_rate_above_a_flat_bottom_is_not_approached(best):
     world = World(best, limit=2.0)
-    search([0.1], world)
+    search([0.1], world, again=lambda *_: pytest.fail("no lost rate is near"))
     assert all(math.log2(rate / 0.1) == pytest.approx(round(math.log2(rate / 0.1))) for rate, _ in world.asked)
 
 

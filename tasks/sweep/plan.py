@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from callbacks.hit import FOLLOW
 from callbacks.record import Record
 from tasks.sweep.files import Cell, Sweep
 from tasks.sweep.ledger import State
-from tasks.sweep.tuning import Choice, Score, search
+from tasks.sweep.tuning import FURTHER, Choice, Score, search
 from tasks.yaml_file import read_yaml
 
 ENDING, SHARED = ".plan.yaml", "plan.yaml"  # of one sweep NAME.yaml, and of every other sweep in the folder
@@ -269,24 +269,38 @@ class Staged:
 
         Where no rate arrives, the steps of the other size stand for its own.
         """
+        race, again = partial(self._race, setting, size), partial(self._race_again, setting, size)
         if known is None:
-            return search([self.rates[len(self.rates) // 4]], partial(self._race, setting, size), coarse=self.rates)
+            return search([self.rates[len(self.rates) // 4]], race, coarse=self.rates, again=again)
         factors = [2.0**k for k in range(max(1, round(abs(math.log2(size / before)))) + 1)]
         start = [known.rate * (factor if size > before else 1 / factor) for factor in factors]
         steps = known.steps * max(1.0, before / size)
-        found = search(start, partial(self._race, setting, size), BUDGET * steps)
+        found = search(start, race, BUDGET * steps, again=again)
         return found if found is None or math.isfinite(found.steps) else replace(found, steps=steps)
 
     def _race(self, setting: Setting, size: int, rate: float, bound: float) -> Score | None:
         """Ask for the runs of one rate with every tuning seed; return their median score, None while one runs."""
+        scores = self._raced(setting, size, rate, bound, self.plan.tune["seeds"])
+        if scores is None:
+            return None
+        return Score(statistics.median(s.steps for s in scores), statistics.median(s.gap for s in scores))
+
+    def _race_again(self, setting: Setting, size: int, rate: float, bound: float) -> Score | None:
+        """Ask for the runs of one rate with further seeds; return the worst score, None while one runs."""
+        first = self.plan.tune["seeds"][0]
+        scores = self._raced(setting, size, rate, bound, [first + further for further in FURTHER])
+        return max(scores) if scores else None
+
+    def _raced(
+        self, setting: Setting, size: int, rate: float, bound: float, seeds: Sequence[int]
+    ) -> list[Score] | None:
+        """Ask for a race's runs with these seeds; return their scores, None while one runs."""
         flags: tuple[str, ...] = ()
         if math.isfinite(bound):  # a target crossed before the bound is followed up, within the budget
             flags = (f"--convergence.outrun_steps={rounded_up(bound)}", *budget(FOLLOW * bound, size))
-        asked = [self._score("tune", setting, rate, seed, flags) for seed in self.plan.tune["seeds"]]
+        asked = [self._score("tune", setting, rate, seed, flags) for seed in seeds]
         scores = [score for score in asked if score is not None]
-        if len(scores) < len(asked):
-            return None
-        return Score(statistics.median(s.steps for s in scores), statistics.median(s.gap for s in scores))
+        return scores if len(scores) == len(asked) else None
 
     def _fixed(self) -> bool:
         """Ask for the runs of arms without tuning; return whether no other can follow."""

@@ -13,6 +13,7 @@ NEAR = 4.0  # the parabola goes through the rates within this factor of the best
 MOST = 12  # rates tried at a batch size, beside the coarse ones and those next to a cliff
 STEEP = 0.3  # a fall of log steps a doubling, above what seeds' noise looks like in a valley: without this condition
 # the choice cost up to 0.05 of log S in a valley with divergence at 2.8 x its best, with it 0.024
+FURTHER = (10_000, 20_000)  # further seeds, above the tuning seeds by as much: no plan's seeds lie so far apart
 FINE = 2**0.25  # the factor between the best rate and a lost one at which halving the gap ends
 
 
@@ -45,17 +46,20 @@ def search(
     ask: Callable[[float, float], Score | None],
     bound: float = math.inf,
     coarse: Sequence[float] = (),
+    again: Callable[[float, float], Score | None] | None = None,
 ) -> Choice | None:
     """Return the best learning rate, None while runs are missing: they have been asked for.
 
     The first wave tries the rates of `start`. While none arrives, the next `coarse` rates outwards follow. Then the
     best is doubled or halved until a worse rate lies on both sides of it, and a parabola gives the choice. Where the
     steps still fall steeply and the next rate up is lost, no parabola describes them: the gap is halved, in log rate,
-    until it is `FINE`, and the best rate is the choice.
+    until it is `FINE`, and the best rate is the choice. So near to a lost rate one seed may arrive by luck: `again`
+    returns the worst score of further seeds, and a rate that they lose counts as lost.
     `ask(rate, bound)` returns the score of a run that is outrun after `bound` steps: a multiple of the fewest in the
     waves before, so that no bound depends on the order in which runs end.
     """
     scores: dict[float, Score] = {}
+    sure: set[float] = set()
     wave, cliff = list(start), False
     while wave:
         fewest = min((score.steps for score in scores.values()), default=math.inf)
@@ -69,6 +73,16 @@ def search(
         if not wave:
             wave = below_cliff(scores)
             cliff = cliff or bool(wave)
+        while again and cliff and not wave:
+            best, steps = best_of(scores)
+            if best in sure or math.isinf(steps):
+                break
+            if (more := again(best, RACE * steps)) is None:
+                return None
+            sure.add(best)
+            if math.isinf(more.steps):
+                scores[best] = more
+                wave = next_wave(scores, coarse) or below_cliff(scores)
     best, steps = best_of(scores)
     bracketed = min(scores) < best < max(scores)
     return Choice(vertex(scores) if bracketed and not cliff else best, steps, bracketed, len(scores))
