@@ -62,7 +62,7 @@ types: $(STAMP)  ## the type checker
 lint: $(STAMP)  ## the linter alone
 	$(BIN)/ruff check .
 
-test: $(STAMP)  ## the tests (8 minutes on 2 cores)
+test: $(STAMP)  ## the tests (5 minutes on 2 cores)
 	$(BIN)/python -m pytest -n auto
 
 test-slow: $(STAMP)  ## the tests that take minutes each

@@ -1,6 +1,5 @@
 """A run that was cut off goes on as if nothing had happened: bit for bit."""
 
-import contextlib
 import copy
 import json
 import random
@@ -118,9 +117,7 @@ def kill_at_random_moments(root: Path, kills: int, ranks: int, flags: list[str])
         while process.is_alive() and written(root) == begun:  # until training has begun, then a little more
             time.sleep(0.05)
         time.sleep(draw.uniform(0, 0.7))
-        with contextlib.suppress(ProcessLookupError):
-            processes.send(process, signal.SIGKILL)
-        process.join()
+        processes.kill(process)
     return processes.run(cli(root, *flags), log, ranks=ranks)
 
 
@@ -156,5 +153,4 @@ def test_a_signal_leaves_a_checkpoint_and_its_exit_status(tmp_path, signal_, sta
     process = processes.begin(cli(tmp_path, *flags), tmp_path / "log")
     processes.wait_until(lambda: f"resuming from {checkpoints(directory)[0]}" in (tmp_path / "log").read_text())
     assert f"step={at}.ckpt" in (tmp_path / "log").read_text()
-    processes.send(process, signal.SIGKILL)
-    process.join(60)
+    processes.kill(process)

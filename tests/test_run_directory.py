@@ -111,8 +111,7 @@ def test_a_directory_is_trained_by_one_process_at_a_time(config, capsys, tmp_pat
     said = capsys.readouterr().err
     assert f"{run} is being trained by {(run / LOCK).read_text()}: wait" in said
     assert first.is_alive()
-    processes.send(first, signal.SIGKILL)
-    first.join()
+    processes.kill(first)
     (run / "checkpoints").mkdir(exist_ok=True)
     (run / "checkpoints" / "step=3.ckpt.77.part").write_text("torn")
     with claimed(run):  # the system has freed the lock

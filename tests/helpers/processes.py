@@ -1,5 +1,6 @@
 """The command line in processes of its own that begin with the libraries loaded: to import them takes most of a run."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -34,13 +35,30 @@ def send(process: BaseProcess, number: int) -> None:
     os.killpg(process.pid, number)
 
 
+def kill(process: BaseProcess) -> None:
+    """Kill all of what `begin` started, and wait until none of it is left."""
+    with contextlib.suppress(ProcessLookupError):  # it may have ended by itself, with its whole group
+        send(process, signal.SIGKILL)
+    process.join()
+    wait_until(lambda: not _is_there(process.pid))
+
+
+def _is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def run(arguments: list[str], log: Path, environment: dict[str, str] | None = None, ranks: int = 1) -> int:
     """Run `python -m tasks` to its end; return its exit code. AssertionError where it takes 10 minutes."""
     process = begin(arguments, log, environment, ranks)
     process.join(600)
     if process.exitcode is None:
-        os.killpg(process.pid, signal.SIGKILL)
+        kill(process)
         raise AssertionError(f"it hangs: {log.read_text()}")
+    wait_until(lambda: not _is_there(process.pid))  # a killed rank may outlast the process that waits for it
     return process.exitcode
 
 
