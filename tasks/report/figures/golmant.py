@@ -105,14 +105,16 @@ def draw_fit(axes: Axes, found: Critical | None, index: int, shift: float) -> No
     axes.plot(sizes * shift, found.fit.curve(sizes), color=colour, alpha=0.35, linewidth=4, zorder=1)
     if found.identified:
         axes.axvspan(found.b2.low, found.b2.high, color=colour, alpha=0.08, zorder=0)
-        axes.axvline(found.b2.value, color=colour, linestyle=":", zorder=0, label="twice the fewest examples")
+        words = "twice the fewest examples"
+        label = None if words in axes.get_legend_handles_labels()[1] else words  # once, whatever its colour
+        axes.axvline(found.b2.value, color=colour, linestyle=":", zorder=0, label=label)
 
 
 def curves_panel(axes: Axes, named: Named) -> None:
     """Draw steps against batch size for several curves, with fits, perfect scaling, and what never arrived."""
     if len(named) > IN_LEGEND:
         axes.plot([], [], linestyle="none", label=f"{len(named)} curves, the first {IN_LEGEND} named; see the table")
-    crowded = len(named) > CROWDED
+    crowded = len(named) >= CROWDED
     for index, (name, curve, found) in enumerate(named):
         shown = (name if crowded else with_seeds(name, curve)) if index < IN_LEGEND else None
         shift = 1.03 ** (index - (len(named) - 1) / 2)  # so that curves do not hide each other
@@ -123,7 +125,7 @@ def curves_panel(axes: Axes, named: Named) -> None:
     missing_legend(axes, curves)
     batch_axis(axes, [p.batch_size for c in curves for p in c.points])
     log_axis(axes, "steps to target (optimizer updates)")
-    axes.legend(fontsize=6.5 if crowded else None)
+    axes.legend(fontsize=6.5 if crowded else None).set_in_layout(False)  # its width is not to narrow the panel
 
 
 def steps_table(named: Iterable[tuple[str, str, Curve]]) -> Table:
@@ -167,7 +169,8 @@ def effects_panel(axes: Axes, parts: list[Part]) -> None:
     axes.axvspan(0, 1.3, color=COLOURS[2], alpha=0.1, linewidth=0)
     axes.axvline(0, color=GREY, linestyle="--")
     for row, part in enumerate(parts):
-        axes.annotate(f"{part.what}\n{number(part.interval)}, claimed {part.claimed}", (-1.27, row - 0.3), fontsize=8)
+        words = f"{part.what}\n{number(part.interval)}, claimed {part.claimed}"
+        axes.annotate(words, (-1.27, row - 0.3), fontsize=min(8, 8 * 88 / len(part.what))).set_in_layout(False)
         value, low, high = (as_claimed(part, v) for v in (part.interval.value, part.interval.low, part.interval.high))
         if not math.isnan(part.interval.value):
             axes.plot([min(low, value, high), max(low, value, high)], [row, row], color=COLOURS[0])
