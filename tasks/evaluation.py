@@ -82,12 +82,9 @@ class EvaluatedTask(LightningModule):
         classes = self.data.dimensions[-1]
         for name, split in self.data.splits.items():
             targets = split.targets
-            if not isinstance(targets, Tensor) or targets.is_floating_point() or not targets.numel():
-                continue
-            least, most = (int(end) for end in targets.aminmax())
-            if least < 0 or most >= classes:
-                counted = targets[targets != self.ignore_index]
-                wrong = counted[(counted < 0) | (counted >= classes)]
+            if isinstance(targets, Tensor) and not targets.is_floating_point():
+                outside = (targets < 0) | (targets >= classes)
+                wrong = targets[outside & (targets != self.ignore_index)]
                 if len(wrong):
                     raise ValueError(f"{name} has a target of {int(wrong[0])}: the classes are 0 to {classes - 1}")
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import processes
+
 pytestmark = pytest.mark.slow
 FASHION = "configs/image_classification/fashion_mnist.yaml"
 DDP, FSDP = "configs/strategy/ddp.yaml", "configs/strategy/fsdp.yaml"
@@ -83,9 +85,7 @@ def test_the_curve_is_that_of_one_process(tmp_path, launch):
 def test_ctrl_c_ends_a_process_that_waits_for_the_others(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(100)
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(silent.getsockname()[1]), "WORLD_SIZE": "2"}
-        place |= {"RANK": "1", "LOCAL_RANK": "1", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
-        place |= {"TORCHELASTIC_RUN_ID": "alone", "OMP_NUM_THREADS": "1"}
+        place = processes.place(1, 2, silent.getsockname()[1]) | {"OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "tasks", *options(tmp_path, "--config", DDP, "--trainer.devices", "2")]
         heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
         process = subprocess.Popen(command, env={**os.environ, **place}, preexec_fn=heard)

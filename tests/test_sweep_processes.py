@@ -19,6 +19,7 @@ from callbacks.record import Record, read_record
 from tasks.sweep.command import main
 from tasks.sweep.ledger import ATTEMPTS
 from tests.helpers.hostile import write_sweep
+from tests.helpers.processes import wait_until
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("warm_workers")
@@ -131,13 +132,6 @@ def start(path, runs, *options):
     return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
 
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 def begun(journal):
     return Counter(line.split()[0] for line in journal.read_text().splitlines()) if journal.exists() else Counter()
 
@@ -148,7 +142,7 @@ def test_two_sweeps_share_the_cells_and_a_killed_one_s_cells_are_run_by_the_othe
     seeds = list(range(12))
     path = write_sweep(tmp_path, data__fate=["slow"], data__journal=[str(journal)], seed_everything=seeds)
     first, second = (start(path, runs, "--workers", "2") for _ in range(2))
-    wait_for(lambda: len(begun(journal)) >= 5)
+    wait_until(lambda: len(begun(journal)) >= 5)
     first.kill()
     first.communicate(timeout=60)
     lost = time.time()
@@ -170,7 +164,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(tmp_path, number, c
     journal, runs = tmp_path / "journal", tmp_path / "runs"
     path = write_sweep(tmp_path, data__fate=["slow"], data__journal=[str(journal)], seed_everything=list(range(6)))
     sweep = start(path, runs, "--workers", "2")
-    wait_for(lambda: sum(record["ended"] is not None for record in records(runs).values()) >= 2)
+    wait_until(lambda: sum(record["ended"] is not None for record in records(runs).values()) >= 2)
     sweep.send_signal(number)
     out, _ = sweep.communicate(timeout=40)
     assert sweep.returncode == code
@@ -206,13 +200,13 @@ def test_the_ranks_of_a_killed_worker_s_cell_end_with_it_and_the_cell_is_run_aga
     config["trainer"] |= {"devices": 2, "strategy": "ddp", "max_steps": 1500}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     sweep = start(path, runs, "--workers", "1")
-    wait_for(lambda: list(runs.glob("*/*/checkpoints/step=*.ckpt")), 600)
+    wait_until(lambda: list(runs.glob("*/*/checkpoints/step=*.ckpt")), 600)
     ranks = commands("-m tasks", " fit ", str(tmp_path))
     assert len(ranks) == 2
     parents = {int(Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[1]) for pid in ranks}
     [worker] = parents - ranks
     os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: not ranks & commands("-m tasks", " fit ", str(tmp_path)))
+    wait_until(lambda: not ranks & commands("-m tasks", " fit ", str(tmp_path)))
     out, _ = sweep.communicate(timeout=600)
     assert sweep.returncode == 0, out
     [record] = records(runs).values()
@@ -247,9 +241,8 @@ def test_warm_workers_are_at_least_5_times_as_fast_as_a_process_a_run(tmp_path):
     assert len(records(tmp_path / "warm")) == 40
     dry = start(path, tmp_path / "warm", "--dry-run").communicate()[0].splitlines()
     count, began = 8, time.monotonic()  # of the 40: each costs the same
-    waiting = [
-        [*line.split(), "--trainer.default_root_dir", str(tmp_path / "cold")] for line in dry[:40:5]
-    ]  # the last line says the cost
+    each = dry[:40:5]  # the last line says the cost
+    waiting = [[*line.split(), "--trainer.default_root_dir", str(tmp_path / "cold")] for line in each]
     running: list[subprocess.Popen] = []
     with contextlib.ExitStack() as stack:
         while waiting or any(process.poll() is None for process in running):

@@ -61,29 +61,28 @@ def search(
     scores: dict[float, Score] = {}
     sure: set[float] = set()
     wave, cliff = list(start), False
-    while wave:
-        fewest = min((score.steps for score in scores.values()), default=math.inf)
-        limit = RACE * fewest if math.isfinite(fewest) else bound
-        asked = {rate: ask(rate, limit) for rate in wave}
-        known = {rate: score for rate, score in asked.items() if score is not None}
-        if len(known) < len(asked):
-            return None
-        scores |= known
-        wave = next_wave(scores, coarse)
-        if not wave:
-            wave = below_cliff(scores)
-            cliff = cliff or bool(wave)
-        while again and cliff and not wave:
+    while True:
+        if wave:
+            fewest = min((score.steps for score in scores.values()), default=math.inf)
+            limit = RACE * fewest if math.isfinite(fewest) else bound
+            asked = {rate: ask(rate, limit) for rate in wave}
+            known = {rate: score for rate, score in asked.items() if score is not None}
+            if len(known) < len(asked):
+                return None
+            scores |= known
+        else:
             best, steps = best_of(scores)
-            if best in sure or math.isinf(steps):
+            if not (again and cliff) or best in sure or math.isinf(steps):
                 break
             if (more := again(best, RACE * steps)) is None:
                 return None
             sure.add(best)
             if math.isinf(more.steps):
                 scores[best] = more
-                wave = next_wave(scores, coarse) or below_cliff(scores)
-    best, steps = best_of(scores)
+        wave = next_wave(scores, coarse)
+        if not wave:
+            wave = below_cliff(scores)
+            cliff = cliff or bool(wave)
     bracketed = min(scores) < best < max(scores)
     return Choice(vertex(scores) if bracketed and not cliff else best, steps, bracketed, len(scores))
 

@@ -62,12 +62,19 @@ def run(arguments: list[str], log: Path, environment: dict[str, str] | None = No
     return process.exitcode
 
 
-def wait_until(holds: Callable[[], object], seconds: float = 100) -> None:
+def wait_until(holds: Callable[[], object], seconds: float = 60) -> None:
     """Wait for something. AssertionError where it does not come."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.02)
+
+
+def place(rank: int, ranks: int, port: int) -> dict[str, str]:
+    """Return the environment by which torchrun tells a process its place among those of one machine."""
+    found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), "RANK": str(rank)}
+    found |= {"LOCAL_RANK": str(rank), "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": str(ranks)}
+    return found | {"TORCHELASTIC_RUN_ID": "tests"}
 
 
 def _group(arguments: list[str], environment: dict[str, str], log: str, ranks: int) -> None:
@@ -77,12 +84,9 @@ def _group(arguments: list[str], environment: dict[str, str], log: str, ranks: i
         port = probe.getsockname()[1]
     children = []
     for rank in range(ranks):
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks), "RANK": str(rank)}
-        place |= {"LOCAL_RANK": str(rank), "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": str(ranks)}
-        place |= {"TORCHELASTIC_RUN_ID": "tests"}
         child = os.fork()
         if not child:
-            _rank(arguments, environment | (place if ranks > 1 else {}), log)
+            _rank(arguments, environment | (place(rank, ranks, port) if ranks > 1 else {}), log)
         children.append(child)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # meant for the ranks; this process only waits
