@@ -202,10 +202,14 @@ class ConvergenceDetector(Callback):
             return math.inf
         return max(steps, math.ceil(examples / batch_size))
 
+    @property
+    def asked(self) -> list[Target]:
+        """Return the targets that the run waits for: of a race the first alone."""
+        return self.targets if self.rules.outrun_steps is None else self.targets[:1]
+
     def open_targets(self) -> list[Target]:
         """Return the targets with a value that the run is still after."""
-        asked = self.targets if self.rules.outrun_steps is None else self.targets[:1]
-        both = zip(asked, self.verdict.targets, strict=False)
+        both = zip(self.asked, self.verdict.targets, strict=False)
         return [target for target, result in both if target.plateau is None and result.status == "running"]
 
     def setup(self, trainer: Trainer, task: Task, stage: str) -> None:

@@ -60,8 +60,8 @@ class EvaluationSchedule(Callback):
         ratio: of one evaluated step to the one before where a target is near, or where there is no target.
         wide_ratio: the same as long as every target is far; never less than `ratio`.
         first: the earliest step evaluated after step 0; below 20 steps no target counts.
-        every_split: measure every split each time; else those that a target names, and all of them at step 0, at the
-            run's end where that is known beforehand, and where there is no target.
+        every_split: measure every split each time; else those that a target names (of a race the first target), and
+            all of them at step 0, at the run's end where that is known beforehand, and where there is no target.
     """
 
     def __init__(self, ratio: float = 1.1, wide_ratio: float = 1.2, first: int = 10, every_split: bool = False) -> None:
@@ -81,7 +81,7 @@ class EvaluationSchedule(Callback):
         race = self._detector.rules.outrun_steps if self._detector else None
         self._wanted = [min(ends), *([race] if race else [])]  # evaluated whatever the curve
         self._first = round(self.first * self.wide_ratio ** random.Random(task.data.seed).random())
-        named = {target.metric.split("/")[0] for target in self._detector.targets} if self._detector else set()
+        named = {target.metric.split("/")[0] for target in self._detector.asked} if self._detector else set()
         self._named = None if self.every_split or not named else named
         self._since = -1
 

@@ -33,7 +33,10 @@ class FlatGradient:
         self._flat = torch.zeros(sum(sizes) + EXTRA, dtype=first.dtype, device=first.device)
         self.values, self._loss, self._counted = self._flat[:-EXTRA], self._flat[-3], self._flat[-2]
         views = torch.split(self.values, sizes)
-        self._views = [view.view_as(p) for view, p in zip(views, self._parameters, strict=True)]
+        self._views = [  # laid out in memory as the parameters are
+            view.as_strided(p.size(), p.stride(), view.storage_offset())
+            for view, p in zip(views, self._parameters, strict=True)
+        ]
 
     @property
     def loss(self) -> Tensor:

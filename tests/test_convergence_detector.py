@@ -178,6 +178,15 @@ def test_only_what_a_target_names_is_measured_between_the_first_and_a_known_end(
     assert all(splits == (first if every else {"val/loss"}) for splits in between)
 
 
+def test_a_race_measures_what_its_first_target_names():
+    detector = ConvergenceDetector(
+        [Target("val/accuracy", "max", 2.0), Target("trainset/loss", "min", 0.0)], outrun_steps=30
+    )
+    fit(task(), Tiny(batch_size=5), steps=60, callbacks=(EvaluationSchedule(1.5, first=1), detector))
+    assert len(detector.rows) > 6
+    assert not any("trainset/loss" in row for row in detector.rows[1:-1])
+
+
 def test_divergence_is_seen_in_the_loss_that_is_measured_throughout():
     steps, losses = [0, 10, 20, 30, 40, 50], [2.0, 9.0, 9.0, 9.0, 9.0, 9.0]
     seen = rows([0.1] * 6, [2.0] * 6, steps=steps)

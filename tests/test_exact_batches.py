@@ -30,21 +30,22 @@ def run(name: str, micro: int | None, batch_size: int, epoch_end: str, optimizer
     micro=st.integers(1, 9),
     epoch_end=st.sampled_from(["wrap", "keep"]),
     optimizer=st.sampled_from(list(OPTIMIZERS)),
-    smoothing=st.sampled_from([0.0, 0.1]),
+    options=st.fixed_dictionaries({"label_smoothing": st.sampled_from([0.0, 0.1]), "channels_last": st.booleans()}),
 )
-def test_micro_batches_change_nothing(name, batch_size, micro, epoch_end, optimizer, smoothing):
-    one, many = (run(name, m, batch_size, epoch_end, optimizer, label_smoothing=smoothing) for m in (batch_size, micro))
+def test_micro_batches_change_nothing(name, batch_size, micro, epoch_end, optimizer, options):
+    one, many = (run(name, m, batch_size, epoch_end, optimizer, **options) for m in (batch_size, micro))
     assert difference(weights(many), weights(one)) < 1e-12
     assert one.evaluation["val/loss"] == pytest.approx(many.evaluation["val/loss"], rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_step_is_that_of_the_plain_loop(kind):
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_step_is_that_of_the_plain_loop(kind, channels_last):
     """The reference: torch alone, the mean over all counted elements of the batch, plain momentum SGD."""
     name = {"images": "small cnn", "masks": "unet", "text": "lstm, dropout"}[kind]
     network = partial(NETWORKS[name][1], **({"dropout": 0.0} if kind == "text" else {}))
     optimizer = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
-    task = TASKS[kind](network=network, optimizer=optimizer, micro_batch_size=4)
+    task = TASKS[kind](network=network, optimizer=optimizer, micro_batch_size=4, channels_last=channels_last)
     data = Tiny(kind, batch_size=9)
     fit(task, data, steps=7)
 
@@ -64,6 +65,9 @@ def test_step_is_that_of_the_plain_loop(kind):
         plain.zero_grad()
         loss.backward()
         plain.step()
+    if channels_last and kind != "text":
+        kernels = [p for p in task.network.parameters() if p.dim() == 4]
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
     expected = torch.cat([p.detach().flatten() for p in reference.parameters()])
     assert difference(weights(task), expected) < 1e-12
 

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from tasks.report.analysis.intervals import proportion
 from tasks.report.analysis.points import FitData
 from tasks.report.claims import rules
 from tasks.report.claims.rules import CONTRADICTED, MARGINS, SUPPORTED, Evidence, Part, Seeds, conjunction
+from tasks.sweep.plan import half_width
+from tasks.sweep.tuning import Score
 
 SCATTER = {4: 0.13, 16: 0.09, 64: 0.09, 256: 0.16, 2048: 0.18}  # of log S over seeds, 82 % on 8 seeds, isotonic hit
 CHOICE, BETWEEN = (
@@ -31,6 +34,16 @@ SIZES = [4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048]
 Random = np.random.Generator
 
 
+class Batches(NamedTuple):
+    """Seeds of a cell: one batch after another until the interval of the mean of log steps is within `precision`."""
+
+    numbers: tuple[int, ...]
+    precision: float = math.inf
+
+
+CURVE, BASE, ARM = Batches((5, 3), 0.2), Batches((8, 6, 6), 0.1), Batches((6, 6), 0.12)  # as the plans have them
+
+
 def log_steps(size: float, critical: float = CRITICAL) -> float:
     """Return the true log S up to a constant."""
     return math.log1p((critical / size) ** BEND) / BEND
@@ -42,36 +55,46 @@ def scatter(size: float) -> float:
 
 
 def cell(
-    random: Random, size: int, seeds: int, critical: float = CRITICAL, shift: float = 0.0, noise=1.0, between=CHOICE
+    random: Random, size: int, seeds: Batches, critical: float = CRITICAL, shift: float = 0.0, noise=1.0, between=CHOICE
 ) -> Seeds:
     """Return log steps by seed of one tuned cell."""
     centre = log_steps(size, critical) + shift + between * random.standard_normal()
-    values = centre + noise * scatter(size) * random.standard_normal(seeds)
-    return dict(enumerate(np.where(random.random(seeds) < LOST, math.inf, values).tolist()))
+    most = sum(seeds.numbers)
+    values = centre + noise * scatter(size) * random.standard_normal(most)
+    values = np.where(random.random(most) < LOST, math.inf, values)
+    run = seeds.numbers[0]
+    for more in seeds.numbers[1:]:
+        if half_width([Score(math.exp(value), 0.0) for value in values[:run]]) <= seeds.precision:
+            break
+        run += more
+    return dict(enumerate(values[:run].tolist()))
 
 
-def pair(random: Random, seeds: int, ratio: float = 1.0, sizes=(16, 512), noise: float = 1.0) -> rules.Pair:
+def pair(random: Random, seeds: Batches, ratio: float = 1.0, sizes=(16, 512), noise: float = 1.0) -> rules.Pair:
     """Return a small and a large cell of an arm whose critical batch is `ratio` times the usual."""
     small, large = (cell(random, b, seeds, CRITICAL * ratio, noise=noise) for b in sizes)
     return small, large
 
 
-def bent(random: Random, seeds: int, gain: float, sizes=(16, 512), noise: float = 1.0) -> rules.Pair:
+def bent(random: Random, seeds: Batches, gain: float, sizes=(16, 512), noise: float = 1.0) -> rules.Pair:
     """Return the same for an arm whose speed-up is larger by a factor, as at a margin."""
     small, large = sizes
     return cell(random, small, seeds, shift=math.log(gain), noise=noise), cell(random, large, seeds, noise=noise)
 
 
-def curve(random: Random, seeds: int, sizes=SIZES, critical: float = CRITICAL, slope: float | None = None) -> FitData:
+def curve(
+    random: Random, seeds: Batches, sizes=SIZES, critical: float = CRITICAL, slope: float | None = None
+) -> FitData:
     """Return one mean a size of a whole tuned curve; a power law where a slope is given."""
-    means, squares = [], []
+    means, squares, runs = [], [], 0
     for b in sizes:
         values = [v for v in cell(random, b, seeds, critical, between=BETWEEN).values() if math.isfinite(v)]
         if slope is not None:
             values = [v - log_steps(b, critical) - slope * math.log(b) for v in values]
+        runs += len(values)
         means.append(float(np.mean(values)))
         squares.append(np.var(values, ddof=1) / len(values))
-    return FitData(np.array(sizes, float), np.array(means), float(np.mean(squares)), seeds * len(sizes))
+    return FitData(np.array(sizes, float), np.array(means), float(np.mean(squares)), runs)
 
 
 def fitted(data: FitData) -> fits.Fit:
@@ -88,7 +111,7 @@ class Truth:
     right: str = SUPPORTED  # what should come out; at a margin, what should hardly ever
 
 
-def golmant_1(slope=None, seeds=8):
+def golmant_1(slope=None, seeds=CURVE):
     def parts(random):
         data = curve(random, seeds, slope=slope)
         return rules.regimes(fitted(data), data.sizes, **MARGINS["golmant-1"])
@@ -96,7 +119,7 @@ def golmant_1(slope=None, seeds=8):
     return parts
 
 
-def golmant_2(slope=None, seeds=8, targets=2):
+def golmant_2(slope=None, seeds=CURVE, targets=2):
     def parts(random):
         fit = [fitted(curve(random, seeds, slope=slope)) for _ in range(targets)]
         return [rules.flat_top(f, 2048, "target", MARGINS["golmant-2"]["ratio"]) for f in fit]
@@ -104,7 +127,7 @@ def golmant_2(slope=None, seeds=8, targets=2):
     return parts
 
 
-def golmant_3(critical=CRITICAL, seeds=8):
+def golmant_3(critical=CRITICAL, seeds=CURVE):
     def parts(random):
         data = curve(random, seeds, critical=critical)
         end = size_interval(data, fitted(data), 1.25).mapped(lambda b: b / 10_000)
@@ -113,7 +136,7 @@ def golmant_3(critical=CRITICAL, seeds=8):
     return parts
 
 
-def golmant_4(ratio, seeds=8, sizes=(4, 128)):
+def golmant_4(ratio, seeds=CURVE, sizes=(4, 128)):
     def parts(random):
         base = pair(random, seeds, sizes=sizes)
         others = [pair(random, seeds, ratio, sizes) for _ in range(2)]
@@ -122,7 +145,7 @@ def golmant_4(ratio, seeds=8, sizes=(4, 128)):
     return parts
 
 
-def golmant_5(gain, lost, top_gain=1.0, seeds=8):
+def golmant_5(gain, lost, top_gain=1.0, seeds=Batches((8,))):
     """`gain` in the middle, `lost` of the runs at the top; fixed rates, so that nothing is chosen."""
 
     def parts(random):
@@ -141,7 +164,7 @@ def golmant_5(gain, lost, top_gain=1.0, seeds=8):
     return parts
 
 
-def golmant_7(change, seeds=8):
+def golmant_7(change, seeds=5):
     def parts(random):
         x = np.linspace(0, 1, len(SIZES))
         at = 0.25 + change * x + PAIRED_BETWEEN * random.standard_normal(len(SIZES))
@@ -154,26 +177,26 @@ def golmant_7(change, seeds=8):
     return parts
 
 
-def golmant_9(ratio, seeds=12):
+def golmant_9(ratio):
     def parts(random):
-        arms = {"a": pair(random, seeds), "b": pair(random, seeds), "c": pair(random, seeds, ratio)}
+        arms = {"a": pair(random, BASE), "b": pair(random, ARM), "c": pair(random, ARM, ratio)}
         _, most = rules.most_different(arms)
         return [Part("largest difference", most.mapped(math.exp), above=MARGINS["golmant-9"]["ratio"])]
 
     return parts
 
 
-def one_arm(claim, ratio=None, gain=1.0, seeds=12, noise=1.2):
+def one_arm(claim, ratio=None, gain=1.0, seeds=ARM, noise=1.2):
     def parts(random):
         other = (
             bent(random, seeds, 1 / gain, noise=noise) if ratio is None else pair(random, seeds, 1 / ratio, noise=noise)
         )
-        return [rules.speed_up_part(pair(random, seeds), other, "simpler over harder", above=MARGINS[claim]["ratio"])]
+        return [rules.speed_up_part(pair(random, BASE), other, "simpler over harder", above=MARGINS[claim]["ratio"])]
 
     return parts
 
 
-def golmant_11(gain, seeds=20, noise=1.2):
+def golmant_11(gain, seeds=BASE, noise=1.2):
     def parts(random):
         base = pair(random, seeds)
         others = [bent(random, seeds, gain, noise=noise), bent(random, seeds, math.sqrt(gain), noise=noise)]
@@ -183,21 +206,21 @@ def golmant_11(gain, seeds=20, noise=1.2):
     return parts
 
 
-def golmant_13(gain, seeds=12, arms=5):
+def golmant_13(gain, seeds=ARM, arms=5):
     def parts(random):
-        base = pair(random, seeds)
+        base = pair(random, BASE)
         others = [bent(random, seeds, gain if i == 0 else 1.0) for i in range(arms)]
         return [rules.speed_up_part(o, base, "heuristic", below=MARGINS["golmant-13"]["ratio"]) for o in others]
 
     return parts
 
 
-def own_2(ratio, gain, seeds=12):
+def own_2(ratio, gain):
     def parts(random):
-        base = pair(random, 20)
-        part = rules.speed_up_difference(bent(random, 20, gain, noise=1.2), base)
-        noisy = rules.speed_up_difference(pair(random, seeds, 1 / ratio, noise=1.2), base)
-        _, network = rules.most_different({"a": base, "b": pair(random, seeds), "c": pair(random, seeds, ratio)})
+        base = pair(random, BASE)
+        part = rules.speed_up_difference(bent(random, BASE, gain, noise=1.2), base)
+        noisy = rules.speed_up_difference(pair(random, ARM, 1 / ratio, noise=1.2), base)
+        _, network = rules.most_different({"a": base, "b": pair(random, ARM), "c": pair(random, ARM, ratio)})
         least = rules.size_of(part)
         return [
             Part(name, rules.minus(rules.size_of(effect), least).mapped(math.exp), above=1.0)
