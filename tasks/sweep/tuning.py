@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-RACE = 1.5  # a tuning run is outrun past this multiple of the fewest steps at its batch size
-LOST = 2.0  # the multiple that a lost run counts as in the parabola: as 1.5 it would bend the valley too little, which
-# cost 0.035 of log S at the first size instead of 0.026
+RACE = 2.0  # a tuning run is outrun past this multiple of the fewest steps at its batch size: at 1.5 the losers tell
+# too little of the valley's shape (docs/protocol.md, rule 7)
 NEAR = 4.0  # the parabola goes through the rates within this factor of the best
 MOST = 12  # rates tried at a batch size, beside the coarse ones and those next to a cliff
 STEEP = 0.3  # a fall of log steps a doubling, above what seeds' noise looks like in a valley: without this condition
@@ -78,8 +77,7 @@ def search(
             if (more := again(best, RACE * steps)) is None:
                 return None
             sure.add(best)
-            if math.isinf(more.steps):  # what it outran is raced again
-                scores = {rate: s for rate, s in scores.items() if math.isfinite(s.steps) or rate > best}
+            if math.isinf(more.steps):
                 scores[best] = more
         wave = next_wave(scores, coarse)
         if not wave:
@@ -122,13 +120,13 @@ def below_cliff(scores: dict[float, Score]) -> list[float]:
 def vertex(scores: dict[float, Score]) -> float:
     """Return the lowest rate of a parabola in log rate, at most a factor of 2 from the best of those tried.
 
-    It is fitted to log steps: a run that was outrun, diverged or missed counts as `LOST` times the fewest. Where no
-    run arrived, it is fitted to the distances from the target, if all are known.
+    It is fitted to log steps: a run that was outrun, diverged or missed counts as outrun just now. Where no run
+    arrived, it is fitted to the distances from the target, if all are known.
     """
     best, steps = best_of(scores)
     near = [rate for rate in scores if max(rate / best, best / rate) < 1.01 * NEAR]
     if math.isfinite(steps):
-        heights = [math.log(min(scores[rate].steps / steps, LOST)) for rate in near]
+        heights = [math.log(min(scores[rate].steps / steps, RACE)) for rate in near]
     else:
         heights = [scores[rate].gap for rate in near]
     if not all(map(math.isfinite, heights)):

@@ -41,7 +41,8 @@ class Batches(NamedTuple):
     precision: float = math.inf
 
 
-CURVE, BASE, ARM = Batches((5, 3), 0.2), Batches((8, 6, 6), 0.1), Batches((6, 6), 0.12)  # as the plans have them
+# as the plans have them
+CURVE, BASE, ARM, RULES = Batches((5, 3), 0.2), Batches((8, 6, 6), 0.1), Batches((6, 6), 0.12), Batches((8,))
 
 
 def log_steps(size: float, critical: float = CRITICAL) -> float:
@@ -145,7 +146,7 @@ def golmant_4(ratio, seeds=CURVE, sizes=(4, 128)):
     return parts
 
 
-def golmant_5(gain, lost, top_gain=1.0, seeds=Batches((8,))):
+def golmant_5(gain, lost, top_gain=1.0, seeds=RULES):
     """`gain` in the middle, `lost` of the runs at the top; fixed rates, so that nothing is chosen."""
 
     def parts(random):
