@@ -42,10 +42,10 @@ reproduce-whole: $(STAMP)  ## all of Fashion-MNIST in one batch (DATA: the folde
 	$(BIN)/python -m tasks sweep $(WHOLE:%=configs/sweeps/%/whole.yaml) --runs runs/reproduction -- --data.root $(DATA)
 
 publish: $(STAMP)  ## keep the ended studies of runs/reproduction; make results/ and the documents' tables from them
-	$(BIN)/python -m tasks.report.publish --keep runs/reproduction
+	$(BIN)/python -m tasks.publish --keep runs/reproduction
 
 verify: $(STAMP)  ## every published verdict and number made anew from the kept runs; fails on a difference
-	$(BIN)/python -m tasks.report.publish --check
+	$(BIN)/python -m tasks.publish --check
 
 check: $(STAMP)  ## format check, lint and types, as every submission is checked
 	$(BIN)/ruff format --check --quiet .

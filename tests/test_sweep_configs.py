@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import cli
-from tasks.report import publish
+from tasks import cli, publish
 from tasks.report.claims.rules import MARGINS
 from tasks.report.sources.read import read_sources
 from tasks.sweep import parameters

@@ -1,4 +1,4 @@
-"""`python -m tasks.report.publish`: the published results, made from the kept runs, or with --check held against them.
+"""`python -m tasks.publish`: the published results, made from the kept runs, or with --check held against them.
 
 Writes results/summary.json, results/report.html, the figures that the documents show, and the tables between
 `<!-- results: NAME -->` and `<!-- end -->` in README.md, docs/ and configs/sweeps/. With --check nothing is written:
@@ -251,7 +251,7 @@ def sources() -> list[Path]:
     found = sorted(RESULTS.glob("*.jsonl.xz"))
     if not found:
         raise ValueError(
-            f"{RESULTS} holds no kept study (.jsonl.xz): keep some with `python -m tasks.report.publish --keep RUNS`"
+            f"{RESULTS} holds no kept study (.jsonl.xz): keep some with `python -m tasks.publish --keep RUNS`"
         )
     return found
 
@@ -313,7 +313,7 @@ def check(out: Path) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Publish, or with --check verify."""
-    words = argparse.ArgumentParser(prog="python -m tasks.report.publish", description=__doc__)
+    words = argparse.ArgumentParser(prog="python -m tasks.publish", description=__doc__)
     words.add_argument("--check", action="store_true", help="write nothing, name every difference")
     words.add_argument("--keep", type=Path, metavar="RUNS", help="first keep the ended studies of this folder")
     options = words.parse_args(argv)
