@@ -163,32 +163,28 @@ def test_the_same_batch_under_two_labels_shows_no_effect_where_runs_are_lost(see
     assert effects <= 5
 
 
-def known_answers(studies: int) -> tuple[float, np.ndarray]:
-    """Return median B2 over the truth, and the shares of studies whose intervals hold it.
-
-    The reported interval, and the percentiles of redrawn seeds with the choice of the rate repeated and held.
-    """
+def known_answers(studies: int) -> tuple[float, float]:
+    """Return median B2 over the truth, and the share of studies whose interval holds it."""
     dense = 2.0 ** np.arange(3, 11.01, 0.25)
     truth = fits.size_at(dense, np.log([noisy_quadratic.tuned(b)[0] for b in dense]), 2.0)
-    found, inside = [], np.zeros(3)
+    found, inside = [], 0
     for seed in range(studies):
         (workload,) = placed(noisy_quadratic.study(seed))
         seen = critical(workload.curves[0])
         found.append(seen.b2.value)
-        inside += [i.low <= truth <= i.high for i in (seen.b2, seen.resampled.b2, seen.resampled.held)]
+        inside += seen.b2.low <= truth <= seen.b2.high
     return float(np.median(found)) / truth, inside / studies
 
 
 def test_a_noisy_quadratic_model_tuned_by_simulation_has_the_b2_that_analysis_gives():
     ratio, covered = known_answers(5)
     assert 0.85 < ratio < 1.15
-    assert covered[0] >= 0.6
+    assert covered >= 0.6
 
 
 @pytest.mark.slow
 def test_the_known_answer_is_covered_in_93_of_100_studies():
     ratio, covered = known_answers(200)
-    print(f"noisy quadratic model: median B2 {ratio:.3f} of the truth, covered in {100 * covered} % of 200")
+    print(f"noisy quadratic model: median B2 {ratio:.3f} of the truth, covered in {100 * covered:.1f} % of 200")
     assert 0.9 < ratio < 1.1
-    assert covered[0] >= 0.93 - 0.02
-    assert covered[2] <= covered[1]
+    assert covered >= 0.93 - 0.02

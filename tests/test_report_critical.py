@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from tasks.report.analysis import fits
-from tasks.report.analysis.critical import b2_of, critical
+from tasks.report.analysis.critical import critical
 from tasks.report.analysis.curves import workloads
 from tasks.report.analysis.points import FitData, View, fit_data
 from tasks.report.render.tables import on_front, points_table
@@ -143,7 +143,7 @@ def test_b2_between_sizes_and_beyond_them():
     assert fits.size_at(np.array([1.0, 2, 4, 8]), -np.log([1, 2, 2, 2]), 2.0) == pytest.approx(4)
     assert fits.size_at(np.array([1.0, 2, 4]), -np.log([1, 2, 4]), 2.0) == math.inf
     data = FitData(SIZES, SHAPES[0].at_sizes[0], 0.0, 10)
-    assert b2_of(data) == pytest.approx(CRITICAL + 2 * 16, rel=0.03)
+    assert fits.convex_size_at(data.sizes, data.log_steps, 2.0) == pytest.approx(CRITICAL + 2 * 16, rel=0.03)
 
 
 def test_lack_of_fit_is_uniform_where_there_is_none_and_small_where_there_is():

@@ -1,4 +1,4 @@
-"""Rules 13 and 14: what the choice of settings, and a target that is an outcome, add to a critical batch size."""
+"""Rule 14: what a target that is an outcome adds to a critical batch size."""
 
 import math
 from dataclasses import replace
@@ -10,21 +10,10 @@ from tasks.report.analysis import fits
 from tasks.report.analysis.critical import critical, fit_curve
 from tasks.report.analysis.curves import Observation
 from tasks.report.analysis.intervals import log_median, resampled_interval
-from tasks.report.analysis.points import (
-    choices,
-    log_steps,
-    medians,
-    point_draws,
-    resample,
-    target_spread,
-    with_target,
-)
+from tasks.report.analysis.points import log_steps, medians, target_spread, with_target
 from tasks.report.analysis.targets import hit_of, parse, retarget
-from tasks.report.render.page import curve_summary
-from tasks.report.render.tables import resampling_table
-from tests.helpers import noisy_quadratic
 from tests.helpers.fake_runs import evaluation_steps
-from tests.helpers.made_up import hyperbola, placed, run, study
+from tests.helpers.made_up import placed, run
 
 INF = math.inf
 GOLMANT = parse("trainset/loss:golmant")
@@ -39,45 +28,6 @@ def test_medians_of_many_are_those_of_one():
     holes = np.concatenate([np.log(values), np.full((50, 2), np.nan)], axis=1)
     assert medians(random.permuted(holes, axis=1)) == pytest.approx(expected)
     assert np.isnan(medians(np.full((1, 3), np.nan))).all()
-
-
-def test_the_choice_is_the_reports_own():
-    random = np.random.default_rng(1)
-    trials = np.where(random.random((200, 4, 3)) < 0.3, INF, random.normal(size=(200, 4, 3)))
-    for values, chosen in zip(trials, choices(trials, 2), strict=True):
-        scores = [log_median(np.exp(row)) for row in values]
-        assert scores[chosen] == min(scores)
-        assert chosen == 2 or math.isfinite(min(scores))
-
-
-def test_the_draws_of_a_point_have_the_moments_of_the_bootstrap():
-    # One clear choice: the scatter is that of a bootstrapped median of 3, by the 27 draws there are.
-    fresh = np.array([[[1.0, 2.0, 4.0], [np.nan] * 3]])
-    trials = np.array([[[0.0, 0.1, 0.2], [9.0, 9.1, 9.2]]])
-    found, held, changed = point_draws(trials, fresh, 0, np.random.default_rng(0), 20_000)
-    assert changed == 0
-    assert (found == held).all()
-    shares = [np.mean(found == v) for v in (1.0, 2.0, 4.0)]
-    assert shares == pytest.approx([7 / 27, 13 / 27, 7 / 27], abs=0.015)
-    # A choice that was not confirmed is estimated by all of its tuning runs.
-    trials = np.array([[[0.0, 0.0, 3.0], [1.0, 1.0, 1.0]]])
-    found, held, changed = point_draws(trials, fresh, 0, np.random.default_rng(0), 20_000)
-    assert changed == pytest.approx(7 / 27, abs=0.015)  # two or three draws of the slow seed
-    assert set(found) == {1.0, 2.0, 4.0}
-    assert np.mean(found == 1.0) == pytest.approx(7 / 27 + 20 / 27 * 7 / 27, abs=0.015)
-
-
-def test_a_curve_says_how_much_the_choice_of_the_rate_adds():
-    (workload,) = placed(noisy_quadratic.study(0, noisy_quadratic.SIZES[3:]))
-    found = critical(workload.curves[0])
-    assert found.resampled.held_scatter < found.resampled.scatter
-    assert 0 < found.resampled.changed < 0.6
-    assert found.resampled.b2.low < found.b2.value < found.resampled.b2.high
-    (row,) = resampling_table([(workload.curves[0], found)]).rows
-    assert row[1:4] == [found.resampled.held_scatter, found.resampled.scatter, 100 * found.resampled.changed]
-    assert curve_summary(workload, workload.curves[0], found)["resampled"]["changed"] == found.resampled.changed
-    (workload,) = placed(study(hyperbola(500), tuned=False))
-    assert critical(workload.curves[0]).resampled is None
 
 
 def golmant_study(draw: int, seeds: int = 6, scatter: float = 0.2) -> list:
@@ -105,16 +55,15 @@ def true_critical() -> float:
 
 
 def golmant_coverage(studies: int) -> tuple[float, ...]:
-    """Return the shares of studies whose B2 is held: as reported, with the target as given, by percentiles."""
-    dense, inside = np.geomspace(SIZES[0], LARGEST, 400), np.zeros(3)
+    """Return the shares of studies whose B2 is held: as reported, with the target as given."""
+    dense, inside = np.geomspace(SIZES[0], LARGEST, 400), np.zeros(2)
     truth = fits.size_at(dense, np.log1p(true_critical() / dense), 2.0)
     for draw in range(studies):
         (workload,) = placed(retarget(golmant_study(draw), [GOLMANT]))
         (curve,) = workload.curves
         found = fit_curve(curve)
         alone = found.fit.interval(found.fit.family.size_at(2.0, float(SIZES[0])))
-        drawn = resample(curve).b2
-        inside += [i.low <= truth <= i.high for i in (found.b2, alone, drawn)]
+        inside += [i.low <= truth <= i.high for i in (found.b2, alone)]
     return tuple(inside / studies)
 
 
@@ -145,7 +94,6 @@ def test_the_targets_spread_widens_b2(golmants):
     assert found.b2.low < alone.low
     assert found.b2.high > alone.high
     assert with_target(alone, (0.0, 0.0), LARGEST) == alone
-    assert found.resampled.changed == 0
 
 
 def test_a_fixed_curve_may_mix_lengths_of_a_decay():
@@ -154,7 +102,7 @@ def test_a_fixed_curve_may_mix_lengths_of_a_decay():
         rate = replace(r.record.rate, schedule="cosine", horizon_steps=100 + i % 2)
         runs[i] = replace(r, record=replace(r.record, rate=rate))
     (curve,) = placed(retarget(runs, [GOLMANT]))[0].curves
-    assert critical(curve).resampled.b2.low > 0
+    assert critical(curve).b2.low > 0
 
 
 def test_golmants_target_is_taken_again_from_as_many_seeds_as_it_came_from(golmants):
@@ -167,44 +115,10 @@ def test_golmants_target_is_taken_again_from_as_many_seeds_as_it_came_from(golma
 
 @pytest.mark.slow
 def test_b2_of_golmants_target_is_covered():
-    found, alone, drawn = golmant_coverage(200)
-    print(f"B2 at Golmant's target: {100 * found:.1f} %, as given {100 * alone:.1f} %, percentiles {100 * drawn:.1f} %")
+    found, alone = golmant_coverage(200)
+    print(f"B2 at Golmant's target: {100 * found:.1f} %, as given {100 * alone:.1f} %")
     assert found >= 0.93 - 0.02
     assert alone < found
-
-
-def tuned_scatter(size: int, tuning: int, fresh: int, studies: int) -> tuple[float, float, float]:
-    """Return the scatter of a tuned point on the quadratic model, and the bootstrap's, choice redrawn and held.
-
-    Studies draw from one pool of runs at rates x sqrt(2) apart.
-    """
-    random, (fewest, best) = np.random.default_rng(size), noisy_quadratic.tuned(size)
-    pool = []
-    for rate in best * 2 ** (np.arange(-2, 3) / 2):
-        losses = noisy_quadratic.losses_of(np.full(120, rate), size, int(4 * fewest), random)
-        runs = [noisy_quadratic.placed(losses[:, i], rate, size, i, random) for i in range(120)]
-        pool.append(np.log([noisy_quadratic.middle(r) for r in runs]))
-    truth, redrawn, held = [], [], []
-    for _ in range(studies):
-        trials = np.array([values[random.integers(120, size=tuning)] for values in pool])[None]
-        chosen = int(choices(trials, 0)[0])
-        confirm = np.full((1, len(pool), fresh), np.nan)
-        confirm[0, chosen] = pool[chosen][random.integers(120, size=fresh)]
-        truth.append(medians(confirm[0, chosen]))
-        a, b, _ = point_draws(trials, confirm, chosen, random, 200)
-        redrawn.append(a[np.isfinite(a)].var())
-        held.append(b[np.isfinite(b)].var())
-    truth = np.array(truth)
-    return float(truth[np.isfinite(truth)].std()), *(float(np.sqrt(np.mean(v))) for v in (redrawn, held))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("tuning", [3, 5])
-def test_the_bootstrap_sees_what_the_choice_adds(tuning):
-    truth, redrawn, held = tuned_scatter(128, tuning, 5, 400)
-    print(f"scatter of log S, {tuning} tuning seeds: {truth:.3f}, bootstrap {redrawn:.3f}, choice held {held:.3f}")
-    assert 0.85 * truth < redrawn < 1.35 * truth
-    assert held < 0.9 * truth
 
 
 def test_percentiles_take_infinity():

@@ -69,8 +69,7 @@ def softened(sizes: tuple[float, ...]) -> Hyperbolas:
     first, last = np.log(critical_grid(sizes)[[0, -1]])
     middle, count = np.log(np.array(sizes)).mean(), round((last - first) / LOG_STEP)
     reach = MIDDLE_LOGIT / POWERS
-    spans = np.minimum(first, middle - reach), np.maximum(last, middle + reach)
-    critical = np.exp(np.linspace(*spans, count))  # [count, powers]
+    critical = np.exp(np.linspace(np.minimum(first, middle - reach), np.maximum(last, middle + reach), count))
     return Hyperbolas(sizes, critical.T.ravel(), np.repeat(POWERS, count))
 
 
@@ -99,8 +98,8 @@ class Fit:
     log_steps: np.ndarray
     squares: np.ndarray  # one sum of squared residuals per shape
     dof: int
-    within: float = 0.0
-    within_dof: int = 0
+    within: float
+    within_dof: int
 
     @property
     def variance(self) -> float:
@@ -112,27 +111,20 @@ class Fit:
         """Return the index of the shape with the least squares."""
         return int(self.squares.argmin())
 
-    @property
-    def residuals(self) -> np.ndarray:
-        """Return log S minus the best curve, by size."""
-        shape = self.family.at_sizes[self.best]
-        return self.log_steps - shape - (self.log_steps - shape).mean()
-
     def curve(self, sizes: np.ndarray) -> np.ndarray:
         """Return the fitted steps at any sizes."""
         height = (self.log_steps - self.family.at_sizes[self.best]).mean()
         return np.exp(height + self.family.log_steps(sizes)[self.best])
 
-    def interval(self, values: np.ndarray, level: float = 0.95) -> Interval:
-        """Return a quantity's interval: its range over all shapes that the data do not reject.
+    def interval(self, values: np.ndarray) -> Interval:
+        """Return a quantity's 95 % interval from its value for every shape: its range over those not rejected.
 
-        `values` has the quantity for every shape. A shape is rejected if its squares exceed the least by
-        more than variance x t^2: the profile likelihood interval with the scatter between sizes unknown.
-        Of the two variances the one that rejects less is taken.
+        A shape is rejected if its squares exceed the least by more than variance x t^2: the profile likelihood
+        interval with the scatter between sizes unknown. Of the two variances the one that rejects less is taken.
         """
-        slack = self.variance * stats.t.ppf((1 + level) / 2, self.dof) ** 2
+        slack = self.variance * stats.t.ppf(0.975, self.dof) ** 2
         if self.within_dof > 0:
-            slack = max(slack, self.within * stats.t.ppf((1 + level) / 2, self.within_dof) ** 2)
+            slack = max(slack, self.within * stats.t.ppf(0.975, self.within_dof) ** 2)
         inside = values[self.squares <= self.squares.min() + slack]
         return Interval(float(values[self.best]), float(inside.min()), float(inside.max()), self.dof)
 
@@ -150,13 +142,29 @@ def fit(family: Hyperbolas, log_steps: np.ndarray, within: float = 0.0, runs: in
     return Fit(family, log_steps, squares, dof, within, max(runs - len(log_steps), 0))
 
 
+def lack_of_fit(fitted: Fit) -> float:
+    """Return the p-value of the residuals between sizes being no larger than the seeds' scatter explains."""
+    if fitted.within <= 0 or fitted.within_dof < 1:
+        return math.nan
+    return float(stats.f.sf(fitted.variance / fitted.within, fitted.dof, fitted.within_dof))
+
+
+# without a family -------------------------------------------------------------------------------------------
+
+
 def convex_steps(sizes: np.ndarray, log_steps: np.ndarray) -> np.ndarray:
     """Fit log S by least squares, asking only that examples needed never fall with B and bend upward."""
     x = np.log(sizes)
     hinges = np.maximum(x[:, None] - x[None, :-1], 0)
+    hinges -= hinges.mean(0)
     log_examples = log_steps + x
-    weights, _ = optimize.nnls(hinges - hinges.mean(0), log_examples - log_examples.mean())
-    return log_examples.mean() + (hinges - hinges.mean(0)) @ weights - x
+    weights, _ = optimize.nnls(hinges, log_examples - log_examples.mean())
+    return log_examples.mean() + hinges @ weights - x
+
+
+def isotonic_steps(log_steps: np.ndarray) -> np.ndarray:
+    """Fit steps that never rise with the batch size (least squares)."""
+    return optimize.isotonic_regression(log_steps, increasing=False).x
 
 
 def size_at(sizes: np.ndarray, log_steps: np.ndarray, factor: float) -> float:
@@ -171,16 +179,12 @@ def size_at(sizes: np.ndarray, log_steps: np.ndarray, factor: float) -> float:
     return float(np.exp(x[last] + a / (a - b) * (x[last + 1] - x[last])))
 
 
-def isotonic_steps(log_steps: np.ndarray) -> np.ndarray:
-    """Fit steps that never rise with the batch size (least squares)."""
-    return optimize.isotonic_regression(log_steps, increasing=False).x
+def convex_size_at(sizes: np.ndarray, log_steps: np.ndarray, factor: float) -> float:
+    """Estimate the largest B with E(B) <= factor x min E from the convex fit, which assumes no form."""
+    return size_at(sizes, convex_steps(sizes, log_steps), factor)
 
 
-def lack_of_fit(fitted: Fit) -> float:
-    """Return the p-value of the residuals between sizes being no larger than the seeds' scatter explains."""
-    if fitted.within <= 0 or fitted.within_dof < 1:
-        return math.nan
-    return float(stats.f.sf(fitted.variance / fitted.within, fitted.dof, fitted.within_dof))
+# leaving out one size ---------------------------------------------------------------------------------------
 
 
 def left_out(sizes: np.ndarray, log_steps: np.ndarray, predict: Predictor) -> np.ndarray:

@@ -1,9 +1,4 @@
-"""What runs measured beside the loss: noise and curvature that predict a batch size, and the growth of the distance.
-
-How the distance from the initial weights grows: log t (Hoffer et al.), a power of t, or a power of log t. Each form is
-a shape on a grid with its height free, fitted to the log of the distance, so that the three are compared by AIC on the
-same footing (two parameters each).
-"""
+"""What runs measured beside the loss: noise and curvature that predict a batch size, and the growth of the distance."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,6 +13,13 @@ from tasks.report.analysis.intervals import Interval, mean_interval, median_inte
 NOISE = "noise_scale/simple"  # tr(Sigma) / |G|^2 in examples (McCandlish et al. 2018), a column of the curve
 LINEAR_ERROR = "linear_error/absolute"
 CURVATURE = "sharpness/predicted_batch"  # beta / lambda + 1 (Ma, Bassily and Belkin 2018), in `final`
+DISTANCE = "distance/total"  # ||w_t - w_0|| over all weights, a column of the curve
+LEAST_DECADES = 2.0  # from step 60 on, where the form no longer depends on where the fit begins, to 10,000
+LEAST_ROWS = 12
+BLOCK = 5  # evaluations in a block of the bootstrap: neighbours are not independent
+RESAMPLES = 400
+GAIN = 10.0  # difference in AIC from which a form wins
+LATER = (3, 10, 30)  # times the first step: where the fit begins anew, to see whether the answer stays
 
 
 def test_accuracy(o: Observation) -> float | None:
@@ -55,32 +57,18 @@ def noise_at_hit(o: Observation) -> float:
     return float(np.interp(at, steps[around], noise[around]))
 
 
-def over_runs(values: list[float]) -> Interval:
-    """Return the median over runs of what is positive."""
-    return median_interval([v for v in values if v > 0])
-
-
 def noise_scale_of(curve: Curve) -> Interval:
     """Return the median noise scale at the target over the runs of all batch sizes, in examples."""
-    return over_runs([noise_at_hit(o) for p in curve.points for o in p.counted])
+    return median_interval([v for o in curve.counted if (v := noise_at_hit(o)) > 0])
 
 
 def curvature_batch_of(curve: Curve) -> Interval:
     """Return the median m* over the runs that reached the target: at their final weights, whatever the target."""
-    runs = [o.run for p in curve.points for o in p.counted if o.status == "reached"]
-    return over_runs([run.final.get(CURVATURE, math.nan) for run in runs])
+    reached = [o.run.final.get(CURVATURE, math.nan) for o in curve.counted if o.status == "reached"]
+    return median_interval([v for v in reached if v > 0])
 
 
 # the distance from the initial weights ------------------------------------------------------------------
-
-
-DISTANCE = "distance/total"  # ||w_t - w_0|| over all weights, a column of the curve
-LEAST_DECADES = 2.0  # from step 60 on, where the form no longer depends on where the fit begins, to 10,000
-LEAST_ROWS = 12
-BLOCK = 5  # evaluations in a block of the bootstrap: neighbours are not independent
-RESAMPLES = 400
-GAIN = 10.0  # difference in AIC from which a form wins
-LATER = (3, 10, 30)  # times the first step: where the fit begins anew, to see whether the answer stays
 
 
 @dataclass(frozen=True)
@@ -99,7 +87,16 @@ class Growth:
     high: float
     parameters: dict[str, Interval]  # of each form: a/b of a + b log t; p of c t^p; q of (log t)^q
     heights: dict[str, Interval]  # of each form: b; c; the factor of (log t)^q
-    aic: dict[str, float]
+    aic: dict[str, float]  # of each form, up to a common number
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of growth fitted to resamples of one run, [resamples]."""
+
+    aic: np.ndarray
+    parameter: np.ndarray
+    height: np.ndarray
 
 
 def forms(steps: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -114,24 +111,21 @@ def forms(steps: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def squares(y: np.ndarray, shapes: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weighted squares [resamples, grid] of y [rows] around shapes [grid, rows], and the fitted heights."""
-    residuals = y[None] - shapes
-    total = weights.sum(axis=1, keepdims=True)
-    heights = weights @ residuals.T / total
-    return weights @ (residuals**2).T - heights**2 * total, heights
+def fit_forms(t: np.ndarray, d: np.ndarray, weights: np.ndarray) -> dict[str, Form]:
+    """Fit the forms to the log of distances d at steps t, by how often each row counts, [resamples, rows].
 
-
-def gain_from(t: np.ndarray, d: np.ndarray) -> float:
-    """Return AIC(power) - AIC(log) of these rows."""
-    shapes = {name: shape for name, (_, shape) in forms(t).items()}
-    least = {name: squares(np.log(d), shapes[name], np.ones((1, len(t))))[0].min() for name in ("log", "power")}
-    return len(t) * math.log(max(least["power"], 1e-12) / max(least["log"], 1e-12))
-
-
-def of_resamples(values: np.ndarray) -> Interval:
-    """Return the interval of what is the estimate first and its resamples after it."""
-    return resampled_interval(values[0], values[1:])
+    Each has two parameters, one on its grid and its height, so that AIC compares them on the same footing.
+    """
+    found = {}
+    for name, (grid, shapes) in forms(t).items():
+        residuals, total = np.log(d) - shapes, weights.sum(axis=1, keepdims=True)
+        heights = weights @ residuals.T / total
+        squares = weights @ (residuals**2).T - heights**2 * total
+        best = squares.argmin(axis=1)
+        rows = np.arange(len(best))
+        aic = len(t) * np.log(np.maximum(squares[rows, best], 1e-12) / len(t))
+        found[name] = Form(aic, grid[best], np.exp(heights[rows, best]))
+    return found
 
 
 def block_weights(rows: int, random: np.random.Generator) -> np.ndarray:
@@ -153,33 +147,31 @@ def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0
     t, d = np.asarray(steps, dtype=float), np.asarray(distances, dtype=float)
     keep = (t > max(warmup, 1)) & np.isfinite(d) & (d > 0)
     t, d = t[keep], d[keep]
-    if len(t) < LEAST_ROWS or math.log10(t[-1] / t[0]) < LEAST_DECADES:
-        decades = math.log10(t[-1] / t[0]) if len(t) else 0.0
+    decades = math.log10(t[-1] / t[0]) if len(t) else 0.0
+    if len(t) < LEAST_ROWS or decades < LEAST_DECADES:
         return NotIdentifiable(f"{decades:.1f} decades of steps after warm-up, {LEAST_DECADES:.0f} are needed")
-    found = compared(t, d)
+    found = fit_forms(t, d, block_weights(len(t), np.random.default_rng(0)))
+    gain = of_resamples(found["power"].aic - found["log"].aic)
     for later in LATER:
         rest = t >= later * t[0]
-        if rest.sum() >= LEAST_ROWS and (other := gain_from(t[rest], d[rest])) * np.sign(found.gain) < -GAIN:
+        if rest.sum() < LEAST_ROWS:
+            break
+        anew = fit_forms(t[rest], d[rest], np.ones((1, rest.sum())))
+        other = float(anew["power"].aic[0] - anew["log"].aic[0])
+        if other * np.sign(gain.value) < -GAIN:
             return NotIdentifiable(
-                f"AIC(power) - AIC(log) is {found.gain:+.0f} from step {t[0]:,.0f} on, "
+                f"AIC(power) - AIC(log) is {gain.value:+.0f} from step {t[0]:,.0f} on, "
                 f"{other:+.0f} from step {t[rest][0]:,.0f} on"
             )
-    return found
+    parameters = {name: of_resamples(form.parameter) for name, form in found.items()}
+    heights = {name: of_resamples(form.height) for name, form in found.items()}
+    aic = {name: float(form.aic[0]) for name, form in found.items()}
+    return Growth(gain.value, gain.low, gain.high, parameters, heights, aic)
 
 
-def compared(t: np.ndarray, d: np.ndarray) -> Growth:
-    """Return the fits of the three forms to distances d at steps t."""
-    weights = block_weights(len(t), np.random.default_rng(0))
-    aic, parameters, heights = {}, {}, {}
-    for name, (grid, shapes) in forms(t).items():
-        found, height = squares(np.log(d), shapes, weights)
-        best = np.maximum(found.min(axis=1), 1e-12)
-        aic[name] = len(t) * np.log(best / len(t)) + 2 * 2
-        at = found.argmin(axis=1)
-        parameters[name] = of_resamples(grid[at])
-        heights[name] = of_resamples(np.exp(height[np.arange(len(at)), at]))
-    gain = of_resamples(aic["power"] - aic["log"])
-    return Growth(gain.value, gain.low, gain.high, parameters, heights, {k: float(v[0]) for k, v in aic.items()})
+def of_resamples(values: np.ndarray) -> Interval:
+    """Return the interval of what is the estimate first and its resamples after it."""
+    return resampled_interval(values[0], values[1:])
 
 
 @lru_cache(maxsize=4096)

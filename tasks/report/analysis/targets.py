@@ -9,12 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from callbacks.hit import crossing_at, hits
-from tasks.report.analysis.curves import group
+from tasks.report.analysis.curves import experiment, group
 from tasks.report.analysis.intervals import DRAWS
 from tasks.report.sources.runs import Hit, Redraw, Run
 
 QUARTILE = 0.25
 HELP = "give METRIC>=VALUE, METRIC<=VALUE, METRIC:golmant, METRIC:quantile=Q or METRIC:baseline=SHARE"
+Goal = tuple[float, set[int], Redraw | None]  # a target's value, the ids of runs it does not score, and its draws
 
 
 @dataclass(frozen=True)
@@ -30,38 +31,26 @@ class TargetSpec:
 def parse(text: str) -> TargetSpec:
     """Read a target from the command line. Raises ValueError with the forms there are."""
     absolute = re.fullmatch(r"([\w/.-]+?)(>=|<=)([-+\w.]+)", text)
-    relative = re.fullmatch(r"([\w/.-]+):(golmant|quantile|baseline)(?:=([\w.]+))?", text)
+    relative = re.fullmatch(r"([\w/.-]+):(golmant|quantile=([\w.]+)|baseline=([\w.]+))", text)
     try:
         if absolute:
             metric, sign, value = absolute.groups()
             return TargetSpec(metric, "max" if sign == ">=" else "min", "value", float(value))
-        if relative and (relative[2] == "golmant") == (relative[3] is None):
-            metric, kind, value = relative.groups()
-            number = float(value) if value else math.nan
-            if kind == "golmant" or 0 < number <= 1:
-                return TargetSpec(metric, better(metric), kind, number)
+        if relative:
+            metric, (kind, _, value) = relative[1], relative[2].partition("=")
+            number = float(value or 1)
+            if 0 < number <= 1:
+                falls = re.search(r"loss|perplexity|error", metric)
+                return TargetSpec(metric, "min" if falls else "max", kind, number)
     except ValueError:
         pass
     raise ValueError(f"target {text!r} is not understood; {HELP}.")
 
 
-def better(metric: str) -> Literal["min", "max"]:
-    """Return which way a metric gets better where the target does not say it."""
-    return "min" if re.search(r"loss|perplexity|error", metric) else "max"
-
-
-def same_workload(run: Run) -> tuple[object, ...]:
-    """Return what all runs with a common target share."""
-    r, data = run.record, run.record.data
-    return (r.study, r.task, r.network, data.name, data.hash, data.fraction)
-
-
-def best(run: Run, spec: TargetSpec) -> float:
-    """Return the best value that a run's curve reaches; NaN if it has none."""
-    values = [v for v in run.curve.get(spec.metric, []) if math.isfinite(v)]
-    if not values:
-        return math.nan
-    return min(values) if spec.direction == "min" else max(values)
+def bests(runs: list[Run], spec: TargetSpec) -> list[float]:
+    """Return the best values that runs reach, of those that have one."""
+    known = [[v for v in run.curve.get(spec.metric, []) if math.isfinite(v)] for run in runs]
+    return [min(values) if spec.direction == "min" else max(values) for values in known if values]
 
 
 def quartile(run: Run, spec: TargetSpec) -> float:
@@ -79,11 +68,11 @@ def quartile(run: Run, spec: TargetSpec) -> float:
     return float(value[keep][order][np.searchsorted(share, QUARTILE)])
 
 
-def golmant_goal(runs: list[Run], spec: TargetSpec) -> tuple[float, set[int], Redraw | None]:
-    """Return Golmant's target, the lowest quartile of the largest batch's values, and the runs it came from.
+def golmant_goal(runs: list[Run], spec: TargetSpec) -> Goal:
+    """Return Golmant's target, the lowest quartile of the largest batch's values.
 
-    It is an outcome, so those seeds of the largest batch give no steps of their own where there are others; and it
-    is taken again from as many seeds drawn with replacement among all of them.
+    It is an outcome, so the seeds of the largest batch that it came from give no steps of their own where there are
+    others; and it is taken again from as many seeds drawn with replacement among all of them.
     """
     largest = max(run.batch_size for run in runs)
     there = group((r for r in runs if r.batch_size == largest), lambda r: r.record.seed)
@@ -102,20 +91,20 @@ def golmant_goal(runs: list[Run], spec: TargetSpec) -> tuple[float, set[int], Re
     return goal(first), {id(r) for seed in first for r in there[seed]}, redraw
 
 
-def goal_of(runs: list[Run], spec: TargetSpec) -> tuple[float, set[int], Redraw | None]:
-    """Work out a spec's value for one workload, which runs may not be scored by it, and its draws."""
-    if spec.kind == "value":
-        return spec.number, set(), None
+def goal_of(runs: list[Run], spec: TargetSpec) -> Goal:
+    """Work out a spec's value for one workload."""
     if spec.kind == "golmant":
         return golmant_goal(runs, spec)
+    if spec.kind == "value":
+        return spec.number, set(), None
     if spec.kind == "quantile":  # the value that this share of the runs gets to
-        values = [v for v in (best(r, spec) for r in runs) if math.isfinite(v)]
+        values, factor = bests(runs, spec), 1.0
         share = spec.number if spec.direction == "min" else 1 - spec.number
-        return (float(np.quantile(values, share)) if values else math.nan), set(), None
-    smallest = min(run.batch_size for run in runs)
-    values = [v for v in (best(r, spec) for r in runs if r.batch_size == smallest) if math.isfinite(v)]
-    factor = spec.number if spec.direction == "max" else 1 / spec.number
-    return (float(np.median(values)) * factor if values else math.nan), set(), None
+    else:  # so near to what the smallest batch comes to
+        smallest = min(run.batch_size for run in runs)
+        values, share = bests([r for r in runs if r.batch_size == smallest], spec), 0.5
+        factor = spec.number if spec.direction == "max" else 1 / spec.number
+    return (float(np.quantile(values, share)) * factor if values else math.nan), set(), None
 
 
 def hit_of(run: Run, spec: TargetSpec, goal: float, redraw: Redraw | None = None) -> Hit:
@@ -150,7 +139,7 @@ def retarget(runs: list[Run], specs: list[TargetSpec]) -> list[Run]:
         if not able:
             known = sorted({name for run in runs for name in run.curve if "/" in name})
             raise ValueError(f"no run has {spec.metric!r} in its curve; there are {', '.join(known) or 'none'}.")
-        for same in group(able, same_workload).values():
+        for same in group(able, lambda run: experiment(run.record)).values():
             goal, unscored, redraw = goal_of(same, spec)
             for run in same:
                 if math.isfinite(goal) and id(run) not in unscored:
