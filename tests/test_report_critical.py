@@ -222,8 +222,6 @@ def test_points_that_cannot_be_fitted_are_left_out_with_the_reason(tmp_path):
 
 def test_views_change_what_they_say(tmp_path):
     curve = only_curve(make_study(tmp_path, lambda b: 100 + 5000 / b, [16, 64, 256, 1024], range(4)))
-    primary = fit_data(curve)
-    assert fit_data(curve, View(seeds="first")).runs == primary.runs / 2
     by_rule = [fit_data(curve, View(rule=rule)).log_steps for rule in ("hit", "line", "first")]
     assert np.abs(by_rule[1] - by_rule[0]).max() > 0
     assert by_rule[2] == pytest.approx(by_rule[0])  # for curves that never turn back

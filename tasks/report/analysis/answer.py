@@ -91,9 +91,6 @@ def answer(w: Workload, curve: Curve, found: Critical | None) -> Answer:
     return Answer(w, curve, found, sentence, doubts(curve, found), fastest_and_cheapest(curve))
 
 
-# what the sentence is made of -----------------------------------------------------------------------------
-
-
 def subject(w: Workload) -> str:
     """Return what was trained, on what, and to which target."""
     network = spaced(w.network)

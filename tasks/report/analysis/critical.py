@@ -5,6 +5,7 @@ family it is profiled over has three parameters (tests/test_report_coverage.py).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -14,7 +15,7 @@ from tasks.report.analysis import fits
 from tasks.report.analysis.curves import Curve
 from tasks.report.analysis.intervals import NOTHING, Interval
 from tasks.report.analysis.measures import curvature_batch_of, noise_scale_of
-from tasks.report.analysis.points import PRIMARY, FitData, View, fit_data, target_spread, with_target
+from tasks.report.analysis.points import PRIMARY, FitData, View, fit_data
 
 LEAST_STEPS = 20  # at the largest batch, below which steps are too coarse a measure
 LEAST_SIZES = 5
@@ -22,6 +23,7 @@ LEAST_SEEDS = 5
 CANDIDATES_AGREE = 1.5
 WORTH_DOUBLING = 0.2
 FACTORS = (1.2, 1.25, 2.0)  # of the fewest examples
+Predictor = Callable[[np.ndarray, np.ndarray, float], float]  # of log S at a log size, from log sizes and log S
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,6 @@ class Critical(Fitted):
         """Return the scatter of log S between batch sizes, beyond that of the seeds."""
         return math.sqrt(max(self.fit.variance - self.data.within, 0)) if self.fit else math.nan
 
-    @property
-    def largest_residual(self) -> float:
-        """Return how far the farthest point lies from the curve, in log S."""
-        if self.fit is None:
-            return math.nan
-        apart = self.fit.log_steps - self.fit.family.at_sizes[self.fit.best]
-        return float(np.abs(apart - apart.mean()).max())
-
 
 def size_interval(data: FitData, fitted: fits.Fit | None, factor: float) -> Interval:
     """Return the largest B with E <= factor x min E, infinite past the largest size studied."""
@@ -125,9 +119,7 @@ def fit_curve(curve: Curve, view: View = PRIMARY) -> Fitted | None:
     if len(data.sizes) < 2:
         return None
     fitted = fits.fit(fits.softened(tuple(data.sizes)), data.log_steps, data.within, data.runs)
-    ends = {factor: size_interval(data, fitted, factor) for factor in FACTORS}
-    ends[2.0] = with_target(ends[2.0], target_spread(curve), float(data.sizes[-1]))
-    return Fitted(data, fitted, ends)
+    return Fitted(data, fitted, {factor: size_interval(data, fitted, factor) for factor in FACTORS})
 
 
 def critical(curve: Curve) -> Critical | None:
@@ -150,9 +142,6 @@ def critical(curve: Curve) -> Critical | None:
         chosen=near[0].name,
         doublings=doublings_of(data, seen.fit),
     )
-
-
-# what else is read off the fits -----------------------------------------------------------------------------
 
 
 def bend_of(hyperbola: fits.Fit) -> Interval:
@@ -181,15 +170,19 @@ def useful_end(data: FitData, fitted: fits.Fit) -> Interval:
 
 def candidates_of(data: FitData, fitted: tuple[fits.Fit, ...]) -> list[Candidate]:
     """Compare the candidate forms by leave-one-size-out error, simplest first."""
-    x, y = data.sizes, data.log_steps
-    slope = -np.polyfit(np.log(x), y, 1)[0]
-    power_b2 = x[0] * 2 ** (1 / (1 - slope)) if slope < 1 else math.inf
-    rows: list[tuple[str, fits.Predictor, float]] = [("power law", fits.by_line, power_b2)]
-    rows += [(f.family.name, fits.by_family(f.family), f.family.size_at(2.0, x[0])[f.best]) for f in fitted]
-    rows.append(("isotonic", fits.by_steps, fits.size_at(x, fits.isotonic_steps(y), 2.0)))
+    x, y = np.log(data.sizes), data.log_steps
+    stairs_b2 = fits.size_at(data.sizes, fits.isotonic_steps(y), 2.0)
+    slope = -np.polyfit(x, y, 1)[0]
+    power_b2 = data.sizes[0] * 2 ** (1 / (1 - slope)) if slope < 1 else math.inf
+    rows: list[tuple[str, float, Predictor]] = [
+        ("power law", power_b2, lambda x, y, at: float(np.polyval(np.polyfit(x, y, 1), at))),
+        *((f.family.name, f.family.size_at(2.0, data.sizes[0])[f.best], f.family.predict) for f in fitted),
+        ("isotonic", stairs_b2, lambda x, y, at: np.interp(at, x, fits.isotonic_steps(y))),
+    ]
     found = []
-    for name, predict, b2 in rows:
-        squares = (fits.left_out(x, y, predict) - y) ** 2
+    for name, b2, predict in rows:
+        predicted = [predict(x[keep], y[keep], x[i]) for i, keep in enumerate(~np.eye(len(x), dtype=bool))]
+        squares = (np.array(predicted) - y) ** 2
         spread = float(squares.std(ddof=1) / math.sqrt(len(x)))
         found.append(Candidate(name, float(np.sqrt(squares.mean())), spread, float(b2)))
     return found

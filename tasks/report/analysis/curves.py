@@ -120,17 +120,14 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """All that was seen at one batch size of one curve.
-
-    Its intervals are those of the mean of the logs over seeds, or of the median where some did not arrive.
-    """
+    """All that was seen at one batch size of one curve."""
 
     batch_size: int
     observations: list[Observation]
     trials: list[Observation] = field(default_factory=list)  # what the choice of settings was made from
     every: list[Observation] = field(default_factory=list)  # all runs at this size, of whatever setting and stage
     untuned: bool = False  # the best learning rate lies at an edge of those tried
-    intervals: dict[Unit, Interval] = field(default_factory=dict, init=False)
+    intervals: dict[Unit, Interval] = field(default_factory=dict, init=False)  # of the cost in each unit
 
     def __post_init__(self) -> None:
         counted = self.counted
@@ -215,9 +212,6 @@ def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     return groups
 
 
-# the choice of settings -------------------------------------------------------------------------------------
-
-
 def without_repeats(observations: list[Observation]) -> list[Observation]:
     """Keep one run per seed and setting: a finished before a running before a failed one, then the last."""
 
@@ -252,28 +246,23 @@ def choose(observations: list[Observation]) -> Setting:
 
 
 def tuned_point(batch_size: int, observations: list[Observation]) -> Point:
-    """Choose on the tuning runs, estimate on the confirming ones where the plan has them.
-
-    Whether the rate lies at an edge is what the plan says of the search, else seen among the rates tried.
-    """
+    """Choose on the tuning runs, estimate on the confirming ones where the plan has them."""
     confirm = [o for o in observations if o.run.record.stage == "confirm"]
     trials = [o for o in observations if o.run.record.stage != "confirm"] or confirm
     confirmed = {setting(o.run.record) for o in confirm}
     chosen = choose([o for o in trials if setting(o.run.record) in confirmed] or confirm or trials)
     kept = [o for o in confirm or trials if setting(o.run.record) == chosen]
-    plans = [o.run.record.plan for o in kept]
-    told = [plan.tuned if plan else None for plan in plans]
+    told = [plan.tuned if (plan := o.run.record.plan) else None for o in kept]
     rates = sorted({o.run.record.rate.effective for o in trials})
     at_edge = len(rates) > 1 and chosen[0] in (rates[0], rates[-1])
-    return Point(batch_size, kept, trials, observations, untuned=at_edge if None in told else not all(told))
+    untuned = at_edge if None in told else not all(told)  # the plan's word on its search, where it has one
+    return Point(batch_size, kept, trials, observations, untuned)
 
 
 def confirmed(runs: list[Observation]) -> list[Observation]:
     """Return the runs that count of those at one batch size: of the best setting, on fresh seeds where there are."""
     return tuned_point(runs[0].run.batch_size, runs).observations
 
-
-# workloads --------------------------------------------------------------------------------------------------
 
 Arm = tuple[Facts, bool, list[Observation]]  # what is the same along a curve, tuned or not, its runs
 

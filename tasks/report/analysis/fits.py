@@ -7,7 +7,6 @@ point per batch size is fitted, so that the scatter between sizes, not that betw
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,7 +15,6 @@ from scipy import optimize, stats
 
 from tasks.report.analysis.intervals import Interval
 
-Predictor = Callable[[np.ndarray, np.ndarray, float], float]  # of log S at a log size from the other sizes
 LOG_STEP = 0.014  # of the grid of critical batch sizes; coarser grids make intervals of what is known well too short
 MIDDLE_LOGIT = 3.0  # slopes at the middle size that every p offers: from 0.05 to 0.95
 POWERS = np.exp(np.linspace(np.log(0.08), np.log(6.0), 80))  # near 0 the curve is a power law
@@ -42,6 +40,13 @@ class Hyperbolas:
         """Return log S up to its height, [shapes, sizes]."""
         ratio = np.log(self.critical)[:, None] - np.log(sizes)[None, :]
         return np.logaddexp(0, self.power[:, None] * ratio) / self.power[:, None]
+
+    def predict(self, x: np.ndarray, y: np.ndarray, at: float) -> float:
+        """Return log S at one of the studied log sizes by the curve nearest to log S `y` at others of them, `x`."""
+        sizes = np.log(self.sizes)
+        shapes = self.at_sizes[:, np.isin(sizes, x)]
+        best = sums_of_squares(y[None], shapes)[0].argmin()
+        return float((y - shapes[best]).mean() + self.at_sizes[best, sizes == at][0])
 
     def slope(self, size: float) -> np.ndarray:
         """Return beta = -d log S / d log B, one per shape: 1 is perfect scaling, 0 is none."""
@@ -149,9 +154,6 @@ def lack_of_fit(fitted: Fit) -> float:
     return float(stats.f.sf(fitted.variance / fitted.within, fitted.dof, fitted.within_dof))
 
 
-# without a family -------------------------------------------------------------------------------------------
-
-
 def convex_steps(sizes: np.ndarray, log_steps: np.ndarray) -> np.ndarray:
     """Fit log S by least squares, asking only that examples needed never fall with B and bend upward."""
     x = np.log(sizes)
@@ -182,35 +184,3 @@ def size_at(sizes: np.ndarray, log_steps: np.ndarray, factor: float) -> float:
 def convex_size_at(sizes: np.ndarray, log_steps: np.ndarray, factor: float) -> float:
     """Estimate the largest B with E(B) <= factor x min E from the convex fit, which assumes no form."""
     return size_at(sizes, convex_steps(sizes, log_steps), factor)
-
-
-# leaving out one size ---------------------------------------------------------------------------------------
-
-
-def left_out(sizes: np.ndarray, log_steps: np.ndarray, predict: Predictor) -> np.ndarray:
-    """Return each size's log S as predicted from all the others by `predict(x, y, at)`, x and `at` being log sizes."""
-    x = np.log(sizes)
-    others = ~np.eye(len(x), dtype=bool)
-    return np.array([predict(x[keep], log_steps[keep], x[i]) for i, keep in enumerate(others)])
-
-
-def by_line(x: np.ndarray, y: np.ndarray, at: float) -> float:
-    """Return a power law's log S."""
-    return float(np.polyval(np.polyfit(x, y, 1), at))
-
-
-def by_steps(x: np.ndarray, y: np.ndarray, at: float) -> float:
-    """Return log S between the neighbours in an isotonic fit."""
-    return float(np.interp(at, x, isotonic_steps(y)))
-
-
-def by_family(family: Hyperbolas) -> Predictor:
-    """Return the prediction by a family, of which one of the studied sizes is asked for."""
-    sizes = np.log(family.sizes)
-
-    def predict(x: np.ndarray, y: np.ndarray, at: float) -> float:
-        shapes = family.at_sizes[:, np.isin(sizes, x)]
-        best = sums_of_squares(y[None], shapes)[0].argmin()
-        return float((y - shapes[best]).mean() + family.at_sizes[best, sizes == at][0])
-
-    return predict

@@ -27,7 +27,6 @@ class Interval:
 
 
 NOTHING = Interval(math.nan, math.nan, math.nan)
-DRAWS = 400  # of the seeds, where the report draws them again
 SAME = 1e-9  # values no further apart are equal: scipy warns of lost precision
 # By how much the median of so few normal values is less certain than their mean (standard errors, 2e6 draws).
 MEDIAN_OVER_MEAN = {2: 1.0, 3: 1.159, 4: 1.093, 5: 1.197}
@@ -36,9 +35,6 @@ MEDIAN_OVER_MEAN = {2: 1.0, 3: 1.159, 4: 1.093, 5: 1.197}
 def exact(value: float) -> Interval:
     """Return a value that is known exactly."""
     return Interval(value, value, value)
-
-
-# the middle of runs -----------------------------------------------------------------------------------------
 
 
 def log_median(values: np.ndarray) -> float:
@@ -112,9 +108,6 @@ def resampled_interval(value: float, draws: Sequence[float] | np.ndarray) -> Int
     return Interval(float(value), float(low), float(high))
 
 
-# shares, means and differences ------------------------------------------------------------------------------
-
-
 def proportion(hits: int, n: int, level: float = 0.95) -> Interval:
     """Return a share with its exact (Clopper-Pearson) interval."""
     if n == 0:
@@ -175,9 +168,6 @@ def shift_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
     if rank < 0 or 2 / math.comb(m + n, m) > 0.05:
         return Interval(value, -math.inf, math.inf)
     return Interval(value, float(differences[rank]), float(differences[-1 - rank]))
-
-
-# as text ----------------------------------------------------------------------------------------------------
 
 
 def number(value: object) -> str:

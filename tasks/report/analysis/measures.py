@@ -68,9 +68,6 @@ def curvature_batch_of(curve: Curve) -> Interval:
     return median_interval([v for v in reached if v > 0])
 
 
-# the distance from the initial weights ------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class NotIdentifiable:
     """Why the forms of growth cannot be told apart in a run."""
@@ -90,15 +87,6 @@ class Growth:
     aic: dict[str, float]  # of each form, up to a common number
 
 
-@dataclass(frozen=True)
-class Form:
-    """One form of growth fitted to resamples of one run, [resamples]."""
-
-    aic: np.ndarray
-    parameter: np.ndarray
-    height: np.ndarray
-
-
 def forms(steps: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Give, by form, its grid of parameters and the log shapes [grid, rows]."""
     log_t = np.log(steps)
@@ -111,32 +99,27 @@ def forms(steps: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def fit_forms(t: np.ndarray, d: np.ndarray, weights: np.ndarray) -> dict[str, Form]:
+def fit_forms(t: np.ndarray, d: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Fit the forms to the log of distances d at steps t, by how often each row counts, [resamples, rows].
 
-    Each has two parameters, one on its grid and its height, so that AIC compares them on the same footing.
+    By form: its AIC up to a common number (each has two parameters), its parameter and its height, [3, resamples].
     """
-    found = {}
+    found, total = {}, weights.sum(axis=1, keepdims=True)
     for name, (grid, shapes) in forms(t).items():
-        residuals, total = np.log(d) - shapes, weights.sum(axis=1, keepdims=True)
+        residuals = np.log(d) - shapes
         heights = weights @ residuals.T / total
         squares = weights @ (residuals**2).T - heights**2 * total
         best = squares.argmin(axis=1)
-        rows = np.arange(len(best))
-        aic = len(t) * np.log(np.maximum(squares[rows, best], 1e-12) / len(t))
-        found[name] = Form(aic, grid[best], np.exp(heights[rows, best]))
+        least, height = (np.take_along_axis(of_all, best[:, None], axis=1)[:, 0] for of_all in (squares, heights))
+        found[name] = np.stack([len(t) * np.log(np.maximum(least, 1e-12) / len(t)), grid[best], np.exp(height)])
     return found
 
 
 def block_weights(rows: int, random: np.random.Generator) -> np.ndarray:
     """Draw how often each row is in each moving-block resample, [resamples, rows]; first the data."""
-    blocks = -(-rows // BLOCK)
-    starts = random.integers(0, rows - BLOCK + 1, size=(RESAMPLES, blocks))
-    drawn = (starts[:, :, None] + np.arange(BLOCK)).reshape(RESAMPLES, -1)[:, :rows]
-    weights = np.zeros((RESAMPLES + 1, rows))
-    weights[0] = 1
-    np.add.at(weights, (np.arange(1, RESAMPLES + 1)[:, None], drawn), 1)
-    return weights
+    starts = random.integers(0, rows - BLOCK + 1, size=(RESAMPLES, -(-rows // BLOCK), 1))
+    drawn = (starts + np.arange(BLOCK)).reshape(RESAMPLES, -1)[:, :rows]
+    return np.vstack([np.ones(rows), *(np.bincount(row, minlength=rows) for row in drawn)])
 
 
 def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0.0) -> Growth | NotIdentifiable:
@@ -151,21 +134,18 @@ def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0
     if len(t) < LEAST_ROWS or decades < LEAST_DECADES:
         return NotIdentifiable(f"{decades:.1f} decades of steps after warm-up, {LEAST_DECADES:.0f} are needed")
     found = fit_forms(t, d, block_weights(len(t), np.random.default_rng(0)))
-    gain = of_resamples(found["power"].aic - found["log"].aic)
+    gain = of_resamples(found["power"][0] - found["log"][0])
     for later in LATER:
         rest = t >= later * t[0]
         if rest.sum() < LEAST_ROWS:
             break
         anew = fit_forms(t[rest], d[rest], np.ones((1, rest.sum())))
-        other = float(anew["power"].aic[0] - anew["log"].aic[0])
+        other = anew["power"][0, 0] - anew["log"][0, 0]
         if other * np.sign(gain.value) < -GAIN:
-            return NotIdentifiable(
-                f"AIC(power) - AIC(log) is {gain.value:+.0f} from step {t[0]:,.0f} on, "
-                f"{other:+.0f} from step {t[rest][0]:,.0f} on"
-            )
-    parameters = {name: of_resamples(form.parameter) for name, form in found.items()}
-    heights = {name: of_resamples(form.height) for name, form in found.items()}
-    aic = {name: float(form.aic[0]) for name, form in found.items()}
+            each = (f"{aic:+.0f} from step {step:,.0f} on" for aic, step in ((gain.value, t[0]), (other, t[rest][0])))
+            return NotIdentifiable(f"AIC(power) - AIC(log) is {', '.join(each)}")
+    parameters, heights = ({name: of_resamples(form[i]) for name, form in found.items()} for i in (1, 2))
+    aic = {name: float(form[0, 0]) for name, form in found.items()}
     return Growth(gain.value, gain.low, gain.high, parameters, heights, aic)
 
 

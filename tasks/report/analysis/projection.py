@@ -7,56 +7,48 @@ measured on one device; everything else here is projected.
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from callbacks.record import Count, Finite, Positive
 from tasks.report.analysis.curves import Curve
 
 BYTES = 4  # of a gradient's element
 SECONDS_AN_HOUR = 3600
-NUMBERS = {"bandwidth", "latency", "price", "overlap", "contention"}
+NotNegative = Annotated[Finite, Field(ge=0)]
 HELD_OUT = (  # tests/test_projection_error.py, runs of 8 rounds, medians
     "Held out: on two gloo ranks of a two-core machine the projection was 33 and 36 % (batch 128), 16 and 20 % (batch "
     "512) below the measured step, and 32 to 58 % below it while other programs ran"
 )
 
 
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Cluster:
     """A machine on paper."""
 
     name: str = "8 devices a node, 100 Gbit/s"
-    devices: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    bandwidth: float = 12.5e9  # bytes a second between neighbours
-    latency: float = 20e-6  # seconds a message
-    price: float = 2.0  # money a device and hour
-    overlap: float = 0.0  # share of communication hidden behind computing
-    contention: float = 1.0  # a device's seconds when its neighbours compute too, over those when they rest
+    devices: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 8, 16, 32, 64)
+    bandwidth: Positive = 12.5e9  # bytes a second between neighbours
+    latency: NotNegative = 20e-6  # seconds a message
+    price: NotNegative = 2.0  # money a device and hour
+    overlap: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of communication hidden behind computing
+    contention: Annotated[Finite, Field(ge=1)] = 1.0  # a device's seconds when its neighbours compute too, over alone
 
 
 def read_cluster(file: Path) -> Cluster:
     """Read a machine from YAML. Raises ValueError with the fields there are."""
-    import yaml
-
     try:
-        found = yaml.safe_load(file.read_text())
-        numbers = {name: float(found[name]) for name in NUMBERS & found.keys()}  # YAML reads 1e9 as text
-        cluster = Cluster(**found | numbers | {"devices": tuple(found.get("devices", Cluster.devices))})
-        sound = all(type(d) is int and d >= 1 for d in cluster.devices)
-        sound &= all(math.isfinite(getattr(cluster, name)) for name in NUMBERS)
-        sound &= cluster.bandwidth > 0 and min(cluster.latency, cluster.price) >= 0 and cluster.contention >= 1
-        if not (sound and cluster.devices and 0 <= cluster.overlap <= 1):
-            raise ValueError("a value is out of range")
-        return cluster
-    except (OSError, TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
-        names = ", ".join(Cluster.__dataclass_fields__)
-        raise ValueError(
-            f"{file} is not a cluster file with {names}, where devices are whole numbers from 1, overlap is 0 to 1, "
-            f"contention at least 1, and the others not negative ({error})."
-        ) from None
-
-
-# one step -----------------------------------------------------------------------------------------------
+        return TypeAdapter(Cluster).validate_python(yaml.safe_load(file.read_text()))
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        faults = [" ".join(str(error).split())]
+    names = ", ".join(Cluster.__dataclass_fields__)
+    raise ValueError(f"{file} is not a cluster file with {names} ({'; '.join(faults)}).")
 
 
 def ring(size: float, devices: int, cluster: Cluster) -> float:
@@ -92,24 +84,20 @@ def step_seconds(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     return np.log(list(found)), np.log(list(found.values()))
 
 
-def compute_seconds(log_sizes: np.ndarray, log_seconds: np.ndarray, size: float) -> float:
-    """Return the seconds to compute a step on so many examples: between measurements, at least the smallest's."""
-    x = math.log(size)
-    beyond = max(x - log_sizes[-1], 0.0)  # past the largest measured, in proportion
-    return math.exp(float(np.interp(x, log_sizes, log_seconds)) + beyond)
-
-
 def projected_step(
     measured: tuple[np.ndarray, np.ndarray], parameters: int, size: int, devices: int, c: Cluster
 ) -> float:
-    """Return the seconds of a step of the global batch `size` on so many devices, infinite if one has no example."""
+    """Return the seconds of a step of the global batch `size` on so many devices, infinite if one has no example.
+
+    Computing takes what was measured on one device, as long as the smallest batch at least.
+    """
     if devices > size:
         return math.inf
-    computing = compute_seconds(*measured, size / devices) * (c.contention if devices > 1 else 1.0)
-    return computing + reduce_seconds(parameters, devices, c)
-
-
-# a run to the target ------------------------------------------------------------------------------------
+    log_sizes, log_seconds = measured
+    x = math.log(size / devices)
+    beyond = max(x - log_sizes[-1], 0.0)  # past the largest measured, in proportion
+    computing = math.exp(float(np.interp(x, log_sizes, log_seconds)) + beyond)
+    return computing * (c.contention if devices > 1 else 1.0) + reduce_seconds(parameters, devices, c)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,12 +9,11 @@ import numpy as np
 
 from callbacks.hit import crossing_at, hits
 from tasks.report.analysis.curves import experiment, group
-from tasks.report.analysis.intervals import DRAWS
-from tasks.report.sources.runs import Hit, Redraw, Run
+from tasks.report.sources.runs import Hit, Run
 
 QUARTILE = 0.25
-HELP = "give METRIC>=VALUE, METRIC<=VALUE, METRIC:golmant, METRIC:quantile=Q or METRIC:baseline=SHARE"
-Goal = tuple[float, set[int], Redraw | None]  # a target's value, the ids of runs it does not score, and its draws
+HELP = "give METRIC>=VALUE, METRIC<=VALUE, METRIC:golmant or METRIC:baseline=SHARE"
+Goal = tuple[float, set[int]]  # a target's value, and the ids of runs it does not score
 
 
 @dataclass(frozen=True)
@@ -24,33 +22,27 @@ class TargetSpec:
 
     metric: str
     direction: Literal["min", "max"]
-    kind: str  # value, golmant, quantile, baseline
+    kind: str  # value, golmant, baseline
     number: float = math.nan
 
 
 def parse(text: str) -> TargetSpec:
     """Read a target from the command line. Raises ValueError with the forms there are."""
     absolute = re.fullmatch(r"([\w/.-]+?)(>=|<=)([-+\w.]+)", text)
-    relative = re.fullmatch(r"([\w/.-]+):(golmant|quantile=([\w.]+)|baseline=([\w.]+))", text)
+    relative = re.fullmatch(r"([\w/.-]+):(?:(golmant)|baseline=([\w.]+))", text)
     try:
         if absolute:
             metric, sign, value = absolute.groups()
             return TargetSpec(metric, "max" if sign == ">=" else "min", "value", float(value))
         if relative:
-            metric, (kind, _, value) = relative[1], relative[2].partition("=")
-            number = float(value or 1)
-            if 0 < number <= 1:
-                falls = re.search(r"loss|perplexity|error", metric)
-                return TargetSpec(metric, "min" if falls else "max", kind, number)
+            metric, golmant, share = relative.groups()
+            falls = re.search(r"loss|perplexity|error", metric)
+            spec = TargetSpec(metric, "min" if falls else "max", golmant or "baseline", float(share or 1))
+            if 0 < spec.number <= 1:
+                return spec
     except ValueError:
         pass
     raise ValueError(f"target {text!r} is not understood; {HELP}.")
-
-
-def bests(runs: list[Run], spec: TargetSpec) -> list[float]:
-    """Return the best values that runs reach, of those that have one."""
-    known = [[v for v in run.curve.get(spec.metric, []) if math.isfinite(v)] for run in runs]
-    return [min(values) if spec.direction == "min" else max(values) for values in known if values]
 
 
 def quartile(run: Run, spec: TargetSpec) -> float:
@@ -72,63 +64,36 @@ def golmant_goal(runs: list[Run], spec: TargetSpec) -> Goal:
     """Return Golmant's target, the lowest quartile of the largest batch's values.
 
     It is an outcome, so the seeds of the largest batch that it came from give no steps of their own where there are
-    others; and it is taken again from as many seeds drawn with replacement among all of them.
+    others.
     """
     largest = max(run.batch_size for run in runs)
     there = group((r for r in runs if r.batch_size == largest), lambda r: r.record.seed)
-    values = {seed: [v for v in (quartile(r, spec) for r in there[seed]) if math.isfinite(v)] for seed in sorted(there)}
-    seeds = list(values)
-    first = seeds[: max(1, len(seeds) // 2)]
-
-    def goal(drawn: Sequence[int]) -> float:
-        found = [v for seed in drawn for v in values[seed]]
-        return float(np.median(found)) if found else math.nan
-
-    if len(seeds) == 1:
-        return goal(first), set(), None
-    drawn = [[seeds[i] for i in row] for row in np.random.default_rng(0).integers(len(seeds), size=(DRAWS, len(first)))]
-    redraw = Redraw(largest, tuple(map(goal, drawn)), tuple(map(frozenset, drawn)))
-    return goal(first), {id(r) for seed in first for r in there[seed]}, redraw
+    first = sorted(there)[: max(1, len(there) // 2)]
+    used = [run for seed in first for run in there[seed]]
+    values = [v for v in (quartile(run, spec) for run in used) if math.isfinite(v)]
+    return float(np.median(values)) if values else math.nan, {id(run) for run in used if len(there) > 1}
 
 
 def goal_of(runs: list[Run], spec: TargetSpec) -> Goal:
     """Work out a spec's value for one workload."""
+    if spec.kind == "value":
+        return spec.number, set()
     if spec.kind == "golmant":
         return golmant_goal(runs, spec)
-    if spec.kind == "value":
-        return spec.number, set(), None
-    if spec.kind == "quantile":  # the value that this share of the runs gets to
-        values, factor = bests(runs, spec), 1.0
-        share = spec.number if spec.direction == "min" else 1 - spec.number
-    else:  # so near to what the smallest batch comes to
-        smallest = min(run.batch_size for run in runs)
-        values, share = bests([r for r in runs if r.batch_size == smallest], spec), 0.5
-        factor = spec.number if spec.direction == "max" else 1 / spec.number
-    return (float(np.quantile(values, share)) * factor if values else math.nan), set(), None
+    smallest = min(run.batch_size for run in runs)
+    known = [[v for v in r.curve[spec.metric] if math.isfinite(v)] for r in runs if r.batch_size == smallest]
+    best, factor = (max, spec.number) if spec.direction == "max" else (min, 1 / spec.number)
+    return float(np.median([best(values) for values in known if values] or [math.nan])) * factor, set()
 
 
-def hit_of(run: Run, spec: TargetSpec, goal: float, redraw: Redraw | None = None) -> Hit:
+def hit_of(run: Run, spec: TargetSpec, goal: float) -> Hit:
     """Return a goal's result in a run's curve; a run that stopped before it is censored there."""
     found = hits(run.curve["step"], run.curve[spec.metric], spec.direction, goal)
     rules = dict(zip(("hit", "line", "first"), found or (), strict=False))
     crossings: dict[str, Any] = {rule: crossing_at(run.curve, step) for rule, step in rules.items()}
     ended = run.record.status
     status = "reached" if found and ended != "failed" else "budget" if ended == "reached" else ended
-    drawn = tuple(log_steps_to(run, spec, redraw)) if redraw else ()
-    return Hit(spec.metric, spec.direction, goal, status, **crossings, redraw=redraw, drawn=drawn)
-
-
-def log_steps_to(run: Run, spec: TargetSpec, redraw: Redraw) -> np.ndarray:
-    """Return log steps to each of the redrawn goals, [draws]; infinite where not reached.
-
-    NaN where the draw took its goal from this run's seed.
-    """
-    goals, which = np.unique(redraw.goals, return_inverse=True)
-    reached = [hits(run.curve["step"], run.curve[spec.metric], spec.direction, goal) for goal in goals]
-    found = np.array([math.log(r.isotonic) if r and r.isotonic else math.inf for r in reached])[which]
-    if run.batch_size != redraw.batch_size:
-        return found
-    return np.where([run.record.seed in used for used in redraw.used], np.nan, found)
+    return Hit(spec.metric, spec.direction, goal, status, **crossings)
 
 
 def retarget(runs: list[Run], specs: list[TargetSpec]) -> list[Run]:
@@ -140,8 +105,8 @@ def retarget(runs: list[Run], specs: list[TargetSpec]) -> list[Run]:
             known = sorted({name for run in runs for name in run.curve if "/" in name})
             raise ValueError(f"no run has {spec.metric!r} in its curve; there are {', '.join(known) or 'none'}.")
         for same in group(able, lambda run: experiment(run.record)).values():
-            goal, unscored, redraw = goal_of(same, spec)
+            goal, unscored = goal_of(same, spec)
             for run in same:
                 if math.isfinite(goal) and id(run) not in unscored:
-                    chosen[id(run)].append(hit_of(run, spec, goal, redraw))
+                    chosen[id(run)].append(hit_of(run, spec, goal))
     return [replace(run, hits=chosen[id(run)]) for run in runs]

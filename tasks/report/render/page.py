@@ -213,12 +213,11 @@ def critical_summary(found: Critical) -> dict[str, Any]:
 
 
 def fit_summary(found: Critical) -> dict[str, Any]:
-    """Return the forms compared and how far the points lie from the curve."""
+    """Return the forms compared and the scatter between sizes."""
     return {
         "chosen": found.chosen,
         "candidates": [{"name": c.name, "error": c.error, "b2": c.b2} for c in found.candidates],
         "tau": found.tau,
-        "largest_residual": found.largest_residual,
         "left_out": found.data.left_out,
     }
 

@@ -182,8 +182,8 @@ def trust_table(pairs: Pairs) -> Table | None:
         if found and found.fit:
             left_out = "; ".join(f"{size:,}: {reason}" for size, reason in found.data.left_out.items())
             p = found.hyperbola_lack_of_fit
-            rows.append([curve.name, found.tau, found.largest_residual, p, left_out])
-    columns = ["curve", "scatter between sizes (log)", "largest residual (log)", "hyperbola's lack of fit p"]
+            rows.append([curve.name, found.tau, p, left_out])
+    columns = ["curve", "scatter between sizes (log)", "hyperbola's lack of fit p"]
     columns += ["not fitted"]
     return Table("How far to trust the fit", columns, rows) if rows else None
 
