@@ -8,7 +8,7 @@ from callbacks.record import Unit
 from tasks.report.analysis.critical import LEAST_SEEDS, Critical, critical
 from tasks.report.analysis.curves import Curve, Observation, Point, Workload, every_run, main_curve, workloads
 from tasks.report.analysis.intervals import NOTHING, Interval, number
-from tasks.report.analysis.measures import DISTANCE, Growth, NotIdentifiable, growth_of
+from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
 from tasks.report.analysis.projection import Cluster
 from tasks.report.sources.runs import LeftOut, Run
 
@@ -23,7 +23,7 @@ class Analysis:
     runs: list[Run]
     workloads: list[Workload]
     found: dict[Curve, Critical | None]
-    growth: dict[Observation, Growth | NotIdentifiable]
+    growth: dict[Observation, Growth | None]  # None where a run cannot tell its form
     left_out: LeftOut = field(default_factory=list)
     cluster: Cluster = field(default_factory=Cluster)  # the machine that time and cost are projected on
 

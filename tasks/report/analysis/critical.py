@@ -1,8 +1,4 @@
-"""The critical batch size of a curve: how far each batch costs so many times the fewest examples, and how sure that is.
-
-Protocol rules 16-19. One rule is changed here: the interval takes K - 3 instead of K - 2 degrees of freedom, since the
-family it is profiled over has three parameters (tests/test_report_coverage.py).
-"""
+"""How far each batch of a curve costs so many times the fewest examples, and how sure that is (rules 16 to 19)."""
 
 import math
 from collections.abc import Callable
@@ -81,7 +77,7 @@ class Critical(Fitted):
     why_not: list[str]  # what stands between the estimate and a critical batch size
     noise: Interval  # the noise scale at the target
     curvature: Interval  # m*, the batch that curvature predicts
-    useful_end: Interval = NOTHING  # largest B whose doubling still saves 20 % of the steps
+    useful_end: Interval = NOTHING  # largest B whose doubling saves 20 % of the steps; infinite past, 0 below the range
     hyperbola: Interval = NOTHING
     hyperbola_lack_of_fit: float = math.nan
     candidates: list[Candidate] = field(default_factory=list)
@@ -101,7 +97,7 @@ class Critical(Fitted):
 
 def size_interval(data: FitData, fitted: fits.Fit | None, factor: float) -> Interval:
     """Return the largest B with E <= factor x min E, infinite past the largest size studied."""
-    value = fits.convex_size_at(data.sizes, data.log_steps, factor)
+    value = fits.size_at(data.sizes, fits.convex_steps(data.sizes, data.log_steps), factor)
     first, last = float(data.sizes[0]), float(data.sizes[-1])
     if fitted is None:
         return Interval(value, first, math.inf)
@@ -132,14 +128,17 @@ def critical(curve: Curve) -> Critical | None:
     if seen.fit is None or hyperbola is None:
         return Critical(data, seen.fit, seen.ends, reasons_not_identified(curve, seen, []), *predicted)
     candidates = candidates_of(data, (hyperbola, seen.fit))
-    near = near_best(candidates)
+    best = min(candidates, key=lambda c: c.error)
+    near = [c for c in candidates if c.error**2 <= best.error**2 + best.standard_error]
+    useful_end = seen.fit.interval(seen.fit.family.size_whose_doubling_saves(WORTH_DOUBLING))
+    first, last = data.sizes[0], data.sizes[-1]
     return Critical(
         *(data, seen.fit, seen.ends, reasons_not_identified(curve, seen, near), *predicted),
-        useful_end=useful_end(data, seen.fit),
+        useful_end=useful_end.mapped(lambda size: math.inf if size > last else 0.0 if size < first else size),
         hyperbola=bend_of(hyperbola),
         hyperbola_lack_of_fit=fits.lack_of_fit(hyperbola),
         candidates=candidates,
-        chosen=near[0].name,
+        chosen=near[0].name,  # the simplest
         doublings=doublings_of(data, seen.fit),
     )
 
@@ -162,12 +161,6 @@ def doublings_of(data: FitData, fitted: fits.Fit) -> list[Doubling]:
     return found
 
 
-def useful_end(data: FitData, fitted: fits.Fit) -> Interval:
-    """Return the largest B whose doubling still saves 20 % of the steps: infinite past, 0 below the studied sizes."""
-    found = fitted.interval(fitted.family.size_whose_doubling_saves(WORTH_DOUBLING))
-    return found.mapped(lambda v: math.inf if v > data.sizes[-1] else 0.0 if v < data.sizes[0] else v)
-
-
 def candidates_of(data: FitData, fitted: tuple[fits.Fit, ...]) -> list[Candidate]:
     """Compare the candidate forms by leave-one-size-out error, simplest first."""
     x, y = np.log(data.sizes), data.log_steps
@@ -186,12 +179,6 @@ def candidates_of(data: FitData, fitted: tuple[fits.Fit, ...]) -> list[Candidate
         spread = float(squares.std(ddof=1) / math.sqrt(len(x)))
         found.append(Candidate(name, float(np.sqrt(squares.mean())), spread, float(b2)))
     return found
-
-
-def near_best(candidates: list[Candidate]) -> list[Candidate]:
-    """Return the forms within one standard error of the best, of which the first and simplest is chosen."""
-    best = min(candidates, key=lambda c: c.error)
-    return [c for c in candidates if c.error**2 <= best.error**2 + best.standard_error]
 
 
 def reasons_not_identified(curve: Curve, seen: Fitted, near: list[Candidate]) -> list[str]:

@@ -281,13 +281,6 @@ def split_arms(observations: list[Observation]) -> list[Arm]:
     return arms
 
 
-def curve_points(observations: list[Observation], tuned: bool) -> list[Point]:
-    """Make one point per batch size."""
-    by_size = sorted(group(observations, lambda o: o.run.batch_size).items())
-    kept = [(size, without_repeats(runs)) for size, runs in by_size]
-    return [tuned_point(size, runs) if tuned else Point(size, runs) for size, runs in kept]
-
-
 def curve_names(arms: list[Arm]) -> list[str]:
     """Name each curve by optimizer and rule, and by whatever else differs between them."""
     base = ("optimizer.name", "rate.scaling_rule")
@@ -311,8 +304,10 @@ def workloads(runs: list[Run]) -> list[Workload]:
     found = []
     for members in group((Observation(r, h) for r in runs if r.record.stage != "pilot" for h in r.hits), key).values():
         arms, r = split_arms(members), members[0].run.record
-        named = zip(curve_names(arms), arms, strict=True)
-        curves = [Curve(name, tuned, curve_points(same, tuned)) for name, (_, tuned, same) in named]
+        curves = []
+        for name, (_, tuned, same) in zip(curve_names(arms), arms, strict=True):
+            make, by_size = tuned_point if tuned else Point, sorted(group(same, lambda o: o.run.batch_size).items())
+            curves.append(Curve(name, tuned, [make(size, without_repeats(runs)) for size, runs in by_size]))
         found.append(Workload(r.study, r.task, r.data, r.network, r.parameters, members[0].hit, curves))
     return found
 

@@ -1,9 +1,8 @@
 """Fits of steps against batch size, and intervals for whatever follows from them.
 
 The family of curves is a grid of shapes known up to their height. With the height free, fitting is one matrix product,
-and every shape that the data do not reject says what a quantity may still be: that makes all intervals on critical
-batch sizes. The model is log S_ij = log f(B_i) + u_i + e_ij with a scatter u_i per batch size (protocol rule 16): one
-point per batch size is fitted, so that the scatter between sizes, not that between seeds, makes the interval.
+and every shape that the data do not reject says what a quantity may still be. One point per batch size is fitted, so
+that the scatter between sizes, not that between seeds, makes the interval (protocol rule 16).
 """
 
 import math
@@ -44,9 +43,9 @@ class Hyperbolas:
     def predict(self, x: np.ndarray, y: np.ndarray, at: float) -> float:
         """Return log S at one of the studied log sizes by the curve nearest to log S `y` at others of them, `x`."""
         sizes = np.log(self.sizes)
-        shapes = self.at_sizes[:, np.isin(sizes, x)]
-        best = sums_of_squares(y[None], shapes)[0].argmin()
-        return float((y - shapes[best]).mean() + self.at_sizes[best, sizes == at][0])
+        heights = y - self.at_sizes[:, np.isin(sizes, x)]
+        best = heights.var(axis=1).argmin()
+        return float(heights[best].mean() + self.at_sizes[best, sizes == at][0])
 
     def slope(self, size: float) -> np.ndarray:
         """Return beta = -d log S / d log B, one per shape: 1 is perfect scaling, 0 is none."""
@@ -84,26 +83,15 @@ def hyperbola(sizes: tuple[float, ...]) -> Hyperbolas:
     return Hyperbolas(sizes, critical, np.ones_like(critical), parameters=2, name="hyperbola")
 
 
-def sums_of_squares(log_steps: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """Return squared residuals [curves, shapes] of curves [curves, sizes] from shapes [shapes, sizes]."""
-    y = log_steps - log_steps.mean(axis=1, keepdims=True)
-    c = shapes - shapes.mean(axis=1, keepdims=True)
-    return np.maximum((y**2).sum(1)[:, None] + (c**2).sum(1)[None, :] - 2 * y @ c.T, 0)
-
-
 @dataclass(frozen=True)
 class Fit:
-    """A family fitted to one curve.
-
-    The variance of a point is known twice: from the residuals between sizes, with `dof` degrees of freedom,
-    and, as a lower bound, from the seeds within each size (`within`, with `within_dof`).
-    """
+    """A family fitted to one curve."""
 
     family: Hyperbolas
     log_steps: np.ndarray
     squares: np.ndarray  # one sum of squared residuals per shape
-    dof: int
-    within: float
+    dof: int  # of the variance of a point by the residuals between sizes
+    within: float  # the same variance by the seeds within each size, a lower bound
     within_dof: int
 
     @property
@@ -135,10 +123,7 @@ class Fit:
 
 
 def fit(family: Hyperbolas, log_steps: np.ndarray, within: float = 0.0, runs: int = 0) -> Fit | None:
-    """Fit a family to one point per batch size; None with too few sizes to leave a degree of freedom.
-
-    `within` is the variance of a point that the seeds alone explain, found from so many `runs`.
-    """
+    """Fit a family to one point per batch size, which stand on so many runs; None with no degree of freedom left."""
     dof = len(log_steps) - family.parameters
     if dof < 1:
         return None
@@ -179,8 +164,3 @@ def size_at(sizes: np.ndarray, log_steps: np.ndarray, factor: float) -> float:
         return math.inf
     a, b = excess[last], excess[last + 1]
     return float(np.exp(x[last] + a / (a - b) * (x[last + 1] - x[last])))
-
-
-def convex_size_at(sizes: np.ndarray, log_steps: np.ndarray, factor: float) -> float:
-    """Estimate the largest B with E(B) <= factor x min E from the convex fit, which assumes no form."""
-    return size_at(sizes, convex_steps(sizes, log_steps), factor)

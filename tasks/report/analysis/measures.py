@@ -69,50 +69,28 @@ def curvature_batch_of(curve: Curve) -> Interval:
 
 
 @dataclass(frozen=True)
-class NotIdentifiable:
-    """Why the forms of growth cannot be told apart in a run."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
 class Growth:
-    """One run's comparison: AIC(power) - AIC(log) and the forms' parameters, with 95 % block-bootstrap intervals."""
+    """AIC(power) - AIC(log) of one run's distances, with its 95 % block-bootstrap interval."""
 
     gain: float
     low: float
     high: float
-    parameters: dict[str, Interval]  # of each form: a/b of a + b log t; p of c t^p; q of (log t)^q
-    heights: dict[str, Interval]  # of each form: b; c; the factor of (log t)^q
-    aic: dict[str, float]  # of each form, up to a common number
 
 
-def forms(steps: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Give, by form, its grid of parameters and the log shapes [grid, rows]."""
-    log_t = np.log(steps)
-    shift = np.exp(np.linspace(-5, 6, 400)) - log_t[0]  # keeps a/b + log t positive
-    power, exponent = np.linspace(0.005, 2, 400), np.linspace(0.02, 8, 400)
-    return {
-        "log": (shift, np.log(shift[:, None] + log_t[None])),
-        "power": (power, power[:, None] * log_t[None]),
-        "power of log": (exponent, exponent[:, None] * np.log(log_t)[None]),
-    }
+def gains(t: np.ndarray, d: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return AIC(c t^p) - AIC(a + b log t) of distances d at steps t by how often each counts, [resamples, rows].
 
-
-def fit_forms(t: np.ndarray, d: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Fit the forms to the log of distances d at steps t, by how often each row counts, [resamples, rows].
-
-    By form: its AIC up to a common number (each has two parameters), its parameter and its height, [3, resamples].
+    Both forms are grids of shapes of log d with the height free: as many parameters, so that the squares decide.
     """
-    found, total = {}, weights.sum(axis=1, keepdims=True)
-    for name, (grid, shapes) in forms(t).items():
+    log_t, total, least = np.log(t), weights.sum(axis=1, keepdims=True), []
+    shift = np.exp(np.linspace(-5, 6, 400)) - log_t[0]  # a / b, which keeps a / b + log t positive
+    power = np.linspace(0.005, 2, 400)
+    for shapes in (power[:, None] * log_t, np.log(shift[:, None] + log_t)):
         residuals = np.log(d) - shapes
         heights = weights @ residuals.T / total
         squares = weights @ (residuals**2).T - heights**2 * total
-        best = squares.argmin(axis=1)
-        least, height = (np.take_along_axis(of_all, best[:, None], axis=1)[:, 0] for of_all in (squares, heights))
-        found[name] = np.stack([len(t) * np.log(np.maximum(least, 1e-12) / len(t)), grid[best], np.exp(height)])
-    return found
+        least.append(np.maximum(squares.min(axis=1), 1e-12))
+    return len(t) * np.log(least[0] / least[1])
 
 
 def block_weights(rows: int, random: np.random.Generator) -> np.ndarray:
@@ -122,42 +100,30 @@ def block_weights(rows: int, random: np.random.Generator) -> np.ndarray:
     return np.vstack([np.ones(rows), *(np.bincount(row, minlength=rows) for row in drawn)])
 
 
-def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0.0) -> Growth | NotIdentifiable:
-    """Compare the three forms on the part after warm-up, or return why that cannot be done.
+def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0.0) -> Growth | None:
+    """Compare the two forms on the part after warm-up; None where a run cannot tell them apart.
 
     The first steps run straight ahead: where a fit that begins later turns the answer around, there is none.
     """
     t, d = np.asarray(steps, dtype=float), np.asarray(distances, dtype=float)
     keep = (t > max(warmup, 1)) & np.isfinite(d) & (d > 0)
     t, d = t[keep], d[keep]
-    decades = math.log10(t[-1] / t[0]) if len(t) else 0.0
-    if len(t) < LEAST_ROWS or decades < LEAST_DECADES:
-        return NotIdentifiable(f"{decades:.1f} decades of steps after warm-up, {LEAST_DECADES:.0f} are needed")
-    found = fit_forms(t, d, block_weights(len(t), np.random.default_rng(0)))
-    gain = of_resamples(found["power"][0] - found["log"][0])
-    for later in LATER:
-        rest = t >= later * t[0]
-        if rest.sum() < LEAST_ROWS:
-            break
-        anew = fit_forms(t[rest], d[rest], np.ones((1, rest.sum())))
-        other = anew["power"][0, 0] - anew["log"][0, 0]
-        if other * np.sign(gain.value) < -GAIN:
-            each = (f"{aic:+.0f} from step {step:,.0f} on" for aic, step in ((gain.value, t[0]), (other, t[rest][0])))
-            return NotIdentifiable(f"AIC(power) - AIC(log) is {', '.join(each)}")
-    parameters, heights = ({name: of_resamples(form[i]) for name, form in found.items()} for i in (1, 2))
-    aic = {name: float(form[0, 0]) for name, form in found.items()}
-    return Growth(gain.value, gain.low, gain.high, parameters, heights, aic)
-
-
-def of_resamples(values: np.ndarray) -> Interval:
-    """Return the interval of what is the estimate first and its resamples after it."""
-    return resampled_interval(values[0], values[1:])
+    if len(t) < LEAST_ROWS or math.log10(t[-1] / t[0]) < LEAST_DECADES:
+        return None
+    found = gains(t, d, block_weights(len(t), np.random.default_rng(0)))
+    for rest in (t >= later * t[0] for later in LATER):
+        if rest.sum() >= LEAST_ROWS:
+            anew = gains(t[rest], d[rest], np.ones((1, rest.sum())))
+            if anew[0] * np.sign(found[0]) < -GAIN:
+                return None
+    gain = resampled_interval(found[0], found[1:])
+    return Growth(gain.value, gain.low, gain.high)
 
 
 @lru_cache(maxsize=4096)
-def growth_of(o: Observation, from_step: float = 0.0) -> Growth | NotIdentifiable:
-    """Compare the forms of growth in one run, from a step on."""
-    curve = o.run.curve
-    if DISTANCE not in curve or not constant_rate(o.run.record):
-        return NotIdentifiable("no distances at constant rate")
-    return growth(curve["step"], curve[DISTANCE], max(o.run.record.rate.warmup_steps, from_step))
+def growth_of(o: Observation, from_step: float = 0.0) -> Growth | None:
+    """Compare the forms of growth in one run at constant rate, from a step on."""
+    curve, record = o.run.curve, o.run.record
+    if DISTANCE not in curve or not constant_rate(record):
+        return None
+    return growth(curve["step"], curve[DISTANCE], max(record.rate.warmup_steps, from_step))

@@ -34,13 +34,6 @@ class FitData:
     left_out: dict[int, str] = field(default_factory=dict)
 
 
-def effective_size(point: Point) -> float:
-    """Return the batch size that gradient noise sees: of a ragged epoch, the mean."""
-    record = point.observations[0].run.record
-    n = record.data.train_examples
-    return n / math.ceil(n / point.batch_size) if n and record.batch.epoch_end == "keep" else float(point.batch_size)
-
-
 def reason_to_leave_out(point: Point, values: list[float]) -> str | None:
     """Return why a point cannot be fitted, if so."""
     n = point.observations[0].run.record.data.train_examples
@@ -76,7 +69,9 @@ def fit_data(curve: Curve, view: View = PRIMARY) -> FitData:
         squares += float(((finite - finite.mean()) ** 2).sum()) + quantization(seen, view.rule)
         dof += len(finite) - 1
         runs += len(values)
-        sizes.append(effective_size(point))
+        record, size = seen[0].run.record, point.batch_size
+        n = record.data.train_examples if record.batch.epoch_end == "keep" else None
+        sizes.append(n / math.ceil(n / size) if n else float(size))  # of a ragged epoch, the mean
         log_steps.append(middle_log(np.array(values)))
         lost = len(finite) < len(values)  # then it is a median, whose variance is so much larger
         shares.append((math.pi / 2 if lost and len(values) > 2 else 1) / len(values))

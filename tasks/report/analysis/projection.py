@@ -1,7 +1,6 @@
 """Wall-clock time on machines that were not there: T(B, P) = compute(B / P) + all-reduce(P) - what is hidden of it.
 
-The alpha-beta model: a message of n bytes takes latency + n / bandwidth. Steps to the target and seconds a step are
-measured on one device; everything else here is projected.
+A message of n bytes takes latency + n / bandwidth. Only steps and the seconds of one on one device are measured.
 """
 
 import math
@@ -18,7 +17,6 @@ from callbacks.record import Count, Finite, Positive
 from tasks.report.analysis.curves import Curve
 
 BYTES = 4  # of a gradient's element
-SECONDS_AN_HOUR = 3600
 NotNegative = Annotated[Finite, Field(ge=0)]
 HELD_OUT = (  # tests/test_projection_error.py, runs of 8 rounds, medians
     "Held out: on two gloo ranks of a two-core machine the projection was 33 and 36 % (batch 128), 16 and 20 % (batch "
@@ -51,25 +49,16 @@ def read_cluster(file: Path) -> Cluster:
     raise ValueError(f"{file} is not a cluster file with {names} ({'; '.join(faults)}).")
 
 
-def ring(size: float, devices: int, cluster: Cluster) -> float:
-    """Return the seconds of a ring all-reduce of `size` bytes: 2 (P - 1) messages of 1/P of it, one after the other."""
-    return 2 * (devices - 1) * (cluster.latency + size / devices / cluster.bandwidth)
+def reduce_seconds(parameters: int, devices: int, c: Cluster) -> float:
+    """Return the seconds of an all-reduce of the gradient that are not hidden: the faster kind's, as NCCL chooses.
 
-
-def tree(size: float, devices: int, cluster: Cluster) -> float:
-    """Return the seconds of a double binary tree's: up and down log2 P levels, each byte over each link twice.
-
-    Pipelined in small pieces, so that the levels add latency alone (Sanders, Speck and Träff 2009; NCCL's tree).
+    A ring passes 2 (P - 1) messages of 1/P of it one after the other. A double binary tree goes up and down log2 P
+    levels, in small pieces, so that levels add latency alone (Sanders, Speck and Träff 2009; NCCL's tree).
     """
-    return 2 * math.ceil(math.log2(devices)) * cluster.latency + 2 * size / cluster.bandwidth
-
-
-def reduce_seconds(parameters: int, devices: int, cluster: Cluster) -> float:
-    """Return the seconds of an all-reduce of the gradient that are not hidden: the faster kind's, as NCCL chooses."""
-    if devices == 1:
-        return 0.0
     size = parameters * BYTES
-    return min(ring(size, devices, cluster), tree(size, devices, cluster)) * (1 - cluster.overlap)
+    ring = 2 * (devices - 1) * (c.latency + size / devices / c.bandwidth)
+    tree = 2 * math.ceil(math.log2(devices)) * c.latency + 2 * size / c.bandwidth
+    return min(ring, tree) * (1 - c.overlap)
 
 
 def step_seconds(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
@@ -87,15 +76,12 @@ def step_seconds(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
 def projected_step(
     measured: tuple[np.ndarray, np.ndarray], parameters: int, size: int, devices: int, c: Cluster
 ) -> float:
-    """Return the seconds of a step of the global batch `size` on so many devices, infinite if one has no example.
-
-    Computing takes what was measured on one device, as long as the smallest batch at least.
-    """
+    """Return the seconds of a step of the global batch `size` on so many devices, infinite if one has no example."""
     if devices > size:
         return math.inf
     log_sizes, log_seconds = measured
     x = math.log(size / devices)
-    beyond = max(x - log_sizes[-1], 0.0)  # past the largest measured, in proportion
+    beyond = max(x - log_sizes[-1], 0.0)  # past the largest batch measured in proportion, never below the smallest
     computing = math.exp(float(np.interp(x, log_sizes, log_seconds)) + beyond)
     return computing * (c.contention if devices > 1 else 1.0) + reduce_seconds(parameters, devices, c)
 
@@ -132,5 +118,5 @@ def project(curve: Curve, parameters: int, cluster: Cluster) -> Projection | Non
     sizes = [p.batch_size for p in points]
     step = np.array([[projected_step(measured, parameters, size, d, cluster) for size in sizes] for d in devices])
     seconds = step * steps
-    money = seconds * np.array(devices)[:, None] * cluster.price / SECONDS_AN_HOUR
+    money = seconds * np.array(devices)[:, None] * cluster.price / 3600
     return Projection(np.array(sizes, dtype=float), devices, seconds, money)

@@ -61,10 +61,9 @@ def quartile(run: Run, spec: TargetSpec) -> float:
 
 
 def golmant_goal(runs: list[Run], spec: TargetSpec) -> Goal:
-    """Return Golmant's target, the lowest quartile of the largest batch's values.
+    """Return Golmant's target, the lowest quartile of the largest batch's values, from half of its seeds.
 
-    It is an outcome, so the seeds of the largest batch that it came from give no steps of their own where there are
-    others.
+    It is an outcome, so these seeds are not scored where there are others.
     """
     largest = max(run.batch_size for run in runs)
     there = group((r for r in runs if r.batch_size == largest), lambda r: r.record.seed)
