@@ -14,8 +14,7 @@ from tasks.report.analysis.measures import curvature_batch_of, noise_scale_of
 from tasks.report.analysis.points import PRIMARY, FitData, View, fit_data
 
 LEAST_STEPS = 20  # at the largest batch, below which steps are too coarse a measure
-LEAST_SIZES = 5
-LEAST_SEEDS = 5
+LEAST_SIZES, LEAST_SEEDS = 5, 5
 CANDIDATES_AGREE = 1.5
 WORTH_DOUBLING = 0.2
 FACTORS = (1.2, 1.25, 2.0)  # of the fewest examples
@@ -63,11 +62,10 @@ class Fitted:
     def bound(self) -> str:
         """Say what is known of B2 where it is not identified."""
         low, high = self.b2.low, self.b2.high
-        if math.isfinite(high) and high < self.data.sizes[-1]:
-            return f"between {low:,.0f} and {high:,.0f}" if low > self.data.sizes[0] else f"below {high:,.0f}"
-        if math.isfinite(low) and low > self.data.sizes[0]:
-            return f"above {low:,.0f}"
-        return "not bounded"
+        above, below = self.data.sizes[0] < low < math.inf, high < self.data.sizes[-1]
+        if above and below:
+            return f"between {low:,.0f} and {high:,.0f}"
+        return f"above {low:,.0f}" if above else f"below {high:,.0f}" if below else "not bounded"
 
 
 @dataclass(frozen=True)
@@ -189,11 +187,10 @@ def reasons_not_identified(curve: Curve, seen: Fitted, near: list[Candidate]) ->
         reasons.append("the rate was not tuned at each batch size, so this is the saturation batch of a rule")
     if len(data.sizes) < LEAST_SIZES:
         return [*reasons, f"{len(data.sizes)} batch sizes fitted, at least {LEAST_SIZES} are needed"]
-    used = [p for p in curve.points if p.batch_size not in data.left_out]
-    untuned = [p.batch_size for p in used if p.untuned]
+    untuned = [p.batch_size for p in curve.points if p.untuned and p.batch_size not in data.left_out]
     if curve.tuned and untuned:
         reasons.append(f"best rate at the edge of those tried at batch {', '.join(map(str, untuned))}")
-    if math.exp(data.log_steps[-1]) < LEAST_STEPS and not used[0].observations[0].hit.nominal:
+    if math.exp(data.log_steps[-1]) < LEAST_STEPS and not curve.runs[0].hit.nominal:
         reasons.append(f"too short: fewer than {LEAST_STEPS} steps at the largest batch")
     if not math.isfinite(seen.b2.high):
         reasons.append("its interval reaches beyond the largest batch studied")

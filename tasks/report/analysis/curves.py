@@ -93,9 +93,6 @@ def ingredients(record: Record) -> frozenset[str]:
     return frozenset(word for word, there in found.items() if there)
 
 
-# curves ---------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class Observation:
     """One run's answer to one target."""
@@ -213,12 +210,12 @@ def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 
 def without_repeats(observations: list[Observation]) -> list[Observation]:
-    """Keep one run per seed and setting: a finished before a running before a failed one, then the last."""
+    """Keep one run per size, seed and setting: a finished before a running before a failed one, then the last."""
 
     def preference(o: Observation) -> tuple[bool, bool, str]:
         return (o.status in COUNTED, o.status == "running", o.run.record.started or "")
 
-    same = group(observations, lambda o: (o.seed, setting(o.run.record), o.run.record.stage))
+    same = group(observations, lambda o: (o.run.batch_size, o.seed, setting(o.run.record), o.run.record.stage))
     return [max(repeats, key=preference) for repeats in same.values()]
 
 
@@ -249,8 +246,8 @@ def tuned_point(batch_size: int, observations: list[Observation]) -> Point:
     """Choose on the tuning runs, estimate on the confirming ones where the plan has them."""
     confirm = [o for o in observations if o.run.record.stage == "confirm"]
     trials = [o for o in observations if o.run.record.stage != "confirm"] or confirm
-    confirmed = {setting(o.run.record) for o in confirm}
-    chosen = choose([o for o in trials if setting(o.run.record) in confirmed] or confirm or trials)
+    fresh = {setting(o.run.record) for o in confirm}
+    chosen = choose([o for o in trials if setting(o.run.record) in fresh] or confirm or trials)
     kept = [o for o in confirm or trials if setting(o.run.record) == chosen]
     told = [plan.tuned if (plan := o.run.record.plan) else None for o in kept]
     rates = sorted({o.run.record.rate.effective for o in trials})
@@ -297,17 +294,15 @@ def curve_names(arms: list[Arm]) -> list[str]:
 
 def workloads(runs: list[Run]) -> list[Workload]:
     """Group runs into workloads and curves; pilots are left out, since they only set budgets."""
-
-    def key(o: Observation) -> tuple[object, ...]:
-        return (*experiment(o.run.record), o.hit.metric, o.hit.direction, o.hit.value, str(o.hit.plateau))
-
-    found = []
-    for members in group((Observation(r, h) for r in runs if r.record.stage != "pilot" for h in r.hits), key).values():
+    found, seen = [], [Observation(r, h) for r in runs if r.record.stage != "pilot" for h in r.hits]
+    targets = attrgetter("metric", "direction", "value", "plateau")
+    for members in group(seen, lambda o: (experiment(o.run.record), targets(o.hit))).values():
         arms, r = split_arms(members), members[0].run.record
         curves = []
         for name, (_, tuned, same) in zip(curve_names(arms), arms, strict=True):
-            make, by_size = tuned_point if tuned else Point, sorted(group(same, lambda o: o.run.batch_size).items())
-            curves.append(Curve(name, tuned, [make(size, without_repeats(runs)) for size, runs in by_size]))
+            by_size = sorted(group(without_repeats(same), lambda o: o.run.batch_size).items())
+            make = tuned_point if tuned else Point
+            curves.append(Curve(name, tuned, [make(size, there) for size, there in by_size]))
         found.append(Workload(r.study, r.task, r.data, r.network, r.parameters, members[0].hit, curves))
     return found
 

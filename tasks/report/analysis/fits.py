@@ -90,19 +90,11 @@ class Fit:
     family: Hyperbolas
     log_steps: np.ndarray
     squares: np.ndarray  # one sum of squared residuals per shape
-    dof: int  # of the variance of a point by the residuals between sizes
+    best: int  # index of the shape with the least squares
+    variance: float  # of a point by the residuals between sizes
+    dof: int
     within: float  # the same variance by the seeds within each size, a lower bound
     within_dof: int
-
-    @property
-    def variance(self) -> float:
-        """Return the residual variance of a point between sizes."""
-        return float(self.squares.min()) / self.dof
-
-    @property
-    def best(self) -> int:
-        """Return the index of the shape with the least squares."""
-        return int(self.squares.argmin())
 
     def curve(self, sizes: np.ndarray) -> np.ndarray:
         """Return the fitted steps at any sizes."""
@@ -129,14 +121,14 @@ def fit(family: Hyperbolas, log_steps: np.ndarray, within: float = 0.0, runs: in
         return None
     y, (shapes, norms) = log_steps - log_steps.mean(), family.centred
     squares = np.maximum((y**2).sum() + norms - 2 * shapes @ y, 0)
-    return Fit(family, log_steps, squares, dof, within, max(runs - len(log_steps), 0))
+    best, variance = int(squares.argmin()), float(squares.min()) / dof
+    return Fit(family, log_steps, squares, best, variance, dof, within, max(runs - len(log_steps), 0))
 
 
 def lack_of_fit(fitted: Fit) -> float:
     """Return the p-value of the residuals between sizes being no larger than the seeds' scatter explains."""
-    if fitted.within <= 0 or fitted.within_dof < 1:
-        return math.nan
-    return float(stats.f.sf(fitted.variance / fitted.within, fitted.dof, fitted.within_dof))
+    known = fitted.within > 0 and fitted.within_dof > 0
+    return float(stats.f.sf(fitted.variance / fitted.within, fitted.dof, fitted.within_dof)) if known else math.nan
 
 
 def convex_steps(sizes: np.ndarray, log_steps: np.ndarray) -> np.ndarray:

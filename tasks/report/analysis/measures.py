@@ -41,10 +41,7 @@ def mean_of(values: Iterable[float | None]) -> Interval:
 
 
 def noise_at_hit(o: Observation) -> float:
-    """Return the noise scale where a run reached its target, between the evaluations around it; NaN if not measured.
-
-    Infinite where it is undefined there: the noise hid the gradient. To leave such runs out would favour the low ones.
-    """
+    """Return the noise scale where a run reached its target, between the evaluations around it; NaN if not measured."""
     steps, noise = np.array(o.run.curve.get("step", [])), np.array(o.run.curve.get(NOISE, []), dtype=float)
     at = o.value("steps")
     known = np.isfinite(noise)
@@ -53,7 +50,7 @@ def noise_at_hit(o: Observation) -> float:
     after = min(int(np.searchsorted(steps, at)), len(steps) - 1)
     around = slice(after if steps[after] == at else max(after - 1, 0), after + 1)
     if not known[around].all():
-        return math.inf
+        return math.inf  # the noise hid the gradient; to leave such runs out would favour the low ones
     return float(np.interp(at, steps[around], noise[around]))
 
 
@@ -101,10 +98,7 @@ def block_weights(rows: int, random: np.random.Generator) -> np.ndarray:
 
 
 def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0.0) -> Growth | None:
-    """Compare the two forms on the part after warm-up; None where a run cannot tell them apart.
-
-    The first steps run straight ahead: where a fit that begins later turns the answer around, there is none.
-    """
+    """Compare the two forms on the part after warm-up; None where a run cannot tell them apart."""
     t, d = np.asarray(steps, dtype=float), np.asarray(distances, dtype=float)
     keep = (t > max(warmup, 1)) & np.isfinite(d) & (d > 0)
     t, d = t[keep], d[keep]
@@ -115,7 +109,7 @@ def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0
         if rest.sum() >= LEAST_ROWS:
             anew = gains(t[rest], d[rest], np.ones((1, rest.sum())))
             if anew[0] * np.sign(found[0]) < -GAIN:
-                return None
+                return None  # a fit that begins later turns the answer around: the first steps run straight ahead
     gain = resampled_interval(found[0], found[1:])
     return Growth(gain.value, gain.low, gain.high)
 

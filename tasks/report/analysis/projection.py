@@ -96,16 +96,12 @@ class Projection:
     money: np.ndarray
 
     def best(self, row: int | None = None) -> tuple[float, float, float, int]:
-        """Return the fastest way to the target, on any or on this row's devices.
-
-        That is the batch beyond which time stops falling, infinite if it is the largest; seconds, money and devices.
-        """
+        """Return the fastest way to the target, on any or on this row's devices: batch, seconds, money, devices."""
         among = self.seconds if row is None else self.seconds[row : row + 1]
         i, j = map(int, np.unravel_index(among.argmin(), among.shape))
-        i, last = i if row is None else row, len(self.sizes) - 1
-        seconds, money = float(self.seconds[i, j]), float(self.money[i, j])
-        stops = math.nan if math.isinf(seconds) else math.inf if j == last else float(self.sizes[j])
-        return stops, seconds, money, self.devices[i]
+        i, seconds = i if row is None else row, float(among.min())
+        size = math.inf if j == len(self.sizes) - 1 else float(self.sizes[j])  # infinite: it still falls at the largest
+        return size if math.isfinite(seconds) else math.nan, seconds, float(self.money[i, j]), self.devices[i]
 
 
 def project(curve: Curve, parameters: int, cluster: Cluster) -> Projection | None:

@@ -12,7 +12,6 @@ from tasks.report.analysis.curves import experiment, group
 from tasks.report.sources.runs import Hit, Run
 
 QUARTILE = 0.25
-HELP = "give METRIC>=VALUE, METRIC<=VALUE, METRIC:golmant or METRIC:baseline=SHARE"
 Goal = tuple[float, set[int]]  # a target's value, and the ids of runs it does not score
 
 
@@ -42,7 +41,8 @@ def parse(text: str) -> TargetSpec:
                 return spec
     except ValueError:
         pass
-    raise ValueError(f"target {text!r} is not understood; {HELP}.")
+    forms = "METRIC>=VALUE, METRIC<=VALUE, METRIC:golmant or METRIC:baseline=SHARE"
+    raise ValueError(f"target {text!r} is not understood; give {forms}.")
 
 
 def quartile(run: Run, spec: TargetSpec) -> float:
@@ -61,16 +61,14 @@ def quartile(run: Run, spec: TargetSpec) -> float:
 
 
 def golmant_goal(runs: list[Run], spec: TargetSpec) -> Goal:
-    """Return Golmant's target, the lowest quartile of the largest batch's values, from half of its seeds.
-
-    It is an outcome, so these seeds are not scored where there are others.
-    """
+    """Return Golmant's target, the lowest quartile of the largest batch's values, from half of its seeds."""
     largest = max(run.batch_size for run in runs)
     there = group((r for r in runs if r.batch_size == largest), lambda r: r.record.seed)
     first = sorted(there)[: max(1, len(there) // 2)]
     used = [run for seed in first for run in there[seed]]
     values = [v for v in (quartile(run, spec) for run in used) if math.isfinite(v)]
-    return float(np.median(values)) if values else math.nan, {id(run) for run in used if len(there) > 1}
+    unscored = {id(run) for run in used if len(there) > 1}  # the target is their outcome
+    return float(np.median(values)) if values else math.nan, unscored
 
 
 def goal_of(runs: list[Run], spec: TargetSpec) -> Goal:
