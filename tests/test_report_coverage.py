@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 from tasks.report.analysis import fits
-from tasks.report.analysis.critical import critical, size_interval
+from tasks.report.analysis.critical import critical, fit_curve, size_interval
 from tasks.report.analysis.intervals import middle_log
 from tasks.report.analysis.points import ARRIVAL, FitData, fit_data
+from tasks.report.analysis.targets import parse, retarget
 from tasks.report.claims.rules import difference
 from tests.helpers import noisy_quadratic, seen_noise
+from tests.helpers.fake_runs import evaluation_steps
 from tests.helpers.made_up import hit, placed, run
 
 GRIDS = {"10 sizes": 16.0 * 2.0 ** np.arange(10), "7 sizes": 16.0 * 2.0 ** np.arange(7)}
+GOLMANT = parse("trainset/loss:golmant")
+LARGEST, SIZES = 2048, [8 * 2**k for k in range(9)]  # of the studies with Golmant's target
 
 
 class Pieces:
@@ -163,32 +167,75 @@ def test_the_same_batch_under_two_labels_shows_no_effect_where_runs_are_lost(see
     assert effects <= 5
 
 
-def known_answers(studies: int) -> tuple[float, np.ndarray]:
-    """Return median B2 over the truth, and the shares of studies whose intervals hold it.
-
-    The reported interval, and the percentiles of redrawn seeds with the choice of the rate repeated and held.
-    """
+def known_answers(studies: int) -> tuple[float, float]:
+    """Return median B2 over the truth, and the share of studies whose interval holds it."""
     dense = 2.0 ** np.arange(3, 11.01, 0.25)
     truth = fits.size_at(dense, np.log([noisy_quadratic.tuned(b)[0] for b in dense]), 2.0)
-    found, inside = [], np.zeros(3)
+    found, inside = [], 0
     for seed in range(studies):
         (workload,) = placed(noisy_quadratic.study(seed))
         seen = critical(workload.curves[0])
         found.append(seen.b2.value)
-        inside += [i.low <= truth <= i.high for i in (seen.b2, seen.resampled.b2, seen.resampled.held)]
+        inside += seen.b2.low <= truth <= seen.b2.high
     return float(np.median(found)) / truth, inside / studies
 
 
 def test_a_noisy_quadratic_model_tuned_by_simulation_has_the_b2_that_analysis_gives():
     ratio, covered = known_answers(5)
     assert 0.85 < ratio < 1.15
-    assert covered[0] >= 0.6
+    assert covered >= 0.6
 
 
 @pytest.mark.slow
 def test_the_known_answer_is_covered_in_93_of_100_studies():
     ratio, covered = known_answers(200)
-    print(f"noisy quadratic model: median B2 {ratio:.3f} of the truth, covered in {100 * covered} % of 200")
+    print(f"noisy quadratic model: median B2 {ratio:.3f} of the truth, covered in {100 * covered:.1f} % of 200")
     assert 0.9 < ratio < 1.1
-    assert covered[0] >= 0.93 - 0.02
-    assert covered[2] <= covered[1]
+    assert covered >= 0.93 - 0.02
+
+
+def golmant_study(draw: int, seeds: int = 6, scatter: float = 0.2) -> list:
+    """Runs of 400 steps at the largest batch and more at others; steps to a loss g: 50 / g (1 + 100 / (g B))."""
+    random, runs, goals = np.random.default_rng(draw), [], np.geomspace(1e-2, 1e2, 400)
+    for size in SIZES:
+        steps = 50 / goals * (1 + 100 / (goals * size))
+        last = round(3 * 400 * (1 + true_critical() / size)) if size < LARGEST else 400
+        for seed in range(seeds):
+            at = np.array(evaluation_steps(last, random.random()))
+            factor = math.exp(scatter * random.standard_normal())
+            loss = np.exp(np.interp(np.log(np.maximum(at, 0.5)), np.log(steps * factor)[::-1], np.log(goals)[::-1]))
+            curve = {"step": at.tolist(), "examples": (at * size).tolist(), "trainset/loss": loss.tolist()}
+            runs.append(run([], size, seed, curve, data__train_examples=10**6))
+    return runs
+
+
+def true_critical() -> float:
+    """B_crit = 100 / g at the loss g after three quarters of 400 steps at the largest batch, by bisection."""
+    low, high = 1e-3, 1e3
+    for _ in range(200):
+        g = math.sqrt(low * high)
+        low, high = (g, high) if 50 / g * (1 + 100 / (g * LARGEST)) > 300 else (low, g)
+    return 100 / low
+
+
+def golmant_coverage(studies: int) -> float:
+    """Return the share of studies whose B2 is held at Golmant's target, which is an outcome and is taken as given."""
+    dense = np.geomspace(SIZES[0], LARGEST, 400)
+    truth = fits.size_at(dense, np.log1p(true_critical() / dense), 2.0)
+    inside = 0
+    for draw in range(studies):
+        (workload,) = placed(retarget(golmant_study(draw), [GOLMANT]))
+        b2 = fit_curve(workload.curves[0]).b2
+        inside += b2.low <= truth <= b2.high
+    return inside / studies
+
+
+def test_b2_of_golmants_target_is_covered_in_a_short_draw():
+    assert golmant_coverage(10) >= 0.7
+
+
+@pytest.mark.slow
+def test_b2_of_golmants_target_is_covered():
+    found = golmant_coverage(200)
+    print(f"B2 at Golmant's target: {100 * found:.1f} %")
+    assert found >= 0.93 - 0.02

@@ -42,7 +42,7 @@ def test_the_rate_is_chosen_on_tuning_seeds_and_estimated_on_fresh_ones():
         *staged(0.8, 10, [90], "pilot"),
     ]
     (point,) = curves_of(runs)["SGD, tuned at each size"].points
-    assert point.values("steps") == pytest.approx([120] * 3)
+    assert [o.value("steps") for o in point.counted] == pytest.approx([120] * 3)
     assert len(point.trials) == 6
     assert not point.untuned
 
@@ -53,7 +53,7 @@ def test_of_two_confirmed_settings_the_tuning_runs_decide():
         same = {"optimizer": {"name": "SGD", "settings": {"momentum": momentum}}}
         runs += staged(0.1, tuning, [1, 2], "tune", **same) + staged(0.1, fresh, [11, 12], "confirm", **same)
     (point,) = curves_of(runs)["SGD, tuned at each size"].points
-    assert point.values("steps") == pytest.approx([100, 100])
+    assert [o.value("steps") for o in point.counted] == pytest.approx([100, 100])
     assert len(point.every) == 8
 
 
@@ -108,5 +108,5 @@ def test_a_rate_that_was_outrun_is_beaten_and_is_no_miss():
     outrun = Hit("val/accuracy", "max", 0.8, "outrun")
     runs.append(run([outrun], 64, 1, status="outrun", rate__base=0.2, rate__effective=0.2, plan=plan))
     (point,) = curves_of(runs)["SGD, tuned at each size"].points
-    assert point.values("steps") == [100, 100]
+    assert [o.value("steps") for o in point.counted] == [100, 100]
     assert (point.n, len(point.trials)) == (2, 2)

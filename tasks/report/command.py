@@ -18,7 +18,7 @@ HELP = {
     "(.csv, .json), or a table (.csv) with the columns batch_size, seed, status, and steps or examples (also "
     "learning_rate, stage, target)",
     "target": "choose targets again from the curves: 'val/accuracy>=0.8', 'trainset/loss<=0.5', "
-    "'trainset/loss:golmant', 'val/accuracy:quantile=0.5', 'val/accuracy:baseline=0.95' (repeatable)",
+    "'trainset/loss:golmant', 'val/accuracy:baseline=0.95' (repeatable)",
     "figure": "draw only this figure: golmant-1 to golmant-5, you-optimizers, you-recipe, you-diffusion, "
     "time-and-cost, noise-scale, noise-along, curvature, cost (repeatable)",
     "cluster": "the machine to project time and cost on: YAML such as configs/cluster/ethernet.yaml",

@@ -8,7 +8,7 @@ from callbacks.record import Unit
 from tasks.report.analysis.critical import LEAST_SEEDS, Critical, critical
 from tasks.report.analysis.curves import Curve, Observation, Point, Workload, every_run, main_curve, workloads
 from tasks.report.analysis.intervals import NOTHING, Interval, number
-from tasks.report.analysis.measures import DISTANCE, Growth, NotIdentifiable, growth_of
+from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
 from tasks.report.analysis.projection import Cluster
 from tasks.report.sources.runs import LeftOut, Run
 
@@ -23,7 +23,7 @@ class Analysis:
     runs: list[Run]
     workloads: list[Workload]
     found: dict[Curve, Critical | None]
-    growth: dict[Observation, Growth | NotIdentifiable]
+    growth: dict[Observation, Growth | None]  # None where a run cannot tell its form
     left_out: LeftOut = field(default_factory=list)
     cluster: Cluster = field(default_factory=Cluster)  # the machine that time and cost are projected on
 
@@ -42,10 +42,9 @@ def analyze(runs: list[Run], left_out: LeftOut | None = None, cluster: Cluster |
     found = workloads(runs)
     if not found:
         raise ValueError("no run has a target to measure steps to; choose one with --target METRIC>=VALUE.")
-    curves = [c for w in found for c in w.curves]
-    walked = [o for w in found for o in every_run(w) if DISTANCE in o.run.curve]
-    growth = {o: growth_of(o) for o in walked}
-    return Analysis(runs, found, {c: critical(c) for c in curves}, growth, left_out or [], cluster or Cluster())
+    growth = {o: growth_of(o) for w in found for o in every_run(w) if DISTANCE in o.run.curve}
+    critical_sizes = {c: critical(c) for w in found for c in w.curves}
+    return Analysis(runs, found, critical_sizes, growth, left_out or [], cluster or Cluster())
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,13 @@ class Answer:
     curve: Curve
     found: Critical | None
     sentence: str
-    confident: bool
     because: list[str]  # why the confidence is limited; empty where it is high
-    measured: str = ""  # the fastest and the cheapest batch on the device measured
+    measured: str  # the fastest and the cheapest batch on the device measured
+
+    @property
+    def confident(self) -> bool:
+        """Return whether nothing limits the confidence."""
+        return not self.because
 
     @property
     def answered(self) -> bool:
@@ -68,9 +71,7 @@ class Answer:
     @property
     def confidence(self) -> str:
         """Return the confidence as a sentence."""
-        if self.confident:
-            return "Confidence: high."
-        return f"Confidence: limited, because {'; '.join(self.because)}."
+        return f"Confidence: limited, because {'; '.join(self.because)}." if self.because else "Confidence: high."
 
     @property
     def text(self) -> str:
@@ -86,15 +87,8 @@ def answers(analysis: Analysis) -> list[Answer]:
 
 def answer(w: Workload, curve: Curve, found: Critical | None) -> Answer:
     """Return how far the batch of a workload can be raised, how sure that is, and what is fastest and cheapest."""
-    because = doubts(curve, found)
-    parts = [f"{subject(w)}: {limit(found)}.", rate_there(curve, found)]
-    return Answer(
-        *(w, curve, found, " ".join(part for part in parts if part), not because, because),
-        measured=fastest_and_cheapest(curve),
-    )
-
-
-# what the sentence is made of -----------------------------------------------------------------------------
+    sentence = f"{subject(w)}: {limit(found)}. {rate_there(curve, found)}".strip()
+    return Answer(w, curve, found, sentence, doubts(curve, found), fastest_and_cheapest(curve))
 
 
 def subject(w: Workload) -> str:
@@ -104,10 +98,11 @@ def subject(w: Workload) -> str:
     if first[1:].islower():
         network = network[0].lower() + network[1:]
     vowel = network[0] in (SPOKEN_AN if first.isupper() else "aeiouAEIOU")
-    size = f"{w.data.train_examples:,} " if w.data.train_examples else ""
-    noise = f" ({100 * w.data.label_noise:g} % of the labels wrong)" if w.data.label_noise else ""
     article = "" if network.startswith(("your ", "MLPerf's ")) else "An " if vowel else "A "
-    text = f"{article}{network} on {size}{spaced(w.data.name)}{' examples' if size else ''}{noise} to {goal(w)}"
+    data, n = spaced(w.data.name), w.data.train_examples
+    examples = f"{n:,} {data} examples" if n else data
+    noise = f" ({100 * w.data.label_noise:g} % of the labels wrong)" if w.data.label_noise else ""
+    text = f"{article}{network} on {examples}{noise} to {goal(w)}"
     return text[0].upper() + text[1:]
 
 
@@ -129,18 +124,10 @@ def goal(w: Workload) -> str:
 
 def between(found: Interval, smallest: float) -> str:
     """Return a batch size with its interval: 115 (85 to 160)."""
-    low, high = found.low > smallest, math.isfinite(found.high)
-    if low and high:
-        ends = f"{found.low:,.0f} to {found.high:,.0f}"
-    else:
-        ends = (
-            f"{found.low:,.0f} or more"
-            if low
-            else f"{found.high:,.0f} or less"
-            if high
-            else "these runs do not bound it"
-        )
-    return f"{found.value:,.0f} ({ends})"
+    low = f"{found.low:,.0f}" if found.low > smallest else ""
+    high = f"{found.high:,.0f}" if math.isfinite(found.high) else ""
+    one_sided = f"{low} or more" if low else f"{high} or less" if high else "these runs do not bound it"
+    return f"{found.value:,.0f} ({f'{low} to {high}' if low and high else one_sided})"
 
 
 def limit(found: Critical | None) -> str:
@@ -161,24 +148,20 @@ def limit(found: Critical | None) -> str:
     return f"{raised}; beyond {between(double, smallest)} a run costs more than twice the examples"
 
 
-def advised(curve: Curve, found: Critical | None) -> Point | None:
-    """Return the studied batch nearest to the end of useful doubling, None where there is no such end."""
-    if found is None or found.fit is None or math.isnan(found.useful_end.value):
-        return None
-    at = math.log(min(max(found.useful_end.value, found.data.sizes[0]), found.data.sizes[-1]))
-    points = [p for p in curve.points if p.n and p.batch_size not in found.data.left_out]
-    return min(points, key=lambda p: abs(math.log(p.batch_size) - at), default=None)
-
-
 def rate_of(point: Point) -> float:
     """Return the learning rate of a point's runs, NaN where it is not known."""
-    return point.observations[0].run.record.rate.effective if point.observations else math.nan
+    return point.observations[0].run.record.rate.effective
 
 
 def rate_there(curve: Curve, found: Critical | None) -> str:
-    """Return the rate at the batch advised, as a sentence; empty where it is not known."""
-    point = advised(curve, found)
-    if point is None or math.isnan(rate_of(point)):
+    """Return the rate at the studied batch nearest to the end of useful doubling; empty where it is not known."""
+    if found is None or found.fit is None:
+        return ""
+    sizes = found.data.sizes
+    at = math.log(min(max(found.useful_end.value, sizes[0]), sizes[-1]))
+    points = [p for p in curve.points if p.n and p.batch_size not in found.data.left_out]
+    point = min(points, key=lambda p: abs(math.log(p.batch_size) - at))
+    if math.isnan(rate_of(point)):
         return ""
     edge = ", at an edge of the rates tried" if curve.tuned and point.untuned else ""
     kind = "Best rate" if curve.tuned else "Rate"
@@ -187,9 +170,8 @@ def rate_there(curve: Curve, found: Critical | None) -> str:
 
 def doubts(curve: Curve, found: Critical | None) -> list[str]:
     """Return what limits the confidence in the answer, the gravest first."""
-    records = [o.run.record for p in curve.points for o in p.observations]
     reasons = []
-    if any(r.plan and r.plan.smoke for r in records):
+    if any(o.run.record.plan and o.run.record.plan.smoke for o in curve.runs):
         reasons.append("it is a demo or a smoke study")
     seeds = min((len({o.seed for o in p.counted}) for p in curve.points if p.n), default=0)
     if seeds < LEAST_SEEDS:
@@ -199,22 +181,17 @@ def doubts(curve: Curve, found: Critical | None) -> list[str]:
 
 def fastest_and_cheapest(curve: Curve) -> str:
     """Return the batch that took the least time on the device measured, and the one that needed the fewest examples."""
-    times = known(curve, "seconds")
-    examples = known(curve, "examples")
-    parts = []
-    if times:
-        size, seconds = min(times, key=lambda item: item[1])
-        parts.append(f"Fastest on the device measured: batch {size:,}, {number(seconds)} s to the target.")
-    if examples and not any(o.hit.nominal for p in curve.points for o in p.observations):
-        size, count = min(examples, key=lambda item: item[1])
-        parts.append(f"Cheapest: batch {size:,}, {number(round(count))} examples.")
+
+    def least(unit: Unit) -> tuple[float, int] | None:
+        costs = [(p.interval(unit).value, p.batch_size) for p in curve.points if p.n]
+        return min((cost for cost in costs if math.isfinite(cost[0])), default=None)
+
+    time, examples, parts = least("seconds"), least("examples"), []
+    if time:
+        parts.append(f"Fastest on the device measured: batch {time[1]:,}, {number(time[0])} s to the target.")
+    if examples and not any(o.hit.nominal for o in curve.runs):
+        parts.append(f"Cheapest: batch {examples[1]:,}, {number(round(examples[0]))} examples.")
     return " ".join(parts)
-
-
-def known(curve: Curve, unit: Unit) -> list[tuple[int, float]]:
-    """Return (batch size, cost to the target) where it is finite."""
-    found = [(p.batch_size, p.interval(unit).value) for p in curve.points if p.n]
-    return [(size, value) for size, value in found if math.isfinite(value)]
 
 
 def money(point: Point) -> Interval:

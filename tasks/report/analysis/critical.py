@@ -1,10 +1,7 @@
-"""The critical batch size of a curve: how far each batch costs so many times the fewest examples, and how sure that is.
-
-Protocol rules 16-19. One rule is changed here: the interval takes K - 3 instead of K - 2 degrees of freedom, since the
-family it is profiled over has three parameters (tests/test_report_coverage.py).
-"""
+"""How far each batch of a curve costs so many times the fewest examples, and how sure that is (rules 16 to 19)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -14,23 +11,14 @@ from tasks.report.analysis import fits
 from tasks.report.analysis.curves import Curve
 from tasks.report.analysis.intervals import NOTHING, Interval
 from tasks.report.analysis.measures import curvature_batch_of, noise_scale_of
-from tasks.report.analysis.points import (
-    PRIMARY,
-    FitData,
-    Resampled,
-    View,
-    fit_data,
-    resample,
-    target_spread,
-    with_target,
-)
+from tasks.report.analysis.points import PRIMARY, FitData, View, fit_data
 
 LEAST_STEPS = 20  # at the largest batch, below which steps are too coarse a measure
-LEAST_SIZES = 5
-LEAST_SEEDS = 5
+LEAST_SIZES, LEAST_SEEDS = 5, 5
 CANDIDATES_AGREE = 1.5
 WORTH_DOUBLING = 0.2
 FACTORS = (1.2, 1.25, 2.0)  # of the fewest examples
+Predictor = Callable[[np.ndarray, np.ndarray, float], float]  # of log S at a log size, from log sizes and log S
 
 
 @dataclass(frozen=True)
@@ -74,11 +62,10 @@ class Fitted:
     def bound(self) -> str:
         """Say what is known of B2 where it is not identified."""
         low, high = self.b2.low, self.b2.high
-        if math.isfinite(high) and high < self.data.sizes[-1]:
-            return f"between {low:,.0f} and {high:,.0f}" if low > self.data.sizes[0] else f"below {high:,.0f}"
-        if math.isfinite(low) and low > self.data.sizes[0]:
-            return f"above {low:,.0f}"
-        return "not bounded"
+        above, below = self.data.sizes[0] < low < math.inf, high < self.data.sizes[-1]
+        if above and below:
+            return f"between {low:,.0f} and {high:,.0f}"
+        return f"above {low:,.0f}" if above else f"below {high:,.0f}" if below else "not bounded"
 
 
 @dataclass(frozen=True)
@@ -86,16 +73,14 @@ class Critical(Fitted):
     """What a curve says about batch size."""
 
     why_not: list[str]  # what stands between the estimate and a critical batch size
-    useful_end: Interval = NOTHING  # largest B whose doubling still saves 20 % of the steps
+    noise: Interval  # the noise scale at the target
+    curvature: Interval  # m*, the batch that curvature predicts
+    useful_end: Interval = NOTHING  # largest B whose doubling saves 20 % of the steps; infinite past, 0 below the range
     hyperbola: Interval = NOTHING
     hyperbola_lack_of_fit: float = math.nan
     candidates: list[Candidate] = field(default_factory=list)
     chosen: str = ""
     doublings: list[Doubling] = field(default_factory=list)
-    sensitivity: dict[str, float] = field(default_factory=dict)
-    resampled: Resampled | None = None
-    noise: Interval = NOTHING  # the noise scale at the target
-    curvature: Interval = NOTHING  # m*, the batch that curvature predicts
 
     @property
     def identified(self) -> bool:
@@ -107,101 +92,61 @@ class Critical(Fitted):
         """Return the scatter of log S between batch sizes, beyond that of the seeds."""
         return math.sqrt(max(self.fit.variance - self.data.within, 0)) if self.fit else math.nan
 
-    @property
-    def largest_residual(self) -> float:
-        """Return how far the farthest point lies from the curve, in log S."""
-        return float(np.abs(self.fit.residuals).max()) if self.fit else math.nan
-
-
-def b2_of(data: FitData, factor: float = 2.0) -> float:
-    """Estimate the largest B with E <= factor x min E from the convex fit, which assumes no form."""
-    return fits.size_at(data.sizes, fits.convex_steps(data.sizes, data.log_steps), factor)
-
 
 def size_interval(data: FitData, fitted: fits.Fit | None, factor: float) -> Interval:
     """Return the largest B with E <= factor x min E, infinite past the largest size studied."""
-    value = b2_of(data, factor)
+    value = fits.size_at(data.sizes, fits.convex_steps(data.sizes, data.log_steps), factor)
+    first, last = float(data.sizes[0]), float(data.sizes[-1])
     if fitted is None:
-        return Interval(value, float(data.sizes[0]), math.inf)
-    found = fitted.interval(fitted.family.size_at(factor, float(data.sizes[0])))
-    last = float(data.sizes[-1])
+        return Interval(value, first, math.inf)
+    found = fitted.interval(fitted.family.size_at(factor, first))
     # the estimate assumes no form, the family does: the interval holds as well what the family's would be around it
     moved = value / found.value if math.isfinite(value) and math.isfinite(found.value) else 1.0
     low, high = min(found.low, moved * found.low), max(found.high, moved * found.high)
-    high = math.inf if high > last else max(high, value)
-    return Interval(value, min(low, value, last), high, fitted.dof)
+    return Interval(value, min(low, value, last), math.inf if high > last else max(high, value), fitted.dof)
 
 
-def candidates_of(data: FitData) -> list[Candidate]:
-    """Compare the candidate forms by leave-one-size-out error, simplest first."""
-    x, y = data.sizes, data.log_steps
-    slope = -np.polyfit(np.log(x), y, 1)[0]
-    power_b2 = x[0] * 2 ** (1 / (1 - slope)) if slope < 1 else math.inf
-    rows: list[tuple[str, fits.Predictor, float]] = [("power law", fits.by_line, power_b2)]
-    for family in (fits.hyperbola(tuple(x)), fits.softened(tuple(x))):
-        centred, norms = family.centred
-        best = (norms - 2 * centred @ (y - y.mean())).argmin()
-        rows.append((family.name, fits.by_family(family), family.size_at(2.0, x[0])[best]))
-    rows.append(("isotonic", fits.by_steps, fits.size_at(x, fits.isotonic_steps(y), 2.0)))
-    found = []
-    for name, predict, b2 in rows:
-        squares = (fits.left_out(x, y, predict) - y) ** 2
-        error = float(np.sqrt(squares.mean()))
-        found.append(Candidate(name, error, float(squares.std(ddof=1) / math.sqrt(len(x))), float(b2)))
-    return found
+@lru_cache(maxsize=4096)  # claims look at the same curves as the analysis
+def fit_curve(curve: Curve, view: View = PRIMARY) -> Fitted | None:
+    """Fit a curve and read its ends off it; None with fewer than two sizes."""
+    data = fit_data(curve, view)
+    if len(data.sizes) < 2:
+        return None
+    fitted = fits.fit(fits.softened(tuple(data.sizes)), data.log_steps, data.within, data.runs)
+    return Fitted(data, fitted, {factor: size_interval(data, fitted, factor) for factor in FACTORS})
 
 
-def choose(candidates: list[Candidate]) -> tuple[Candidate, list[Candidate]]:
-    """Choose the simplest form within one standard error of the best; give also all that are within it."""
+def critical(curve: Curve) -> Critical | None:
+    """Work out what a curve says; None with fewer than two sizes."""
+    seen = fit_curve(curve)
+    if seen is None:
+        return None
+    data, predicted = seen.data, (noise_scale_of(curve), curvature_batch_of(curve))
+    hyperbola = fits.fit(fits.hyperbola(tuple(data.sizes)), data.log_steps, data.within, data.runs)
+    if seen.fit is None or hyperbola is None:
+        return Critical(data, seen.fit, seen.ends, reasons_not_identified(curve, seen, []), *predicted)
+    candidates = candidates_of(data, (hyperbola, seen.fit))
     best = min(candidates, key=lambda c: c.error)
     near = [c for c in candidates if c.error**2 <= best.error**2 + best.standard_error]
-    return near[0], near
+    useful_end = seen.fit.interval(seen.fit.family.size_whose_doubling_saves(WORTH_DOUBLING))
+    first, last = data.sizes[0], data.sizes[-1]
+    return Critical(
+        *(data, seen.fit, seen.ends, reasons_not_identified(curve, seen, near), *predicted),
+        useful_end=useful_end.mapped(lambda size: math.inf if size > last else 0.0 if size < first else size),
+        hyperbola=bend_of(hyperbola),
+        hyperbola_lack_of_fit=fits.lack_of_fit(hyperbola),
+        candidates=candidates,
+        chosen=near[0].name,  # the simplest
+        doublings=doublings_of(data, seen.fit),
+    )
 
 
-def reasons_not_identified(curve: Curve, seen: Fitted, near: list[Candidate]) -> list[str]:
-    """List what stands between the estimate and a critical batch size (rule 18); empty if nothing does."""
-    data = seen.data
-    reasons: list[str] = []
-    if not curve.tuned:
-        reasons.append("the rate was not tuned at each batch size, so this is the saturation batch of a rule")
-    if len(data.sizes) < LEAST_SIZES:
-        return [*reasons, f"{len(data.sizes)} batch sizes fitted, at least {LEAST_SIZES} are needed"]
-    used = [p for p in curve.points if p.batch_size not in data.left_out]
-    untuned = [p.batch_size for p in used if p.untuned]
-    if curve.tuned and untuned:
-        reasons.append(f"best rate at the edge of those tried at batch {', '.join(map(str, untuned))}")
-    if math.exp(data.log_steps[-1]) < LEAST_STEPS and not used[0].observations[0].hit.nominal:
-        reasons.append(f"too short: fewer than {LEAST_STEPS} steps at the largest batch")
-    if not math.isfinite(seen.b2.high):
-        reasons.append("its interval reaches beyond the largest batch studied")
-    return reasons if seen.fit is None else reasons + reasons_of_shape(seen.fit, data.sizes, near)
-
-
-def reasons_of_shape(fitted: fits.Fit, sizes: np.ndarray, near: list[Candidate]) -> list[str]:
-    """List what in the curve's shape leaves its bend open: its slope at either end, and forms that fit as well."""
-    reasons: list[str] = []
-    low_end = fitted.interval(fitted.family.slope(sizes[0]))
-    high_end = fitted.interval(fitted.family.slope(sizes[-1]))
-    if low_end.low <= 0.8:
-        reasons.append(f"scaling at the smallest batch may be less than perfect (slope ≥ {low_end.low:.2f})")
-    if high_end.high >= 0.3:
-        reasons.append(f"the largest batch may still pay (slope ≤ {high_end.high:.2f})")
-    b2s = [c.b2 for c in near if not math.isnan(c.b2)]
-    if max(b2s) > CANDIDATES_AGREE * min(b2s):
-        reasons.append(f"forms of curve that fit as well differ: B2 from {min(b2s):,.0f} to {max(b2s):,.0f}")
-    return reasons
-
-
-def hyperbola_of(data: FitData) -> tuple[Interval, float]:
-    """Fit the two-parameter hyperbola; give B_crit and the p-value of its lack of fit."""
-    fitted = fits.fit(fits.hyperbola(tuple(data.sizes)), data.log_steps, data.within, data.runs)
-    if fitted is None:
-        return NOTHING, math.nan
-    values = fitted.family.critical
-    found = fitted.interval(values)
+def bend_of(hyperbola: fits.Fit) -> Interval:
+    """Return B_crit, its interval open where it reaches the end of the grid."""
+    values = hyperbola.family.critical
+    found = hyperbola.interval(values)
     low = 0.0 if found.low <= values[0] else found.low
-    high = math.inf if found.high >= values[-1] else found.high
-    return replace(found, low=low, high=high), fits.lack_of_fit(fitted)
+    return replace(found, low=low, high=math.inf if found.high >= values[-1] else found.high)
 
 
 def doublings_of(data: FitData, fitted: fits.Fit) -> list[Doubling]:
@@ -214,56 +159,53 @@ def doublings_of(data: FitData, fitted: fits.Fit) -> list[Doubling]:
     return found
 
 
-def useful_end(data: FitData, fitted: fits.Fit) -> Interval:
-    """Return the largest B whose doubling still saves 20 % of the steps: infinite past, 0 below the studied sizes."""
-    found = fitted.interval(fitted.family.size_whose_doubling_saves(WORTH_DOUBLING))
-    return found.mapped(lambda v: math.inf if v > data.sizes[-1] else 0.0 if v < data.sizes[0] else v)
+def candidates_of(data: FitData, fitted: tuple[fits.Fit, ...]) -> list[Candidate]:
+    """Compare the candidate forms by leave-one-size-out error, simplest first."""
+    x, y = np.log(data.sizes), data.log_steps
+    stairs_b2 = fits.size_at(data.sizes, fits.isotonic_steps(y), 2.0)
+    slope = -np.polyfit(x, y, 1)[0]
+    power_b2 = data.sizes[0] * 2 ** (1 / (1 - slope)) if slope < 1 else math.inf
+    rows: list[tuple[str, float, Predictor]] = [
+        ("power law", power_b2, lambda x, y, at: float(np.polyval(np.polyfit(x, y, 1), at))),
+        *((f.family.name, f.family.size_at(2.0, data.sizes[0])[f.best], f.family.predict) for f in fitted),
+        ("isotonic", stairs_b2, lambda x, y, at: np.interp(at, x, fits.isotonic_steps(y))),
+    ]
+    found = []
+    for name, b2, predict in rows:
+        predicted = [predict(x[keep], y[keep], x[i]) for i, keep in enumerate(~np.eye(len(x), dtype=bool))]
+        squares = (np.array(predicted) - y) ** 2
+        spread = float(squares.std(ddof=1) / math.sqrt(len(x)))
+        found.append(Candidate(name, float(np.sqrt(squares.mean())), spread, float(b2)))
+    return found
 
 
-def sensitivity_of(data: FitData) -> dict[str, float]:
-    """Return B2 without the smallest and without the largest size."""
-    ends = {"without the smallest size": 0, "without the largest size": -1}
-    return {name: b2_of(data.without(i)) for name, i in ends.items()}
+def reasons_not_identified(curve: Curve, seen: Fitted, near: list[Candidate]) -> list[str]:
+    """List what stands between the estimate and a critical batch size (rule 18); empty if nothing does."""
+    data = seen.data
+    reasons: list[str] = []
+    if not curve.tuned:
+        reasons.append("the rate was not tuned at each batch size, so this is the saturation batch of a rule")
+    if len(data.sizes) < LEAST_SIZES:
+        return [*reasons, f"{len(data.sizes)} batch sizes fitted, at least {LEAST_SIZES} are needed"]
+    untuned = [p.batch_size for p in curve.points if p.untuned and p.batch_size not in data.left_out]
+    if curve.tuned and untuned:
+        reasons.append(f"best rate at the edge of those tried at batch {', '.join(map(str, untuned))}")
+    if math.exp(data.log_steps[-1]) < LEAST_STEPS and not curve.runs[0].hit.nominal:
+        reasons.append(f"too short: fewer than {LEAST_STEPS} steps at the largest batch")
+    if not math.isfinite(seen.b2.high):
+        reasons.append("its interval reaches beyond the largest batch studied")
+    return reasons if seen.fit is None else reasons + reasons_of_shape(seen.fit, near)
 
 
-@lru_cache(maxsize=4096)  # claims look at the same curves as the analysis
-def fit_curve(curve: Curve, view: View = PRIMARY) -> Fitted | None:
-    """Fit a curve and read its ends off it; None with fewer than two sizes."""
-    data = fit_data(curve, view)
-    if len(data.sizes) < 2:
-        return None
-    fitted = fits.fit(fits.softened(tuple(data.sizes)), data.log_steps, data.within, data.runs)
-    ends = {factor: size_interval(data, fitted, factor) for factor in FACTORS}
-    ends[2.0] = with_target(ends[2.0], target_spread(curve), float(data.sizes[-1]))
-    return Fitted(data, fitted, ends)
-
-
-def critical(curve: Curve) -> Critical | None:
-    """Work out what a curve says; None with fewer than two sizes."""
-    seen = fit_curve(curve)
-    if seen is None:
-        return None
-    data, fitted = seen.data, seen.fit
-    noise, curvature = noise_scale_of(curve), curvature_batch_of(curve)
-    if fitted is None:
-        why_not = reasons_not_identified(curve, seen, [])
-        return Critical(data, None, seen.ends, why_not, noise=noise, curvature=curvature)
-    candidates = candidates_of(data)
-    chosen, near = choose(candidates)
-    hyperbola, p = hyperbola_of(data)
-    return Critical(
-        data,
-        fitted,
-        seen.ends,
-        reasons_not_identified(curve, seen, near),
-        useful_end=useful_end(data, fitted),
-        hyperbola=hyperbola,
-        hyperbola_lack_of_fit=p,
-        candidates=candidates,
-        chosen=chosen.name,
-        doublings=doublings_of(data, fitted),
-        sensitivity=sensitivity_of(data),
-        resampled=resample(curve),
-        noise=noise,
-        curvature=curvature,
-    )
+def reasons_of_shape(fitted: fits.Fit, near: list[Candidate]) -> list[str]:
+    """List what in the curve's shape leaves its bend open: its slope at either end, and forms that fit as well."""
+    reasons: list[str] = []
+    low_end, high_end = (fitted.interval(fitted.family.slope(fitted.family.sizes[i])) for i in (0, -1))
+    if low_end.low <= 0.8:
+        reasons.append(f"scaling at the smallest batch may be less than perfect (slope ≥ {low_end.low:.2f})")
+    if high_end.high >= 0.3:
+        reasons.append(f"the largest batch may still pay (slope ≤ {high_end.high:.2f})")
+    b2s = [c.b2 for c in near if not math.isnan(c.b2)]
+    if max(b2s) > CANDIDATES_AGREE * min(b2s):
+        reasons.append(f"forms of curve that fit as well differ: B2 from {min(b2s):,.0f} to {max(b2s):,.0f}")
+    return reasons

@@ -5,6 +5,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,16 +17,22 @@ from tasks.report.sources.runs import Hit, Run, foreign_callbacks
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 Setting = tuple[float, str, tuple[tuple[str, str], ...], int | None]
-Facts = tuple[tuple[str, Any], ...]
+Facts = dict[str, Any]
+UNITS: tuple[Unit, ...] = ("steps", "examples", "seconds")
 TRAIN, VALIDATION = "trainset/", "val/"  # what metrics of these splits begin with
 COUNTED = ("reached", "budget", "diverged")  # the ends that are results; failed and running are not
 COUNTS = {"reached": "reached", "censored": "budget", "diverged": "diverged", "failed": "failed", "running": "running"}
 WORDS = {"rate.base_batch_size": "m0 =", "rate.base": "base rate", "rate.warmup": "warm-up"}
 WORDS |= {"batch.ghost": "ghost batch", "begun_from": "begun from the checkpoint"}
 MOMENTA = ("momentum", "betas", "beta", "alpha")  # vary with the batch size where they are scaled with it
+ARM = (
+    *("optimizer.name", "rate.scaling_rule", "rate.base_batch_size", "rate.schedule"),
+    *("rate.momentum_scaling", "rate.beta2_scaling", "batch.ghost", "batch.epoch_end", "batch.sampling", "precision"),
+    *("regularization.label_smoothing", "regularization.decay_norm_bias"),
+)
 
 
-def optimizer_settings(record: Record) -> dict[str, Any]:
+def optimizer_settings(record: Record) -> Facts:
     """Return the optimizer's scalar settings, without what is scaled with the batch."""
     scaled = MOMENTA if {record.rate.momentum_scaling, record.rate.beta2_scaling} != {"none"} else ()
     settings = {k: v for k, v in record.optimizer.settings.items() if k not in scaled}
@@ -39,9 +46,7 @@ def constant_rate(record: Record) -> bool:
 
 def horizon(record: Record) -> int | None:
     """Return the steps over which a decaying rate was planned, None where the rate is held."""
-    if constant_rate(record):
-        return None
-    return record.rate.horizon_steps or record.budget.max_steps
+    return None if constant_rate(record) else record.rate.horizon_steps or record.budget.max_steps
 
 
 def setting(record: Record) -> Setting:
@@ -52,30 +57,23 @@ def setting(record: Record) -> Setting:
 
 def arm(record: Record) -> Facts:
     """Return what is the same all along a curve, whether tuned or not."""
-    rate, batch, regularization = record.rate, record.batch, record.regularization
-    return (
-        ("optimizer.name", record.optimizer.name),
-        ("rate.scaling_rule", rate.scaling_rule),
-        ("rate.base_batch_size", rate.base_batch_size),
-        ("rate.schedule", rate.schedule),
-        ("rate.momentum_scaling", rate.momentum_scaling),
-        ("rate.beta2_scaling", rate.beta2_scaling),
-        ("batch.ghost", batch.ghost),
-        ("batch.epoch_end", batch.epoch_end),
-        ("batch.sampling", batch.sampling),
-        ("precision", record.precision),
-        ("callbacks", foreign_callbacks(record)),
-        ("begun_from", record.settings.get("run", {}).get("begun_from")),
-        ("label_smoothing", regularization.label_smoothing),
-        ("decay_norm_bias", regularization.decay_norm_bias),
-        ("recipe", None if record.recipe is None else ", ".join(record.recipe) or "baseline"),
-    )
+    recipe = None if record.recipe is None else ", ".join(record.recipe) or "baseline"
+    begun_from = record.settings.get("run", {}).get("begun_from")
+    facts = dict(zip(ARM, attrgetter(*ARM)(record), strict=True))
+    return facts | {"callbacks": foreign_callbacks(record), "begun_from": begun_from, "recipe": recipe}
 
 
 def fixed_settings(record: Record) -> Facts:
     """Return what else is the same along a curve that is not tuned."""
-    own = tuple(sorted((f"optimizer.{k}", v) for k, v in optimizer_settings(record).items()))
-    return (("rate.base", record.rate.base), ("rate.warmup", record.rate.warmup), *own)
+    own = {f"optimizer.{k}": v for k, v in sorted(optimizer_settings(record).items())}
+    return {"rate.base": record.rate.base, "rate.warmup": record.rate.warmup} | own
+
+
+def experiment(record: Record) -> tuple[object, ...]:
+    """Return what runs share whose targets may be the same: study, network and data."""
+    data = record.data
+    trained = (record.study, record.task, record.network, record.parameters)
+    return (*trained, data.name, data.hash, data.fraction, data.label_noise)
 
 
 def ingredients(record: Record) -> frozenset[str]:
@@ -93,15 +91,6 @@ def ingredients(record: Record) -> frozenset[str]:
         "ghost batch": record.batch.ghost not in (None, "global"),
     }
     return frozenset(word for word, there in found.items() if there)
-
-
-def plan_says_untuned(records: list[Record]) -> bool | None:
-    """Return what the plan says of the search that led to these runs; None where it says nothing."""
-    told = [record.plan.tuned if record.plan else None for record in records]
-    return None if None in told or not told else not all(told)
-
-
-# curves ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,11 +124,13 @@ class Point:
     trials: list[Observation] = field(default_factory=list)  # what the choice of settings was made from
     every: list[Observation] = field(default_factory=list)  # all runs at this size, of whatever setting and stage
     untuned: bool = False  # the best learning rate lies at an edge of those tried
-    intervals: dict[Unit, Interval] = field(default_factory=dict, init=False)
+    intervals: dict[Unit, Interval] = field(default_factory=dict, init=False)  # of the cost in each unit
 
-    def count(self, status: str) -> int:
-        """Count the runs that ended so."""
-        return sum(o.status == status for o in self.observations)
+    def __post_init__(self) -> None:
+        counted = self.counted
+        resolution = max((o.hit.resolution for o in counted), default=1.0)
+        for unit in UNITS:
+            self.intervals[unit] = middle_interval([o.value(unit) for o in counted], resolution)
 
     @property
     def counted(self) -> list[Observation]:
@@ -151,18 +142,13 @@ class Point:
         """Count the runs with a result."""
         return len(self.counted)
 
-    def values(self, unit: Unit, rule: Rule = "hit") -> list[float]:
-        """Return each counted run's cost in this unit, infinite where the target was not reached."""
-        return [o.value(unit, rule) for o in self.counted]
+    def count(self, status: str) -> int:
+        """Count the runs that ended so."""
+        return sum(o.status == status for o in self.observations)
 
     def interval(self, unit: Unit) -> Interval:
-        """Return the mean of the logs over seeds with its 95 % interval, or the median where some did not arrive."""
+        """Return the cost in this unit with its 95 % interval."""
         return self.intervals[unit]
-
-    def __post_init__(self) -> None:
-        resolution = max((o.hit.resolution for o in self.counted), default=1.0)
-        units: tuple[Unit, ...] = ("steps", "examples", "seconds")
-        self.intervals.update({unit: middle_interval(self.values(unit), resolution) for unit in units})
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,18 +195,10 @@ class Workload:
     @property
     def name(self) -> str:
         """Name the workload in one line."""
-        parts = [self.data.name]
-        if self.data.fraction != 1.0:
-            parts.append(f"{100 * self.data.fraction:g} % of the data")
-        if self.data.label_noise:
-            parts.append(f"{100 * self.data.label_noise:g} % label noise")
+        data, parts = self.data, [self.data.name]
+        parts += [f"{100 * data.fraction:g} % of the data"] if data.fraction != 1.0 else []
+        parts += [f"{100 * data.label_noise:g} % label noise"] if data.label_noise else []
         return f"{self.study}: {self.task}, {', '.join(parts)}, {self.network}"
-
-
-def is_tuned(observations: list[Observation]) -> bool:
-    """Tell a curve tuned at each size from fixed ones: no rule carries the rate, and several were tried."""
-    records = [o.run.record for o in observations]
-    return records[0].rate.scaling_rule == "none" and len({setting(record)[:-1] for record in records}) > 1
 
 
 def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
@@ -231,16 +209,13 @@ def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     return groups
 
 
-Arm = tuple[dict[str, Any], bool, list[Observation]]  # what is the same along a curve, tuned or not, its runs
-
-
 def without_repeats(observations: list[Observation]) -> list[Observation]:
-    """Keep one run per seed and setting: a finished before a running before a failed one, then the last."""
+    """Keep one run per size, seed and setting: a finished before a running before a failed one, then the last."""
 
     def preference(o: Observation) -> tuple[bool, bool, str]:
         return (o.status in COUNTED, o.status == "running", o.run.record.started or "")
 
-    same = group(observations, lambda o: (o.seed, setting(o.run.record), o.run.record.stage))
+    same = group(observations, lambda o: (o.run.batch_size, o.seed, setting(o.run.record), o.run.record.stage))
     return [max(repeats, key=preference) for repeats in same.values()]
 
 
@@ -269,34 +244,37 @@ def choose(observations: list[Observation]) -> Setting:
 
 def tuned_point(batch_size: int, observations: list[Observation]) -> Point:
     """Choose on the tuning runs, estimate on the confirming ones where the plan has them."""
-    stages = group(observations, lambda o: o.run.record.stage)
-    confirm = stages.pop("confirm", [])
-    trials = [o for stage in stages.values() for o in stage] or confirm
-    confirmed = {setting(o.run.record) for o in confirm}
-    chosen = choose([o for o in trials if setting(o.run.record) in confirmed] or confirm or trials)
-    rates = sorted({o.run.record.rate.effective for o in trials})
+    confirm = [o for o in observations if o.run.record.stage == "confirm"]
+    trials = [o for o in observations if o.run.record.stage != "confirm"] or confirm
+    fresh = {setting(o.run.record) for o in confirm}
+    chosen = choose([o for o in trials if setting(o.run.record) in fresh] or confirm or trials)
     kept = [o for o in confirm or trials if setting(o.run.record) == chosen]
+    told = [plan.tuned if (plan := o.run.record.plan) else None for o in kept]
+    rates = sorted({o.run.record.rate.effective for o in trials})
     at_edge = len(rates) > 1 and chosen[0] in (rates[0], rates[-1])
-    told = plan_says_untuned([o.run.record for o in kept])
-    return Point(batch_size, kept, trials, observations, untuned=at_edge if told is None else told)
+    untuned = at_edge if None in told else not all(told)  # the plan's word on its search, where it has one
+    return Point(batch_size, kept, trials, observations, untuned)
 
 
-def curve_points(observations: list[Observation], tuned: bool) -> list[Point]:
-    """Make one point per batch size."""
-    by_size = sorted(group(observations, lambda o: o.run.batch_size).items())
-    kept = [(size, without_repeats(runs)) for size, runs in by_size]
-    return [tuned_point(size, runs) if tuned else Point(size, runs) for size, runs in kept]
+def confirmed(runs: list[Observation]) -> list[Observation]:
+    """Return the runs that count of those at one batch size: of the best setting, on fresh seeds where there are."""
+    return tuned_point(runs[0].run.batch_size, runs).observations
+
+
+Arm = tuple[Facts, bool, list[Observation]]  # what is the same along a curve, tuned or not, its runs
 
 
 def split_arms(observations: list[Observation]) -> list[Arm]:
-    """Divide a workload's runs into curves."""
+    """Divide a workload's runs into curves: tuned ones, whose rate no rule carries and was tried, and fixed ones."""
     arms: list[Arm] = []
-    for facts, members in group(observations, lambda o: arm(o.run.record)).items():
-        if is_tuned(members):
-            arms.append((dict(facts), True, members))
+    for key, members in group(observations, lambda o: tuple(arm(o.run.record).items())).items():
+        facts = dict(key)
+        tried = {setting(o.run.record)[:-1] for o in members}
+        if facts["rate.scaling_rule"] == "none" and len(tried) > 1:
+            arms.append((facts, True, members))
             continue
-        for more, same in group(members, lambda o: fixed_settings(o.run.record)).items():
-            arms.append((dict(facts + more), False, same))
+        for more, same in group(members, lambda o: tuple(fixed_settings(o.run.record).items())).items():
+            arms.append((facts | dict(more), False, same))
     return arms
 
 
@@ -308,39 +286,24 @@ def curve_names(arms: list[Arm]) -> list[str]:
     names = []
     for facts, tuned, _ in arms:
         rule = facts["rate.scaling_rule"]
-        words = [facts["optimizer.name"], "tuned at each size" if tuned else f"{rule} scaling"]
-        if rule == "none" and not tuned:
-            words[1] = "same rate"
-        words += [f"{WORDS.get(n, n.split('.')[-1])} {facts[n]}" for n in differing if facts.get(n) is not None]
-        names.append(", ".join(words))
+        how = "tuned at each size" if tuned else "same rate" if rule == "none" else f"{rule} scaling"
+        more = [f"{WORDS.get(n, n.split('.')[-1])} {facts[n]}" for n in differing if facts.get(n) is not None]
+        names.append(", ".join([facts["optimizer.name"], how, *more]))
     return names
-
-
-def workload_key(observation: Observation) -> tuple[object, ...]:
-    """Return what all runs of one figure share."""
-    record, hit = observation.run.record, observation.hit
-    data = record.data
-    return (
-        *(record.study, record.task, record.network, record.parameters),
-        *(data.name, data.hash, data.fraction, data.label_noise),
-        *(hit.metric, hit.direction, hit.value, str(hit.plateau)),
-    )
 
 
 def workloads(runs: list[Run]) -> list[Workload]:
     """Group runs into workloads and curves; pilots are left out, since they only set budgets."""
-    seen = [Observation(r, h) for r in runs if r.record.stage != "pilot" for h in r.hits]
-    found = []
-    for members in group(seen, workload_key).values():
-        arms = split_arms(members)
-        curves = [
-            Curve(name, tuned, curve_points(same, tuned))
-            for name, (_, tuned, same) in zip(curve_names(arms), arms, strict=True)
-        ]
-        record = members[0].run.record
-        found.append(
-            Workload(record.study, record.task, record.data, record.network, record.parameters, members[0].hit, curves)
-        )
+    found, seen = [], [Observation(r, h) for r in runs if r.record.stage != "pilot" for h in r.hits]
+    targets = attrgetter("metric", "direction", "value", "plateau")
+    for members in group(seen, lambda o: (experiment(o.run.record), targets(o.hit))).values():
+        arms, r = split_arms(members), members[0].run.record
+        curves = []
+        for name, (_, tuned, same) in zip(curve_names(arms), arms, strict=True):
+            by_size = sorted(group(without_repeats(same), lambda o: o.run.batch_size).items())
+            make = tuned_point if tuned else Point
+            curves.append(Curve(name, tuned, [make(size, there) for size, there in by_size]))
+        found.append(Workload(r.study, r.task, r.data, r.network, r.parameters, members[0].hit, curves))
     return found
 
 
@@ -358,24 +321,11 @@ def at_largest(workload: Workload) -> list[Observation]:
     return [o for o in runs if o.run.batch_size == size]
 
 
-def confirmed(runs: list[Observation]) -> list[Observation]:
-    """Return the runs that count: of the best setting, on fresh seeds where a plan gave them."""
-    fresh = [o for o in runs if o.run.record.stage == "confirm"] or runs
-    settings = {setting(o.run.record) for o in fresh}
-    best = choose([o for o in runs if setting(o.run.record) in settings])
-    return [o for o in fresh if setting(o.run.record) == best]
-
-
 def main_curve(w: Workload) -> Curve:
     """Return the curve that stands for a workload: the tuned one, else the one with the same rate, else any."""
-
-    def order(c: Curve) -> tuple[bool, bool, int]:
-        return (not c.tuned, c.record.rate.scaling_rule != "none", -len(c.counted))
-
-    return min(w.curves, key=order)
+    return min(w.curves, key=lambda c: (not c.tuned, c.record.rate.scaling_rule != "none", -len(c.counted)))
 
 
 def same_but_target(workload: Workload) -> tuple[object, ...]:
     """Return what two targets of the same runs share."""
-    data = workload.data
-    return (workload.study, workload.task, workload.network, workload.parameters, data.hash, data.fraction)
+    return experiment(workload.curves[0].record)

@@ -1,13 +1,11 @@
 """Fits of steps against batch size, and intervals for whatever follows from them.
 
 The family of curves is a grid of shapes known up to their height. With the height free, fitting is one matrix product,
-and every shape that the data do not reject says what a quantity may still be: that makes all intervals on critical
-batch sizes. The model is log S_ij = log f(B_i) + u_i + e_ij with a scatter u_i per batch size (protocol rule 16): one
-point per batch size is fitted, so that the scatter between sizes, not that between seeds, makes the interval.
+and every shape that the data do not reject says what a quantity may still be. One point per batch size is fitted, so
+that the scatter between sizes, not that between seeds, makes the interval (protocol rule 16).
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,7 +14,6 @@ from scipy import optimize, stats
 
 from tasks.report.analysis.intervals import Interval
 
-Predictor = Callable[[np.ndarray, np.ndarray, float], float]  # of log S at a log size from the other sizes
 LOG_STEP = 0.014  # of the grid of critical batch sizes; coarser grids make intervals of what is known well too short
 MIDDLE_LOGIT = 3.0  # slopes at the middle size that every p offers: from 0.05 to 0.95
 POWERS = np.exp(np.linspace(np.log(0.08), np.log(6.0), 80))  # near 0 the curve is a power law
@@ -42,6 +39,13 @@ class Hyperbolas:
         """Return log S up to its height, [shapes, sizes]."""
         ratio = np.log(self.critical)[:, None] - np.log(sizes)[None, :]
         return np.logaddexp(0, self.power[:, None] * ratio) / self.power[:, None]
+
+    def predict(self, x: np.ndarray, y: np.ndarray, at: float) -> float:
+        """Return log S at one of the studied log sizes by the curve nearest to log S `y` at others of them, `x`."""
+        sizes = np.log(self.sizes)
+        heights = y - self.at_sizes[:, np.isin(sizes, x)]
+        best = heights.var(axis=1).argmin()
+        return float(heights[best].mean() + self.at_sizes[best, sizes == at][0])
 
     def slope(self, size: float) -> np.ndarray:
         """Return beta = -d log S / d log B, one per shape: 1 is perfect scaling, 0 is none."""
@@ -69,8 +73,7 @@ def softened(sizes: tuple[float, ...]) -> Hyperbolas:
     first, last = np.log(critical_grid(sizes)[[0, -1]])
     middle, count = np.log(np.array(sizes)).mean(), round((last - first) / LOG_STEP)
     reach = MIDDLE_LOGIT / POWERS
-    spans = np.minimum(first, middle - reach), np.maximum(last, middle + reach)
-    critical = np.exp(np.linspace(*spans, count))  # [count, powers]
+    critical = np.exp(np.linspace(np.minimum(first, middle - reach), np.maximum(last, middle + reach), count))
     return Hyperbolas(sizes, critical.T.ravel(), np.repeat(POWERS, count))
 
 
@@ -80,83 +83,67 @@ def hyperbola(sizes: tuple[float, ...]) -> Hyperbolas:
     return Hyperbolas(sizes, critical, np.ones_like(critical), parameters=2, name="hyperbola")
 
 
-def sums_of_squares(log_steps: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """Return squared residuals [curves, shapes] of curves [curves, sizes] from shapes [shapes, sizes]."""
-    y = log_steps - log_steps.mean(axis=1, keepdims=True)
-    c = shapes - shapes.mean(axis=1, keepdims=True)
-    return np.maximum((y**2).sum(1)[:, None] + (c**2).sum(1)[None, :] - 2 * y @ c.T, 0)
-
-
 @dataclass(frozen=True)
 class Fit:
-    """A family fitted to one curve.
-
-    The variance of a point is known twice: from the residuals between sizes, with `dof` degrees of freedom,
-    and, as a lower bound, from the seeds within each size (`within`, with `within_dof`).
-    """
+    """A family fitted to one curve."""
 
     family: Hyperbolas
     log_steps: np.ndarray
     squares: np.ndarray  # one sum of squared residuals per shape
+    best: int  # index of the shape with the least squares
+    variance: float  # of a point by the residuals between sizes
     dof: int
-    within: float = 0.0
-    within_dof: int = 0
-
-    @property
-    def variance(self) -> float:
-        """Return the residual variance of a point between sizes."""
-        return float(self.squares.min()) / self.dof
-
-    @property
-    def best(self) -> int:
-        """Return the index of the shape with the least squares."""
-        return int(self.squares.argmin())
-
-    @property
-    def residuals(self) -> np.ndarray:
-        """Return log S minus the best curve, by size."""
-        shape = self.family.at_sizes[self.best]
-        return self.log_steps - shape - (self.log_steps - shape).mean()
+    within: float  # the same variance by the seeds within each size, a lower bound
+    within_dof: int
 
     def curve(self, sizes: np.ndarray) -> np.ndarray:
         """Return the fitted steps at any sizes."""
         height = (self.log_steps - self.family.at_sizes[self.best]).mean()
         return np.exp(height + self.family.log_steps(sizes)[self.best])
 
-    def interval(self, values: np.ndarray, level: float = 0.95) -> Interval:
-        """Return a quantity's interval: its range over all shapes that the data do not reject.
+    def interval(self, values: np.ndarray) -> Interval:
+        """Return a quantity's 95 % interval from its value for every shape: its range over those not rejected.
 
-        `values` has the quantity for every shape. A shape is rejected if its squares exceed the least by
-        more than variance x t^2: the profile likelihood interval with the scatter between sizes unknown.
-        Of the two variances the one that rejects less is taken.
+        A shape is rejected if its squares exceed the least by more than variance x t^2: the profile likelihood
+        interval with the scatter between sizes unknown. Of the two variances the one that rejects less is taken.
         """
-        slack = self.variance * stats.t.ppf((1 + level) / 2, self.dof) ** 2
+        slack = self.variance * stats.t.ppf(0.975, self.dof) ** 2
         if self.within_dof > 0:
-            slack = max(slack, self.within * stats.t.ppf((1 + level) / 2, self.within_dof) ** 2)
+            slack = max(slack, self.within * stats.t.ppf(0.975, self.within_dof) ** 2)
         inside = values[self.squares <= self.squares.min() + slack]
         return Interval(float(values[self.best]), float(inside.min()), float(inside.max()), self.dof)
 
 
 def fit(family: Hyperbolas, log_steps: np.ndarray, within: float = 0.0, runs: int = 0) -> Fit | None:
-    """Fit a family to one point per batch size; None with too few sizes to leave a degree of freedom.
-
-    `within` is the variance of a point that the seeds alone explain, found from so many `runs`.
-    """
+    """Fit a family to one point per batch size, which stand on so many runs; None with no degree of freedom left."""
     dof = len(log_steps) - family.parameters
     if dof < 1:
         return None
     y, (shapes, norms) = log_steps - log_steps.mean(), family.centred
     squares = np.maximum((y**2).sum() + norms - 2 * shapes @ y, 0)
-    return Fit(family, log_steps, squares, dof, within, max(runs - len(log_steps), 0))
+    best, variance = int(squares.argmin()), float(squares.min()) / dof
+    return Fit(family, log_steps, squares, best, variance, dof, within, max(runs - len(log_steps), 0))
+
+
+def lack_of_fit(fitted: Fit) -> float:
+    """Return the p-value of the residuals between sizes being no larger than the seeds' scatter explains."""
+    known = fitted.within > 0 and fitted.within_dof > 0
+    return float(stats.f.sf(fitted.variance / fitted.within, fitted.dof, fitted.within_dof)) if known else math.nan
 
 
 def convex_steps(sizes: np.ndarray, log_steps: np.ndarray) -> np.ndarray:
     """Fit log S by least squares, asking only that examples needed never fall with B and bend upward."""
     x = np.log(sizes)
     hinges = np.maximum(x[:, None] - x[None, :-1], 0)
+    hinges -= hinges.mean(0)
     log_examples = log_steps + x
-    weights, _ = optimize.nnls(hinges - hinges.mean(0), log_examples - log_examples.mean())
-    return log_examples.mean() + (hinges - hinges.mean(0)) @ weights - x
+    weights, _ = optimize.nnls(hinges, log_examples - log_examples.mean())
+    return log_examples.mean() + hinges @ weights - x
+
+
+def isotonic_steps(log_steps: np.ndarray) -> np.ndarray:
+    """Fit steps that never rise with the batch size (least squares)."""
+    return optimize.isotonic_regression(log_steps, increasing=False).x
 
 
 def size_at(sizes: np.ndarray, log_steps: np.ndarray, factor: float) -> float:
@@ -169,44 +156,3 @@ def size_at(sizes: np.ndarray, log_steps: np.ndarray, factor: float) -> float:
         return math.inf
     a, b = excess[last], excess[last + 1]
     return float(np.exp(x[last] + a / (a - b) * (x[last + 1] - x[last])))
-
-
-def isotonic_steps(log_steps: np.ndarray) -> np.ndarray:
-    """Fit steps that never rise with the batch size (least squares)."""
-    return optimize.isotonic_regression(log_steps, increasing=False).x
-
-
-def lack_of_fit(fitted: Fit) -> float:
-    """Return the p-value of the residuals between sizes being no larger than the seeds' scatter explains."""
-    if fitted.within <= 0 or fitted.within_dof < 1:
-        return math.nan
-    return float(stats.f.sf(fitted.variance / fitted.within, fitted.dof, fitted.within_dof))
-
-
-def left_out(sizes: np.ndarray, log_steps: np.ndarray, predict: Predictor) -> np.ndarray:
-    """Return each size's log S as predicted from all the others by `predict(x, y, at)`, x and `at` being log sizes."""
-    x = np.log(sizes)
-    others = ~np.eye(len(x), dtype=bool)
-    return np.array([predict(x[keep], log_steps[keep], x[i]) for i, keep in enumerate(others)])
-
-
-def by_line(x: np.ndarray, y: np.ndarray, at: float) -> float:
-    """Return a power law's log S."""
-    return float(np.polyval(np.polyfit(x, y, 1), at))
-
-
-def by_steps(x: np.ndarray, y: np.ndarray, at: float) -> float:
-    """Return log S between the neighbours in an isotonic fit."""
-    return float(np.interp(at, x, isotonic_steps(y)))
-
-
-def by_family(family: Hyperbolas) -> Predictor:
-    """Return the prediction by a family, of which one of the studied sizes is asked for."""
-    sizes = np.log(family.sizes)
-
-    def predict(x: np.ndarray, y: np.ndarray, at: float) -> float:
-        shapes = family.at_sizes[:, np.isin(sizes, x)]
-        best = sums_of_squares(y[None], shapes)[0].argmin()
-        return float((y - shapes[best]).mean() + family.at_sizes[best, sizes == at][0])
-
-    return predict

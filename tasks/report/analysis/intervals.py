@@ -26,14 +26,15 @@ class Interval:
         return Interval(self.value / other.value, self.low / other.high, self.high / other.low)
 
 
+NOTHING = Interval(math.nan, math.nan, math.nan)
+SAME = 1e-9  # values no further apart are equal: scipy warns of lost precision
+# By how much the median of so few normal values is less certain than their mean (standard errors, 2e6 draws).
+MEDIAN_OVER_MEAN = {2: 1.0, 3: 1.159, 4: 1.093, 5: 1.197}
+
+
 def exact(value: float) -> Interval:
     """Return a value that is known exactly."""
     return Interval(value, value, value)
-
-
-NOTHING = Interval(math.nan, math.nan, math.nan)
-DRAWS = 400  # of the seeds, where the report draws them again
-SAME = 1e-9  # values no further apart are equal: scipy warns of lost precision
 
 
 def log_median(values: np.ndarray) -> float:
@@ -41,36 +42,6 @@ def log_median(values: np.ndarray) -> float:
     values = np.sort(values)
     low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
     return float(high if math.isinf(high) or low <= 0 else math.sqrt(low) * math.sqrt(high))
-
-
-def rank_of(n: int) -> tuple[int, float]:
-    """Return the rank k, from either end, whose order statistics hold the median of n values in 95 % or more.
-
-    And the weight of rank k + 1 beside it, which makes it 95 % (Hettmansperger and Sheather 1986). Rank 0: too few.
-    """
-    k = int(stats.binom.ppf(0.025, n, 0.5))
-    if k == 0:
-        return 0, 0.0
-    wide, narrow = (1 - 2 * stats.binom.cdf(rank - 1, n, 0.5) for rank in (k, k + 1))
-    share = (wide - 0.95) / (wide - narrow)
-    return k, float((n - k) * share / (k + (n - 2 * k) * share))
-
-
-def order_statistics(values: np.ndarray) -> tuple[float, float] | None:
-    """Return the interval of the median of positive values, without assuming a distribution.
-
-    Two order statistics are interpolated on the log scale; alone, those of 8 values would hold the median in 99.2 %.
-    None with fewer than 6 values, too few for 95 %.
-    """
-    rank, weight = rank_of(len(values))
-    if not rank:
-        return None
-    with np.errstate(divide="ignore"):
-        up = np.log(np.sort(values))
-    low, high = (
-        x[rank - 1] if np.isinf(x[rank - 1]) else (1 - weight) * x[rank - 1] + weight * x[rank] for x in (up, up[::-1])
-    )
-    return float(np.exp(low)), float(np.exp(high))
 
 
 def middle_log(values: np.ndarray) -> float:
@@ -91,24 +62,35 @@ def middle_interval(values: Sequence[float], resolution: float = 1.0) -> Interva
     return Interval(math.exp(found.value), math.exp(found.low - reach), math.exp(found.high + reach), found.dof)
 
 
-# By how much the median of so few normal values is less certain than their mean (standard errors, 2e6 draws).
-MEDIAN_OVER_MEAN = {2: 1.0, 3: 1.159, 4: 1.093, 5: 1.197}
+def rank_of(n: int) -> tuple[int, float]:
+    """Return the rank k, from either end, whose order statistics hold the median of n values in 95 % or more.
+
+    And the weight of rank k + 1 beside it, which makes it 95 % (Hettmansperger and Sheather 1986). Rank 0: too few.
+    """
+    k = int(stats.binom.ppf(0.025, n, 0.5))
+    if k == 0:
+        return 0, 0.0
+    wide, narrow = (1 - 2 * stats.binom.cdf(rank - 1, n, 0.5) for rank in (k, k + 1))
+    share = (wide - 0.95) / (wide - narrow)
+    return k, float((n - k) * share / (k + (n - 2 * k) * share))
 
 
 def median_interval(values: Sequence[float], resolution: float = 1.0) -> Interval:
     """Return the median with its 95 % interval; an infinite value is a run that never arrived, and the largest.
 
-    From 6 values on the interval is that of the order statistics, which assumes no distribution. With fewer
-    it is Student's t on the log scale, where the runs that arrived are at least 2 and the median is finite;
-    its upper end is infinite if any run did not arrive; equal values are quantized, and reach over their resolution.
+    From 6 values on the interval is that of two order statistics, interpolated on the log scale, which assumes no
+    distribution. With fewer it is Student's t on the log scale, where the runs that arrived are at least 2 and the
+    median is finite; its upper end is infinite if any run did not arrive. Equal values reach over their resolution.
     """
-    x = np.asarray(values, dtype=float)
+    x = np.sort(np.asarray(values, dtype=float))
     if not len(x) or np.isnan(x).any():
         return NOTHING
     median, reach = log_median(x), math.sqrt(resolution)
-    free = order_statistics(x)
-    if free:
-        return Interval(median, free[0] / reach, free[1] * reach)
+    rank, weight = rank_of(len(x))
+    if rank:
+        outer_and_inner = (x[rank - 1], x[rank]), (x[-rank], x[-rank - 1])
+        low, high = (float(outer ** (1 - weight) * inner**weight) for outer, inner in outer_and_inner)
+        return Interval(median, low / reach, high * reach)
     finite = np.log(x[np.isfinite(x) & (x > 0)])
     n = len(finite)
     if n < 2 or math.isinf(median):
@@ -116,6 +98,14 @@ def median_interval(values: Sequence[float], resolution: float = 1.0) -> Interva
     half = stats.t.ppf(0.975, n - 1) * MEDIAN_OVER_MEAN[n] * finite.std(ddof=1) / math.sqrt(n)
     factor = math.exp(min(half, 500)) * (reach if len(set(finite)) < n else 1.0)
     return Interval(median, median / factor, math.inf if n < len(x) else median * factor)
+
+
+def resampled_interval(value: float, draws: Sequence[float] | np.ndarray) -> Interval:
+    """Return a value with the middle 95 % of what drawing the data again gave; infinite draws are allowed."""
+    if not len(draws):
+        return NOTHING
+    low, high = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")
+    return Interval(float(value), float(low), float(high))
 
 
 def proportion(hits: int, n: int, level: float = 0.95) -> Interval:
@@ -156,32 +146,22 @@ def difference_interval(a: Mapping[int, float], b: Mapping[int, float]) -> Inter
     return welch_interval(list(a.values()), list(b.values()))
 
 
-def resampled_interval(value: float, draws: Sequence[float] | np.ndarray) -> Interval:
-    """Return a value with the middle 95 % of what drawing the data again gave; infinite draws are allowed."""
-    if not len(draws):
-        return NOTHING
-    low, high = np.quantile(draws, [0.025, 0.975], method="inverted_cdf")
-    return Interval(float(value), float(low), float(high))
-
-
-def shift_interval(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> Interval:
+def shift_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
     """Return by how much a exceeds b, where infinite values are the largest (Hodges and Lehmann).
 
     The median of all differences, with the shifts that the rank-sum test does not reject; two infinite values are
     tied whatever the shift. Not bounded where there are too few values for a test at 5 %.
     """
-    arrays = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    m, n = map(len, arrays)
-    if any(np.isnan(x).any() for x in arrays):
-        return NOTHING
-    lost = [int(np.isinf(x).sum()) for x in arrays]
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    m, n = len(x), len(y)
     with np.errstate(invalid="ignore"):
-        differences = np.subtract.outer(*arrays).ravel()
-    differences = np.sort(differences[~np.isnan(differences)])
-    if not len(differences):
+        differences = np.subtract.outer(x, y).ravel()
+    differences = np.sort(differences[~np.isnan(differences)])  # of two infinite values it is not known
+    if np.isnan([*x, *y]).any() or not len(differences):
         return NOTHING
     middle = differences[[(len(differences) - 1) // 2, len(differences) // 2]]
     value = float(middle[0] if middle[0] == middle[1] else middle.mean() if np.isfinite(middle).all() else math.nan)
+    lost = np.isinf(x).sum(), np.isinf(y).sum()
     ties = (sum(lost) ** 3 - sum(lost)) / ((m + n) * (m + n - 1))
     spread = math.sqrt(m * n / 12 * (m + n + 1 - ties))
     rank = math.floor(m * n / 2 - stats.norm.ppf(0.975) * spread - math.prod(lost) / 2)

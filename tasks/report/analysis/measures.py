@@ -1,9 +1,4 @@
-"""What runs measured beside the loss: noise and curvature that predict a batch size, and the growth of the distance.
-
-How the distance from the initial weights grows: log t (Hoffer et al.), a power of t, or a power of log t. Each form is
-a shape on a grid with its height free, fitted to the log of the distance, so that the three are compared by AIC on the
-same footing (two parameters each).
-"""
+"""What runs measured beside the loss: noise and curvature that predict a batch size, and the growth of the distance."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,6 +13,13 @@ from tasks.report.analysis.intervals import Interval, mean_interval, median_inte
 NOISE = "noise_scale/simple"  # tr(Sigma) / |G|^2 in examples (McCandlish et al. 2018), a column of the curve
 LINEAR_ERROR = "linear_error/absolute"
 CURVATURE = "sharpness/predicted_batch"  # beta / lambda + 1 (Ma, Bassily and Belkin 2018), in `final`
+DISTANCE = "distance/total"  # ||w_t - w_0|| over all weights, a column of the curve
+LEAST_DECADES = 2.0  # from step 60 on, where the form no longer depends on where the fit begins, to 10,000
+LEAST_ROWS = 12
+BLOCK = 5  # evaluations in a block of the bootstrap: neighbours are not independent
+RESAMPLES = 400
+GAIN = 10.0  # difference in AIC from which a form wins
+LATER = (3, 10, 30)  # times the first step: where the fit begins anew, to see whether the answer stays
 
 
 def test_accuracy(o: Observation) -> float | None:
@@ -39,10 +41,7 @@ def mean_of(values: Iterable[float | None]) -> Interval:
 
 
 def noise_at_hit(o: Observation) -> float:
-    """Return the noise scale where a run reached its target, between the evaluations around it; NaN if not measured.
-
-    Infinite where it is undefined there: the noise hid the gradient. To leave such runs out would favour the low ones.
-    """
+    """Return the noise scale where a run reached its target, between the evaluations around it; NaN if not measured."""
     steps, noise = np.array(o.run.curve.get("step", [])), np.array(o.run.curve.get(NOISE, []), dtype=float)
     at = o.value("steps")
     known = np.isfinite(noise)
@@ -51,141 +50,74 @@ def noise_at_hit(o: Observation) -> float:
     after = min(int(np.searchsorted(steps, at)), len(steps) - 1)
     around = slice(after if steps[after] == at else max(after - 1, 0), after + 1)
     if not known[around].all():
-        return math.inf
+        return math.inf  # the noise hid the gradient; to leave such runs out would favour the low ones
     return float(np.interp(at, steps[around], noise[around]))
-
-
-def over_runs(values: list[float]) -> Interval:
-    """Return the median over runs of what is positive."""
-    return median_interval([v for v in values if v > 0])
 
 
 def noise_scale_of(curve: Curve) -> Interval:
     """Return the median noise scale at the target over the runs of all batch sizes, in examples."""
-    return over_runs([noise_at_hit(o) for p in curve.points for o in p.counted])
+    return median_interval([v for o in curve.counted if (v := noise_at_hit(o)) > 0])
 
 
 def curvature_batch_of(curve: Curve) -> Interval:
     """Return the median m* over the runs that reached the target: at their final weights, whatever the target."""
-    runs = [o.run for p in curve.points for o in p.counted if o.status == "reached"]
-    return over_runs([run.final.get(CURVATURE, math.nan) for run in runs])
-
-
-# the distance from the initial weights ------------------------------------------------------------------
-
-
-DISTANCE = "distance/total"  # ||w_t - w_0|| over all weights, a column of the curve
-LEAST_DECADES = 2.0  # from step 60 on, where the form no longer depends on where the fit begins, to 10,000
-LEAST_ROWS = 12
-BLOCK = 5  # evaluations in a block of the bootstrap: neighbours are not independent
-RESAMPLES = 400
-GAIN = 10.0  # difference in AIC from which a form wins
-LATER = (3, 10, 30)  # times the first step: where the fit begins anew, to see whether the answer stays
-
-
-@dataclass(frozen=True)
-class NotIdentifiable:
-    """Why the forms of growth cannot be told apart in a run."""
-
-    reason: str
+    reached = [o.run.final.get(CURVATURE, math.nan) for o in curve.counted if o.status == "reached"]
+    return median_interval([v for v in reached if v > 0])
 
 
 @dataclass(frozen=True)
 class Growth:
-    """One run's comparison: AIC(power) - AIC(log) and the forms' parameters, with 95 % block-bootstrap intervals."""
+    """AIC(power) - AIC(log) of one run's distances, with its 95 % block-bootstrap interval."""
 
     gain: float
     low: float
     high: float
-    parameters: dict[str, Interval]  # of each form: a/b of a + b log t; p of c t^p; q of (log t)^q
-    heights: dict[str, Interval]  # of each form: b; c; the factor of (log t)^q
-    aic: dict[str, float]
 
 
-def forms(steps: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Give, by form, its grid of parameters and the log shapes [grid, rows]."""
-    log_t = np.log(steps)
-    shift = np.exp(np.linspace(-5, 6, 400)) - log_t[0]  # keeps a/b + log t positive
-    power, exponent = np.linspace(0.005, 2, 400), np.linspace(0.02, 8, 400)
-    return {
-        "log": (shift, np.log(shift[:, None] + log_t[None])),
-        "power": (power, power[:, None] * log_t[None]),
-        "power of log": (exponent, exponent[:, None] * np.log(log_t)[None]),
-    }
+def gains(t: np.ndarray, d: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return AIC(c t^p) - AIC(a + b log t) of distances d at steps t by how often each counts, [resamples, rows].
 
-
-def squares(y: np.ndarray, shapes: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weighted squares [resamples, grid] of y [rows] around shapes [grid, rows], and the fitted heights."""
-    residuals = y[None] - shapes
-    total = weights.sum(axis=1, keepdims=True)
-    heights = weights @ residuals.T / total
-    return weights @ (residuals**2).T - heights**2 * total, heights
-
-
-def gain_from(t: np.ndarray, d: np.ndarray) -> float:
-    """Return AIC(power) - AIC(log) of these rows."""
-    shapes = {name: shape for name, (_, shape) in forms(t).items()}
-    least = {name: squares(np.log(d), shapes[name], np.ones((1, len(t))))[0].min() for name in ("log", "power")}
-    return len(t) * math.log(max(least["power"], 1e-12) / max(least["log"], 1e-12))
-
-
-def of_resamples(values: np.ndarray) -> Interval:
-    """Return the interval of what is the estimate first and its resamples after it."""
-    return resampled_interval(values[0], values[1:])
+    Both forms are grids of shapes of log d with the height free: as many parameters, so that the squares decide.
+    """
+    log_t, total, least = np.log(t), weights.sum(axis=1, keepdims=True), []
+    shift = np.exp(np.linspace(-5, 6, 400)) - log_t[0]  # a / b, which keeps a / b + log t positive
+    power = np.linspace(0.005, 2, 400)
+    for shapes in (power[:, None] * log_t, np.log(shift[:, None] + log_t)):
+        residuals = np.log(d) - shapes
+        heights = weights @ residuals.T / total
+        squares = weights @ (residuals**2).T - heights**2 * total
+        least.append(np.maximum(squares.min(axis=1), 1e-12))
+    return len(t) * np.log(least[0] / least[1])
 
 
 def block_weights(rows: int, random: np.random.Generator) -> np.ndarray:
     """Draw how often each row is in each moving-block resample, [resamples, rows]; first the data."""
-    blocks = -(-rows // BLOCK)
-    starts = random.integers(0, rows - BLOCK + 1, size=(RESAMPLES, blocks))
-    drawn = (starts[:, :, None] + np.arange(BLOCK)).reshape(RESAMPLES, -1)[:, :rows]
-    weights = np.zeros((RESAMPLES + 1, rows))
-    weights[0] = 1
-    np.add.at(weights, (np.arange(1, RESAMPLES + 1)[:, None], drawn), 1)
-    return weights
+    starts = random.integers(0, rows - BLOCK + 1, size=(RESAMPLES, -(-rows // BLOCK), 1))
+    drawn = (starts + np.arange(BLOCK)).reshape(RESAMPLES, -1)[:, :rows]
+    return np.vstack([np.ones(rows), *(np.bincount(row, minlength=rows) for row in drawn)])
 
 
-def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0.0) -> Growth | NotIdentifiable:
-    """Compare the three forms on the part after warm-up, or return why that cannot be done.
-
-    The first steps run straight ahead: where a fit that begins later turns the answer around, there is none.
-    """
+def growth(steps: Sequence[float], distances: Sequence[float], warmup: float = 0.0) -> Growth | None:
+    """Compare the two forms on the part after warm-up; None where a run cannot tell them apart."""
     t, d = np.asarray(steps, dtype=float), np.asarray(distances, dtype=float)
     keep = (t > max(warmup, 1)) & np.isfinite(d) & (d > 0)
     t, d = t[keep], d[keep]
     if len(t) < LEAST_ROWS or math.log10(t[-1] / t[0]) < LEAST_DECADES:
-        decades = math.log10(t[-1] / t[0]) if len(t) else 0.0
-        return NotIdentifiable(f"{decades:.1f} decades of steps after warm-up, {LEAST_DECADES:.0f} are needed")
-    found = compared(t, d)
-    for later in LATER:
-        rest = t >= later * t[0]
-        if rest.sum() >= LEAST_ROWS and (other := gain_from(t[rest], d[rest])) * np.sign(found.gain) < -GAIN:
-            return NotIdentifiable(
-                f"AIC(power) - AIC(log) is {found.gain:+.0f} from step {t[0]:,.0f} on, "
-                f"{other:+.0f} from step {t[rest][0]:,.0f} on"
-            )
-    return found
-
-
-def compared(t: np.ndarray, d: np.ndarray) -> Growth:
-    """Return the fits of the three forms to distances d at steps t."""
-    weights = block_weights(len(t), np.random.default_rng(0))
-    aic, parameters, heights = {}, {}, {}
-    for name, (grid, shapes) in forms(t).items():
-        found, height = squares(np.log(d), shapes, weights)
-        best = np.maximum(found.min(axis=1), 1e-12)
-        aic[name] = len(t) * np.log(best / len(t)) + 2 * 2
-        at = found.argmin(axis=1)
-        parameters[name] = of_resamples(grid[at])
-        heights[name] = of_resamples(np.exp(height[np.arange(len(at)), at]))
-    gain = of_resamples(aic["power"] - aic["log"])
-    return Growth(gain.value, gain.low, gain.high, parameters, heights, {k: float(v[0]) for k, v in aic.items()})
+        return None
+    found = gains(t, d, block_weights(len(t), np.random.default_rng(0)))
+    for rest in (t >= later * t[0] for later in LATER):
+        if rest.sum() >= LEAST_ROWS:
+            anew = gains(t[rest], d[rest], np.ones((1, rest.sum())))
+            if anew[0] * np.sign(found[0]) < -GAIN:
+                return None  # a fit that begins later turns the answer around: the first steps run straight ahead
+    gain = resampled_interval(found[0], found[1:])
+    return Growth(gain.value, gain.low, gain.high)
 
 
 @lru_cache(maxsize=4096)
-def growth_of(o: Observation, from_step: float = 0.0) -> Growth | NotIdentifiable:
-    """Compare the forms of growth in one run, from a step on."""
-    curve = o.run.curve
-    if DISTANCE not in curve or not constant_rate(o.run.record):
-        return NotIdentifiable("no distances at constant rate")
-    return growth(curve["step"], curve[DISTANCE], max(o.run.record.rate.warmup_steps, from_step))
+def growth_of(o: Observation, from_step: float = 0.0) -> Growth | None:
+    """Compare the forms of growth in one run at constant rate, from a step on."""
+    curve, record = o.run.curve, o.run.record
+    if DISTANCE not in curve or not constant_rate(record):
+        return None
+    return growth(curve["step"], curve[DISTANCE], max(record.rate.warmup_steps, from_step))

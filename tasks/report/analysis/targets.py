@@ -2,19 +2,17 @@
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from callbacks.hit import crossing_at, hits
-from tasks.report.analysis.curves import group
-from tasks.report.analysis.intervals import DRAWS
-from tasks.report.sources.runs import Hit, Redraw, Run
+from tasks.report.analysis.curves import experiment, group
+from tasks.report.sources.runs import Hit, Run
 
 QUARTILE = 0.25
-HELP = "give METRIC>=VALUE, METRIC<=VALUE, METRIC:golmant, METRIC:quantile=Q or METRIC:baseline=SHARE"
+Goal = tuple[float, set[int]]  # a target's value, and the ids of runs it does not score
 
 
 @dataclass(frozen=True)
@@ -23,45 +21,28 @@ class TargetSpec:
 
     metric: str
     direction: Literal["min", "max"]
-    kind: str  # value, golmant, quantile, baseline
+    kind: str  # value, golmant, baseline
     number: float = math.nan
 
 
 def parse(text: str) -> TargetSpec:
     """Read a target from the command line. Raises ValueError with the forms there are."""
     absolute = re.fullmatch(r"([\w/.-]+?)(>=|<=)([-+\w.]+)", text)
-    relative = re.fullmatch(r"([\w/.-]+):(golmant|quantile|baseline)(?:=([\w.]+))?", text)
+    relative = re.fullmatch(r"([\w/.-]+):(?:(golmant)|baseline=([\w.]+))", text)
     try:
         if absolute:
             metric, sign, value = absolute.groups()
             return TargetSpec(metric, "max" if sign == ">=" else "min", "value", float(value))
-        if relative and (relative[2] == "golmant") == (relative[3] is None):
-            metric, kind, value = relative.groups()
-            number = float(value) if value else math.nan
-            if kind == "golmant" or 0 < number <= 1:
-                return TargetSpec(metric, better(metric), kind, number)
+        if relative:
+            metric, golmant, share = relative.groups()
+            falls = re.search(r"loss|perplexity|error", metric)
+            spec = TargetSpec(metric, "min" if falls else "max", golmant or "baseline", float(share or 1))
+            if 0 < spec.number <= 1:
+                return spec
     except ValueError:
         pass
-    raise ValueError(f"target {text!r} is not understood; {HELP}.")
-
-
-def better(metric: str) -> Literal["min", "max"]:
-    """Return which way a metric gets better where the target does not say it."""
-    return "min" if re.search(r"loss|perplexity|error", metric) else "max"
-
-
-def same_workload(run: Run) -> tuple[object, ...]:
-    """Return what all runs with a common target share."""
-    r, data = run.record, run.record.data
-    return (r.study, r.task, r.network, data.name, data.hash, data.fraction)
-
-
-def best(run: Run, spec: TargetSpec) -> float:
-    """Return the best value that a run's curve reaches; NaN if it has none."""
-    values = [v for v in run.curve.get(spec.metric, []) if math.isfinite(v)]
-    if not values:
-        return math.nan
-    return min(values) if spec.direction == "min" else max(values)
+    forms = "METRIC>=VALUE, METRIC<=VALUE, METRIC:golmant or METRIC:baseline=SHARE"
+    raise ValueError(f"target {text!r} is not understood; give {forms}.")
 
 
 def quartile(run: Run, spec: TargetSpec) -> float:
@@ -79,67 +60,37 @@ def quartile(run: Run, spec: TargetSpec) -> float:
     return float(value[keep][order][np.searchsorted(share, QUARTILE)])
 
 
-def golmant_goal(runs: list[Run], spec: TargetSpec) -> tuple[float, set[int], Redraw | None]:
-    """Return Golmant's target, the lowest quartile of the largest batch's values, and the runs it came from.
-
-    It is an outcome, so those seeds of the largest batch give no steps of their own where there are others; and it
-    is taken again from as many seeds drawn with replacement among all of them.
-    """
+def golmant_goal(runs: list[Run], spec: TargetSpec) -> Goal:
+    """Return Golmant's target, the lowest quartile of the largest batch's values, from half of its seeds."""
     largest = max(run.batch_size for run in runs)
     there = group((r for r in runs if r.batch_size == largest), lambda r: r.record.seed)
-    values = {seed: [v for v in (quartile(r, spec) for r in there[seed]) if math.isfinite(v)] for seed in sorted(there)}
-    seeds = list(values)
-    first = seeds[: max(1, len(seeds) // 2)]
-
-    def goal(drawn: Sequence[int]) -> float:
-        found = [v for seed in drawn for v in values[seed]]
-        return float(np.median(found)) if found else math.nan
-
-    if len(seeds) == 1:
-        return goal(first), set(), None
-    drawn = [[seeds[i] for i in row] for row in np.random.default_rng(0).integers(len(seeds), size=(DRAWS, len(first)))]
-    redraw = Redraw(largest, tuple(map(goal, drawn)), tuple(map(frozenset, drawn)))
-    return goal(first), {id(r) for seed in first for r in there[seed]}, redraw
+    first = sorted(there)[: max(1, len(there) // 2)]
+    used = [run for seed in first for run in there[seed]]
+    values = [v for v in (quartile(run, spec) for run in used) if math.isfinite(v)]
+    unscored = {id(run) for run in used if len(there) > 1}  # the target is their outcome
+    return float(np.median(values)) if values else math.nan, unscored
 
 
-def goal_of(runs: list[Run], spec: TargetSpec) -> tuple[float, set[int], Redraw | None]:
-    """Work out a spec's value for one workload, which runs may not be scored by it, and its draws."""
+def goal_of(runs: list[Run], spec: TargetSpec) -> Goal:
+    """Work out a spec's value for one workload."""
     if spec.kind == "value":
-        return spec.number, set(), None
+        return spec.number, set()
     if spec.kind == "golmant":
         return golmant_goal(runs, spec)
-    if spec.kind == "quantile":  # the value that this share of the runs gets to
-        values = [v for v in (best(r, spec) for r in runs) if math.isfinite(v)]
-        share = spec.number if spec.direction == "min" else 1 - spec.number
-        return (float(np.quantile(values, share)) if values else math.nan), set(), None
     smallest = min(run.batch_size for run in runs)
-    values = [v for v in (best(r, spec) for r in runs if r.batch_size == smallest) if math.isfinite(v)]
-    factor = spec.number if spec.direction == "max" else 1 / spec.number
-    return (float(np.median(values)) * factor if values else math.nan), set(), None
+    known = [[v for v in r.curve[spec.metric] if math.isfinite(v)] for r in runs if r.batch_size == smallest]
+    best, factor = (max, spec.number) if spec.direction == "max" else (min, 1 / spec.number)
+    return float(np.median([best(values) for values in known if values] or [math.nan])) * factor, set()
 
 
-def hit_of(run: Run, spec: TargetSpec, goal: float, redraw: Redraw | None = None) -> Hit:
+def hit_of(run: Run, spec: TargetSpec, goal: float) -> Hit:
     """Return a goal's result in a run's curve; a run that stopped before it is censored there."""
     found = hits(run.curve["step"], run.curve[spec.metric], spec.direction, goal)
     rules = dict(zip(("hit", "line", "first"), found or (), strict=False))
     crossings: dict[str, Any] = {rule: crossing_at(run.curve, step) for rule, step in rules.items()}
     ended = run.record.status
     status = "reached" if found and ended != "failed" else "budget" if ended == "reached" else ended
-    drawn = tuple(log_steps_to(run, spec, redraw)) if redraw else ()
-    return Hit(spec.metric, spec.direction, goal, status, **crossings, redraw=redraw, drawn=drawn)
-
-
-def log_steps_to(run: Run, spec: TargetSpec, redraw: Redraw) -> np.ndarray:
-    """Return log steps to each of the redrawn goals, [draws]; infinite where not reached.
-
-    NaN where the draw took its goal from this run's seed.
-    """
-    goals, which = np.unique(redraw.goals, return_inverse=True)
-    reached = [hits(run.curve["step"], run.curve[spec.metric], spec.direction, goal) for goal in goals]
-    found = np.array([math.log(r.isotonic) if r and r.isotonic else math.inf for r in reached])[which]
-    if run.batch_size != redraw.batch_size:
-        return found
-    return np.where([run.record.seed in used for used in redraw.used], np.nan, found)
+    return Hit(spec.metric, spec.direction, goal, status, **crossings)
 
 
 def retarget(runs: list[Run], specs: list[TargetSpec]) -> list[Run]:
@@ -150,9 +101,9 @@ def retarget(runs: list[Run], specs: list[TargetSpec]) -> list[Run]:
         if not able:
             known = sorted({name for run in runs for name in run.curve if "/" in name})
             raise ValueError(f"no run has {spec.metric!r} in its curve; there are {', '.join(known) or 'none'}.")
-        for same in group(able, same_workload).values():
-            goal, unscored, redraw = goal_of(same, spec)
+        for same in group(able, lambda run: experiment(run.record)).values():
+            goal, unscored = goal_of(same, spec)
             for run in same:
                 if math.isfinite(goal) and id(run) not in unscored:
-                    chosen[id(run)].append(hit_of(run, spec, goal, redraw))
+                    chosen[id(run)].append(hit_of(run, spec, goal))
     return [replace(run, hits=chosen[id(run)]) for run in runs]

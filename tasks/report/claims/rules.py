@@ -22,7 +22,7 @@ from tasks.report.analysis.intervals import (
     shift_interval,
     welch_interval,
 )
-from tasks.report.analysis.points import HALVES, PRIMARY, View
+from tasks.report.analysis.points import PRIMARY, View
 from tasks.report.sources.runs import Run
 
 PAPERS_DATA = {"CIFAR10", "CIFAR100", "SVHN", "Cityscapes", "WikiText2", "ImageNet"}
@@ -134,15 +134,14 @@ def conjunction(evidence: Evidence) -> str:
 
 
 def decide(evidence: Callable[[View], Evidence | Missing]) -> Verdict:
-    """Return the verdict of a claim from its evidence, which depends on the hit's rule and on which seeds count.
+    """Return the verdict of a claim from its evidence, which depends on the hit's rule.
 
-    It is taken back where the other unbiased rule, the local line, reverses it; half of the seeds is shown only.
+    It is taken back where the other unbiased rule, the local line, reverses it.
     """
     seen = evidence(PRIMARY)
     if isinstance(seen, Missing):
         return Verdict(NOT_TESTED, seen.reason)
     views = {"hit by the local line": View("line")} if seen.counts_steps else {}
-    views |= {f"seeds: {which} half": View("hit", which) for which in HALVES}
     rows = {}
     for name, view in views.items():
         other = evidence(view)

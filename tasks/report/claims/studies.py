@@ -22,7 +22,7 @@ from tasks.report.analysis.curves import (
 from tasks.report.analysis.fits import Fit
 from tasks.report.analysis.intervals import proportion
 from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
-from tasks.report.analysis.points import View, half
+from tasks.report.analysis.points import View
 from tasks.report.claims.rules import MARGINS, Check, Evidence, Missing, Pair, Part, Seeds, Verdict, decide
 
 LEAST_SEEDS, LEAST_SIZES = 5, 5
@@ -148,7 +148,7 @@ class Case:
     @property
     def least_seeds(self) -> int:
         """Return how many seeds a cell needs; a half of them will do where only a half is looked at."""
-        return LEAST_SEEDS if self.view.seeds == "all" else 2
+        return LEAST_SEEDS
 
     def given(self, curve: Curve) -> list[dict[str, Any] | None]:
         """Return the margins for the claim in the plans of a curve's runs, one each, None where there are none."""
@@ -189,7 +189,7 @@ class Case:
 
     def runs(self, point: Point) -> list[Observation]:
         """Return a point's runs, or the half of them that is looked at."""
-        return half(point, self.view.seeds)
+        return sorted(point.counted, key=lambda o: o.seed)
 
     def ends(self, curve: Curve) -> tuple[list[Observation], list[Observation]]:
         """Return the runs at the smallest and at the largest batch size."""

@@ -39,11 +39,11 @@ ByBatch = dict[int, list[Observation]]
 
 def stops_table(found: Projection) -> Table:
     """List, at the best P and at each P, the batch beyond which time to target stops falling."""
-    rows = [["best at each batch", found.stops_falling(), *found.best()]]
-    rows += [[str(d), found.stops_falling(row), *found.best(row)] for row, d in enumerate(found.devices)]
+    rows = [["best at each batch", *found.best()]]
+    rows += [[str(d), *found.best(row)] for row, d in enumerate(found.devices)]
     note = (
-        "Projected. The studied batch size with the least time to target, [low, high] from the intervals of the "
-        "steps alone; ∞: time still falls at the largest batch studied."
+        "Projected. The studied batch size with the least time to target; ∞: time still falls at the largest batch "
+        "studied."
     )
     columns = ["devices", "time stops falling at batch", "least seconds to target", "its cost", "its devices"]
     return Table("Beyond which batch does wall-clock time stop falling? (projected)", columns, rows, note)
@@ -51,9 +51,8 @@ def stops_table(found: Projection) -> Table:
 
 def sentence(found: Projection, cluster: Cluster) -> str:
     """Answer the first paper's question for this machine."""
-    at = found.stops_falling()
-    seconds, _, devices = found.best()
-    where = f"at batch {number(at)}" if math.isfinite(at.value) else "not within the batches studied"
+    at, seconds, _, devices = found.best()
+    where = f"at batch {number(at)}" if math.isfinite(at) else "not within the batches studied"
     return f"On {cluster.name}, time to target stops falling {where}: {number(seconds)} s on {devices} devices."
 
 

@@ -9,11 +9,10 @@ from matplotlib.axes import Axes
 from tasks.report.analysis.answer import Analysis
 from tasks.report.analysis.curves import Observation, Workload, at_largest, confirmed, every_run, group, ingredients
 from tasks.report.analysis.intervals import Interval, difference_interval, mean_interval
-from tasks.report.analysis.measures import DISTANCE, GAIN, Growth, NotIdentifiable, accuracy, forms, mean_of
+from tasks.report.analysis.measures import DISTANCE, GAIN, Growth, accuracy, mean_of
 from tasks.report.figures.style import Drawing, NotDrawable, Panels, Table, draw_intervals, largest, log_axis, look
 
 Rung = tuple[frozenset[str], dict[int, float]]  # ingredients, and test accuracy by seed
-LINES = ("log", "power", "power of log")
 
 
 def known(runs: list[Observation]) -> dict[Observation, float]:
@@ -110,7 +109,7 @@ def draw_rung(axes: Axes, at: int, values: list[float], gain: Interval | None) -
 
 
 def diffusion(analysis: Analysis) -> Drawing | NotDrawable:
-    """The distance from the initial weights over steps, by batch size, with the three forms of growth."""
+    """The distance from the initial weights over steps, by batch size; the table compares two forms of growth."""
     able = [w for w in analysis.workloads if any(DISTANCE in o.run.curve for o in every_run(w))]
     if not able:
         return NotDrawable(f"no runs with {DISTANCE} in their curves")
@@ -130,44 +129,10 @@ def diffusion(analysis: Analysis) -> Drawing | NotDrawable:
                 steps, path = o.run.curve["step"], o.run.curve[DISTANCE]
                 label = f"batch {size:,}" if i == 0 else None
                 panels[0].plot(steps[1:], path[1:], color=look(index)["color"], alpha=0.6, linewidth=1, label=label)
-        first = next(iter(by_batch.values()))[0]
-        draw_forms(panels[0], first, analysis.growth[first])
         panels[0].set_xscale("log")
         panels[0].set_xlabel("steps (optimizer updates)")
         log_axis(panels[0], "distance from the initial weights")  # as the forms are fitted: a power is a straight line
         panels[0].legend()
 
     columns = ["batch size", "runs", "identifiable", "log wins", "power wins", "AIC(power) - AIC(log)"]
-    table = Table("Forms of growth", columns, rows)
-    return Drawing(1, draw, table, w.name, (growth_table(analysis, by_batch),))
-
-
-def growth_table(analysis: Analysis, by_batch: dict[int, list[Observation]]) -> Table:
-    """List the three fits of every run, or why they cannot be told apart."""
-    rows = []
-    for size, runs in by_batch.items():
-        for o in runs:
-            found = analysis.growth[o]
-            if isinstance(found, NotIdentifiable):
-                rows.append([size, o.seed, found.reason, *[math.nan] * 8])
-                continue
-            least = min(found.aic.values())
-            aic = [found.aic[name] - least for name in LINES]
-            log, power, power_of_log = LINES
-            fitted = [found.parameters[log], found.heights[log], found.parameters[power], found.heights[power]]
-            rows.append([size, o.seed, "", *aic, *fitted, found.parameters[power_of_log]])
-    columns = [f"AIC of {form}" for form in ("a + b log t", "c t^p", "(log t)^q")]
-    columns += ["a/b of a + b log t", "its b", "p of c t^p", "its c", "q of (log t)^q"]
-    note = "AIC: above the best of the three. Intervals: 95 %, moving-block bootstrap of the run's own evaluations."
-    return Table("The three forms, run by run", ["batch size", "seed", "why not", *columns], rows, note)
-
-
-def draw_forms(axes: Axes, o: Observation, found: Growth | NotIdentifiable) -> None:
-    """Draw the three fitted forms over one run."""
-    if not isinstance(found, Growth):
-        return
-    t = np.array([s for s in o.run.curve["step"] if s > 1], dtype=float)
-    d = np.interp(t, o.run.curve["step"], o.run.curve[DISTANCE])
-    for (name, (grid, shapes)), style in zip(forms(t).items(), ("--", ":", "-."), strict=True):
-        shape = shapes[np.abs(grid - found.parameters[name].value).argmin()]
-        axes.plot(t, np.exp(shape + (np.log(d) - shape).mean()), style, color="#333333", linewidth=1, label=name)
+    return Drawing(1, draw, Table("Forms of growth", columns, rows), w.name)

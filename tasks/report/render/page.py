@@ -91,7 +91,7 @@ HOW = [
     (
         "The learning rate",
         "On a tuned curve the rate is chosen at each batch size on tuning seeds and the steps are measured on fresh "
-        "seeds, where the plan has them. What the choice itself adds is shown by drawing the seeds again.",
+        "seeds, where the plan has them.",
     ),
     (
         "Confidence",
@@ -213,14 +213,12 @@ def critical_summary(found: Critical) -> dict[str, Any]:
 
 
 def fit_summary(found: Critical) -> dict[str, Any]:
-    """Return the forms compared and how far the points lie from the curve."""
+    """Return the forms compared and the scatter between sizes."""
     return {
         "chosen": found.chosen,
         "candidates": [{"name": c.name, "error": c.error, "b2": c.b2} for c in found.candidates],
         "tau": found.tau,
-        "largest_residual": found.largest_residual,
         "left_out": found.data.left_out,
-        "sensitivity": found.sensitivity,
     }
 
 
@@ -238,10 +236,6 @@ def curve_summary(workload: Workload, curve: Curve, found: Critical | None) -> d
         "fit": fit_summary(found),
         "predicted": {"noise_scale": ends(found.noise), "curvature": ends(found.curvature)},
     }
-    again = found.resampled
-    if again:
-        scatters = {"scatter": again.scatter, "scatter_choice_held": again.held_scatter, "changed": again.changed}
-        summary["resampled"] = {"b2": ends(again.b2), "b2_choice_held": ends(again.held), **scatters}
     return summary
 
 

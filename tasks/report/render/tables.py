@@ -9,7 +9,7 @@ from callbacks.record import Unit
 from tasks.report.analysis.answer import Analysis, Answer, money, rate_of
 from tasks.report.analysis.critical import Critical
 from tasks.report.analysis.curves import COUNTS, Curve, Observation, Point, Workload
-from tasks.report.analysis.intervals import DRAWS, NOTHING, proportion
+from tasks.report.analysis.intervals import NOTHING, proportion
 from tasks.report.claims.rules import Evidence, Verdict
 from tasks.report.figures.style import Command, Table
 
@@ -181,29 +181,11 @@ def trust_table(pairs: Pairs) -> Table | None:
     for curve, found in pairs:
         if found and found.fit:
             left_out = "; ".join(f"{size:,}: {reason}" for size, reason in found.data.left_out.items())
-            ends = [found.sensitivity.get(f"without the {end} size", math.nan) for end in ("smallest", "largest")]
             p = found.hyperbola_lack_of_fit
-            rows.append([curve.name, found.tau, found.largest_residual, p, *ends, left_out])
-    columns = ["curve", "scatter between sizes (log)", "largest residual (log)", "hyperbola's lack of fit p"]
-    columns += ["B2 without smallest", "B2 without largest", "not fitted"]
+            rows.append([curve.name, found.tau, p, left_out])
+    columns = ["curve", "scatter between sizes (log)", "hyperbola's lack of fit p"]
+    columns += ["not fitted"]
     return Table("How far to trust the fit", columns, rows) if rows else None
-
-
-def resampling_table(pairs: Pairs) -> Table | None:
-    """List what the choice of settings, or a target that is an outcome, adds."""
-    rows = [
-        [curve.name, again.held_scatter, again.scatter, 100 * again.changed, again.held, again.b2, found.b2]
-        for curve, found in pairs
-        if found and (again := found.resampled)
-    ]
-    columns = ["curve", "scatter of a point (log S)", "with the choice repeated", "% chosen otherwise"]
-    columns += ["B2, seeds redrawn", "B2, choice repeated too", "B2 as reported"]
-    note = (
-        f"{DRAWS} draws of every size's seeds; in each the settings are chosen again and, where the target is "
-        "an outcome, the target is taken again. What was chosen but never confirmed is estimated by its tuning runs. "
-        "The reported interval already holds the choice, as scatter between sizes."
-    )
-    return Table("What the choice of settings adds", columns, rows, note) if rows else None
 
 
 def predicted_table(pairs: Pairs) -> Table | None:
@@ -220,7 +202,7 @@ def predicted_table(pairs: Pairs) -> Table | None:
 
 def tables_of(workload: Workload, pairs: Pairs) -> list[Table]:
     """Return all tables of one workload."""
-    makers = (doublings_table, forms_table, trust_table, resampling_table, predicted_table)
+    makers = (doublings_table, forms_table, trust_table, predicted_table)
     return [points_table(workload), *(table for make in makers if (table := make(pairs)))]
 
 

@@ -28,21 +28,10 @@ class UnusableError(ValueError):
     """A source that cannot be read as a run; its text is the reason given in the report."""
 
 
-@dataclass(frozen=True, eq=False)
-class Redraw:
-    """A target that is an outcome, as other seeds of the batch size it comes from would have given it (rule 14)."""
-
-    batch_size: int
-    goals: tuple[float, ...]  # one a draw
-    used: tuple[frozenset[int], ...]  # the seeds that each came from, which it does not score
-
-
 @dataclass(frozen=True)
 class Hit(TargetResult):
     """A target's result; `resolution` is the ratio of the two values that its source could just tell apart."""
 
-    redraw: Redraw | None = None
-    drawn: tuple[float, ...] = ()  # log steps to each of the redrawn goals, as `log_steps_to` gives them
     resolution: float = 1.0
     nominal: bool = False  # steps and examples are known up to a common factor alone
 
