@@ -10,21 +10,7 @@ from tasks.report.analysis.intervals import Interval, proportion
 from tasks.report.analysis.measures import LINEAR_ERROR
 from tasks.report.claims import rules, studies
 from tasks.report.claims.rules import Found, Pair, Part
-from tasks.report.claims.studies import (
-    BASE,
-    CLASSIFICATION,
-    FIG1,
-    HARD,
-    LEAST_SEEDS,
-    NETWORKS,
-    PARTS,
-    RATIO,
-    Arm,
-    Case,
-    Cells,
-    Claim,
-    Placed,
-)
+from tasks.report.claims.studies import BASE, FIG1, LEAST_SEEDS, NETWORKS, RATIO, Case, Cells, Claim, Placed
 
 NO_CURVE = "no curve tuned at 5 or more batch sizes with 5 or more seeds each"
 NO_BOTH = "no tuned study with both a training and a validation target"
@@ -33,39 +19,37 @@ NO_BOTH = "no tuned study with both a training and a validation target"
 def claim_1(case: Case) -> Found:
     """Steps fall linearly with the batch size, then less, then no more."""
     for whole in case.whole_images():
-        parts = rules.regimes(whole.fit, whole.found.data.sizes, **case.margins(whole))
+        parts = rules.regimes(whole.fit, whole.found.data.sizes, **case.margins)
         return case.evidence(parts, [whole], wide_enough=whole.wide)
     return NO_CURVE
 
 
 def claim_2(case: Case) -> Found:
     """Beyond some batch size steps stop falling, on training and test targets, while the cost rises."""
-    for targets in case.by_target():
-        if {"trainset", "val"} <= {metric.split("/")[0] for metric in targets}:
-            ratio = case.margins(*targets.values())["ratio"]
-            parts = [rules.flat_top(t.fit, t.found.data.sizes[-1], metric, ratio) for metric, t in targets.items()]
-            return case.evidence(parts, targets.values(), wide_enough=all(t.wide for t in targets.values()))
-    return NO_BOTH
+    targets = case.both_targets()
+    if not targets:
+        return NO_BOTH
+    ratio, wide = case.margins["ratio"], all(whole.wide for whole in targets.values())
+    parts = [rules.flat_top(w.fit, w.found.data.sizes[-1], metric, ratio) for metric, w in targets.items()]
+    return case.evidence(parts, targets.values(), wide_enough=wide)
 
 
 def claim_3(case: Case) -> Found:
     """The linear regime ends at a moderate batch size."""
     for whole in case.whole_images():
-        examples, share = whole.workload.data.train_examples, case.margins(whole)["share"]
+        examples, share = whole.workload.data.train_examples, case.margins["share"]
         return case.evidence([rules.moderate_end(whole.found.linear_end, examples, share)], [whole])
     return NO_CURVE
 
 
 def claim_4(case: Case) -> Found:
     """Segmentation and language modelling saturate far earlier than classification."""
-    tasks = (CLASSIFICATION, "Segmentation", "LanguageModeling")
-    arms = case.arms(lambda p: p.curve.tuned and p.workload.task in tasks)
-    first = {a.workload.task: a for a in reversed(arms) if a.workload.hit.metric.startswith(VALIDATION)}
+    tasks = (studies.CLASSIFICATION, "Segmentation", "LanguageModeling")
+    first = {a.workload.task: a for a in reversed(case.arms(lambda _: True, tasks))}
     if set(tasks) - set(first):
         return f"no tuned curve with two common sizes for {', '.join(sorted(set(tasks) - set(first)))}"
-    ratio = case.margins(*first.values())["ratio"]
     base, *others = (first[task] for task in tasks)
-    what = "speed-up of classification over "
+    ratio, what = case.margins["ratio"], "speed-up of classification over "
     parts = [rules.speed_up_part(base.pair, a.pair, what + a.workload.task, above=ratio) for a in others]
     return case.evidence(parts, first.values())
 
@@ -75,12 +59,9 @@ def claim_5(case: Case) -> Found:
     fixed = [p for p in case.placed() if not p.curve.tuned]
     same = group(fixed, lambda p: (p.workload.data.hash, p.workload.network, p.workload.target))
     for members in same.values():
-        ratio = case.margins(*members)["ratio"]
-        found = case.rule_cells(members).items()
-        parts, rest = (
-            [part for base, (cells, _) in found for part in rule_parts(cells, rule, base, ratio)]
-            for rule in ("linear", "sqrt")
-        )
+        found, ratio = case.rule_cells(members).items(), case.margins["ratio"]
+        parts = [part for base, (cells, _) in found for part in rule_parts(cells, "linear", base, ratio)]
+        rest = [part for base, (cells, _) in found for part in rule_parts(cells, "sqrt", base, ratio)]
         if len(parts) >= 4:  # two from each of two baselines
             return case.evidence(parts, [p for _, (_, there) in found for p in there], rest=rest)
     return "no studies of the rules none and linear from two baseline batch sizes with 5 seeds each"
@@ -107,36 +88,29 @@ def lowest(o: Observation) -> float:
 
 def claim_6(case: Case) -> Found:
     """Very large batches miss the lowest training loss: an optimization problem."""
-    found = case.at_equal_updates(lowest)
-    if found is None:
-        return "no tuned study whose runs at the smallest and the largest size make as many updates"
-    placed, first, last = found
-    goal = float(np.median([lowest(o) for o in first]))
-    reached = proportion(sum(lowest(o) <= goal for o in last), len(last))
-    what = "share of the largest batch's runs that get to the lowest loss of the smallest"
-    part = Part(what, reached, below=case.margins(placed)["share"])
-    return case.evidence([part], [placed], counts_steps=False)
+    for p, first, last in case.at_equal_updates(lowest):
+        goal = float(np.median([lowest(o) for o in first]))
+        reached = proportion(sum(lowest(o) <= goal for o in last), len(last))
+        what = "share of the largest batch's runs that get to the lowest loss of the smallest"
+        return case.evidence([Part(what, reached, below=case.margins["share"])], [p], counts_steps=False)
+    return "no tuned study whose runs at the smallest and the largest size make as many updates"
 
 
 def claim_7(case: Case) -> Found:
     """Test performance scales worse than training loss, and larger batches generalize worse."""
-    for targets in case.by_target():
-        train = next((whole for metric, whole in targets.items() if metric.startswith(TRAIN)), None)
-        other = next((whole for metric, whole in targets.items() if metric.startswith(VALIDATION)), None)
-        validation = targets.get("val/loss", other)
-        if train is None or validation is None:
-            continue
-        margins, goals = case.margins(train, validation), (validation.workload.target, train.workload.target)
-        ratios = log_ratios(case.cells(validation.curve), case.cells(train.curve))
-        change = rules.paired_trend(ratios).mapped(rules.exponential)
-        gap = gap_at_matched_loss(*studies.ends(train.curve))
-        what = f"S({goals[0]})/S({goals[1]}), change from the smallest to the largest size"
-        parts = [
-            Part(what, change, above=margins["ratio"]),
-            Part("validation error added at matched loss (points)", gap, above=margins["points"]),
-        ]
-        return case.evidence(parts, [validation, train])
-    return NO_BOTH
+    targets = case.both_targets()
+    if not targets:
+        return NO_BOTH
+    train, other = (next(targets[m] for m in targets if m.startswith(kind)) for kind in (TRAIN, VALIDATION))
+    used = [targets.get("val/loss", other), train]
+    goals = "/".join(f"S({whole.workload.target})" for whole in used)
+    change = rules.paired_trend(log_ratios(*(case.cells(whole.curve) for whole in used))).mapped(rules.exponential)
+    gap = gap_at_matched_loss(*studies.ends(train.curve))
+    parts = [
+        Part(f"{goals}, change from the smallest to the largest size", change, above=case.margins["ratio"]),
+        Part("validation error added at matched loss (points)", gap, above=case.margins["points"]),
+    ]
+    return case.evidence(parts, used)
 
 
 def log_ratios(a: Cells, b: Cells) -> Cells:
@@ -185,7 +159,7 @@ def claim_8(case: Case) -> Found:
                 pairs = [(o.run.final.get(LINEAR_ERROR, math.nan), o.status != "reached") for o in seen]
                 runs.setdefault(point.batch_size, []).extend(pairs)
         if len(runs) >= 3:
-            sizes, margin = sorted(runs), case.margins(*members)["doublings"]
+            sizes, margin = sorted(runs), case.margins["doublings"]
             found = studies.redrawn(partial(failures_apart, sizes), [runs[b] for b in sizes])
             what = f"log2(B where the error passes 1 / B where the rule fails), m0 = {base}"
             parts.append(Part(what, found, -margin, margin))
@@ -195,40 +169,37 @@ def claim_8(case: Case) -> Found:
     return case.evidence(parts, used, counts_steps=False)
 
 
-# 9 to 13: arms compared by their speed-up from a small to a large batch -----------------------------------------
-
-
 def claim_9(case: Case) -> Found:
     """The architecture changes where the plateau begins."""
     arms = studies.networks(case.momentum_arms())
     if len(arms) < 2:
         return "no tuned arms of two or more networks at two common batch sizes"
     name, most = rules.most_different({k: a.pair for k, a in arms.items()})
-    ratio = case.margins(*arms.values())["ratio"]
-    return case.of_arms([Part(f"speed-up of {name}", most.mapped(rules.exponential), above=ratio)], list(arms.values()))
+    part = Part(f"speed-up of {name}", most.mapped(rules.exponential), above=case.margins["ratio"])
+    return case.of_arms([part], list(arms.values()))
 
 
 def claim_10(case: Case) -> Found:
     """Simpler data plateau later (label noise as a proxy; the paper's own data sets are not tested)."""
     base, same = studies.beside_base(case.momentum_arms())
     noisy = {a.workload.data.label_noise: a for a in same if a.workload.data.label_noise}
-    if base is None or HARD not in noisy:
-        return f"no tuned arms with clean labels and with {HARD:.0%} wrong at two common batch sizes"
+    if base is None or studies.HARD not in noisy:
+        return f"no tuned arms with clean labels and with {studies.HARD:.0%} wrong at two common batch sizes"
     used = [base, *noisy.values()]
-    ratio, what = case.margins(*used)["ratio"], "speed-up with clean labels over that with {:.0%} wrong"
+    ratio, what = case.margins["ratio"], "speed-up with clean labels over that with {:.0%} wrong"
     made = {n: rules.speed_up_part(base.pair, a.pair, what.format(n), ratio) for n, a in noisy.items()}
-    return case.of_arms([made.pop(HARD)], used, list(made.values()))
+    return case.of_arms([made.pop(studies.HARD)], used, list(made.values()))
 
 
 def claim_11(case: Case) -> Found:
     """The size of the data set has a weak effect."""
     base, same = studies.beside_base(case.momentum_arms())
     parts_of = {a.workload.data.fraction: a for a in same}
-    if base is None or set(PARTS) - set(parts_of):
+    if base is None or set(studies.PARTS) - set(parts_of):
         return "no tuned arms with 25, 50 and 100 % of the data at two common batch sizes"
-    used = [base, *(parts_of[f] for f in PARTS)]
-    ratio, what = case.margins(*used)["ratio"], "speed-up with {:.0%} of the data over that with all"
-    parts = [rules.speed_up_part(parts_of[f].pair, base.pair, what.format(f), 1 / ratio, ratio) for f in PARTS]
+    used = [base, *(parts_of[f] for f in studies.PARTS)]
+    ratio, what = case.margins["ratio"], "speed-up with {:.0%} of the data over that with all"
+    parts = [rules.speed_up_part(parts_of[f].pair, base.pair, what.format(f), 1 / ratio, ratio) for f in studies.PARTS]
     return case.of_arms(parts, used)
 
 
@@ -241,34 +212,24 @@ def claim_12(case: Case) -> Found:
         cells = {n: cell for n, cell in sorted(tuned.items()) if len(cell) >= LEAST_SEEDS}
         if len(cells) > 1 and max(cells) >= 2 * min(cells):
             base, *longer = cells.values()
-            return case.evidence([rules.saves_no_steps(base, longer, case.margins(p)["ratio"])], [p])
+            return case.evidence([rules.saves_no_steps(base, longer, case.margins["ratio"])], [p])
     return "no tuned study of two or more horizons at one batch size, 5 seeds each"
 
 
-def heuristics(case: Case) -> tuple[Arm | None, dict[str, Pair], list[Placed]]:
-    """Return tuned momentum, the pairs of cells of every heuristic beside it, and the curves used."""
-    arms = case.arms(lambda p: p.tuned_images and p.plain)
-    base = next((a for a in arms if a.curve.record.optimizer.name == "SGD"), None)
-    if base is None:
-        return None, {}, []
-    pairs = {name: a.pair for a in arms if (name := a.curve.record.optimizer.name) != "SGD"}
-    used: list[Placed] = list(arms)
-    small, large = base.sizes
+def claim_13(case: Case) -> Found:
+    """No simple heuristic improves large-batch performance in general."""
+    arms = case.arms(lambda p: p.plain)
+    pairs = {a.curve.record.optimizer.name: a.pair for a in arms}
+    base, used = pairs.pop("SGD", None), list[Placed](arms)
+    small, large = arms[0].sizes if arms else (0, 0)
     for m0, (cells, there) in case.rule_cells(case.placed()).items():
         for rule in ("linear", "sqrt"):
             if {small, large} <= set(cells.get(rule, {})):
                 pairs[f"{rule} scaling from m0 = {m0}"] = cells[rule][small], cells[rule][large]
                 used += there
-    return base, pairs, used
-
-
-def claim_13(case: Case) -> Found:
-    """No simple heuristic improves large-batch performance in general."""
-    base, pairs, used = heuristics(case)
     if base is None or len(pairs) < 5:
         return "no study of 5 or more heuristics beside tuned momentum at two common batch sizes"
-    ratio = case.margins(*used)["ratio"]
-    return case.evidence([not_better(name, pair, base.pair, ratio) for name, pair in pairs.items()], used)
+    return case.evidence([not_better(name, pair, base, case.margins["ratio"]) for name, pair in pairs.items()], used)
 
 
 def not_better(name: str, pair: Pair, base: Pair, ratio: float) -> Part:

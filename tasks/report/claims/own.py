@@ -7,19 +7,7 @@ import numpy as np
 
 from tasks.report.claims import rules, studies
 from tasks.report.claims.rules import Found, Part
-from tasks.report.claims.studies import (
-    BASE,
-    FIG1,
-    GROWTH,
-    HARD,
-    LEAST_SEEDS,
-    LEAST_SIZES,
-    NETWORKS,
-    PARTS,
-    RATIO,
-    Case,
-    Claim,
-)
+from tasks.report.claims.studies import BASE, FIG1, GROWTH, LEAST_SEEDS, NETWORKS, RATIO, Case, Claim
 
 FULL = 0.9  # of the largest throughput, from which the machine counts as filled
 LEAST_KINDS = 4  # networks and tasks, for a statement on all of them
@@ -39,10 +27,10 @@ def claim_1(case: Case) -> Found:
             for p in whole.curve.points
         }
         rates = {b: [math.log(v) for v in at.values() if v > 0] for b, at in found.items() if len(at) >= LEAST_SEEDS}
-        if len(rates) >= LEAST_SIZES:
+        if len(rates) >= studies.LEAST_SIZES:
             sizes = list(rates)
             filling = studies.redrawn(partial(filling_size, sizes), list(rates.values()))
-            share, ratio = whole.found.b2.over(filling), case.margins(whole)["ratio"]
+            share, ratio = whole.found.b2.over(filling), case.margins["ratio"]
             part = Part(f"B2 / batch at {FULL:.0%} of the largest throughput", share, below=ratio)
             return case.evidence([part], [whole])
     return "no tuned curve with examples a second (the Cost callback) at 5 or more batch sizes"
@@ -52,14 +40,14 @@ def claim_2(case: Case) -> Found:
     """Scaling depends more on the network and on data complexity than on the size of the data."""
     arms = case.momentum_arms()
     (base, same), others = studies.beside_base(arms), studies.networks(arms)
-    quarter = next((a for a in same if a.workload.data.fraction == min(PARTS)), None)
-    noisy = next((a for a in same if a.workload.data.label_noise == HARD), None)
+    quarter = next((a for a in same if a.workload.data.fraction == min(studies.PARTS)), None)
+    noisy = next((a for a in same if a.workload.data.label_noise == studies.HARD), None)
     if base is None or quarter is None or noisy is None or len(others) < 2:
         return "no tuned arms of two networks, 40 % label noise and 25 % of the data at two common sizes"
     _, network = rules.most_different({k: a.pair for k, a in others.items()})
     noise, size = (rules.size_of(rules.speed_up_difference(a.pair, base.pair)) for a in (noisy, quarter))
     used = [base, quarter, noisy, *(a for a in others.values() if a is not base)]
-    ratio, what = case.margins(*used)["ratio"], "effect of {} over that of a quarter of the data"
+    ratio, what = case.margins["ratio"], "effect of {} over that of a quarter of the data"
     parts = [
         Part(what.format(name), rules.minus(effect, size).mapped(math.exp), above=ratio)
         for name, effect in (("the network", network), ("label noise", noise))
@@ -76,16 +64,16 @@ def claim_3(case: Case) -> Found:
     if base is None or merged is None:
         return "no tuned arms with all classes and with merged ones at two common batch sizes"
     what = f"speed-up with {merged.workload.data.classes} merged classes over that with all"
-    part = rules.speed_up_part(merged.pair, base.pair, what, above=case.margins(base, merged)["ratio"])
+    part = rules.speed_up_part(merged.pair, base.pair, what, above=case.margins["ratio"])
     return case.of_arms([part], [base, merged])
 
 
 def claim_4(case: Case) -> Found:
     """For every network and task tried, steps stop falling beyond some batch size."""
     found = case.whole(case.named())
-    if len({(whole.workload.task, *whole.network) for whole in found}) < LEAST_KINDS:
+    if len({(w.workload.task, w.workload.network, w.workload.parameters) for w in found}) < LEAST_KINDS:
         return f"no tuned curves of {LEAST_KINDS} or more networks and tasks"
-    ratio = case.margins(*found)["ratio"]
+    ratio = case.margins["ratio"]
     names = [f"{whole.workload.name}, {whole.workload.hit.metric}" for whole in found]
     parts = [rules.flat_top(w.fit, w.found.data.sizes[-1], name, ratio) for w, name in zip(found, names, strict=True)]
     return case.evidence(parts, found)
@@ -94,9 +82,9 @@ def claim_4(case: Case) -> Found:
 def claim_5(case: Case) -> Found:
     """With one rate for all sizes, as Golmant et al. ran it: three regimes and a moderate linear end."""
     for whole in case.whole(case.named(), tuned=False):
-        margins, examples = case.margins(whole), whole.workload.data.train_examples
-        parts = rules.regimes(whole.fit, whole.found.data.sizes, margins["linear"], margins["flat"])
-        parts.append(rules.moderate_end(whole.found.linear_end, examples, margins["share"]))
+        parts = rules.regimes(whole.fit, whole.found.data.sizes, case.margins["linear"], case.margins["flat"])
+        examples, share = whole.workload.data.train_examples, case.margins["share"]
+        parts.append(rules.moderate_end(whole.found.linear_end, examples, share))
         return case.evidence(parts, [whole])
     return "no curve of 5 or more batch sizes at one rate for all of them"
 

@@ -53,21 +53,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a study says on a claim under one reading.
-
-    `premise` is the effect that the claim speaks of, where it speaks of one: shown to be absent, there is nothing to
-    decide. `rest` are readings beside the one that decides, shown and not judged.
-    """
+    """What a study says on a claim under one reading."""
 
     parts: list[Part]
     n: int
     scale: str
     checks: dict[str, bool] = field(default_factory=dict)  # what else it needs, and whether that holds
-    premise: Part | None = None
+    premise: Part | None = None  # the effect that the claim speaks of: shown to be absent, there is nothing to decide
     wide_enough: bool = True  # does the studied range contain the claim's?
-    post_hoc: str = ""  # why the margins were not fixed before the runs; empty where they were
+    frozen: bool = True  # were the protocol's margins fixed before the runs, in all their plans?
     counts_steps: bool = True  # does it rest on steps to a target, so that the hit's rule matters?
-    rest: list[Part] = field(default_factory=list)
+    rest: list[Part] = field(default_factory=list)  # readings beside the one that decides, shown and not judged
     curves: tuple[tuple[str, Curve], ...] = ()  # that it stands on, with what tells them apart
 
     @property
@@ -110,10 +106,7 @@ def conjunction(evidence: Evidence) -> str:
 
 
 def decide(evidence: Callable[[View], Found]) -> Verdict:
-    """Return the verdict of a claim from its evidence, which depends on the hit's rule.
-
-    It is taken back where the other unbiased rule, the local line, reverses it, and where the range is too short.
-    """
+    """Return the verdict on a claim, taken back where the local line, the other unbiased rule of hits, reverses it."""
     seen = evidence(PRIMARY)
     if isinstance(seen, str):
         return Verdict(NOT_TESTED, seen)
@@ -121,7 +114,7 @@ def decide(evidence: Callable[[View], Found]) -> Verdict:
     if seen.counts_steps:
         other = evidence(View("line"))
         by_line = NOT_TESTED if isinstance(other, str) else conjunction(other)
-    reason = f"post hoc: {seen.post_hoc}" if seen.post_hoc else "by a frozen plan"
+    reason = "by a frozen plan" if seen.frozen else "post hoc: not every run's plan fixed the protocol's margins"
     if found == INCONCLUSIVE:
         undecided = [p.what for p in [seen.premise, *seen.parts] if p is not None and p.verdict == INCONCLUSIVE]
         undecided += [what for what, holds in seen.checks.items() if not holds]
@@ -131,9 +124,6 @@ def decide(evidence: Callable[[View], Found]) -> Verdict:
     elif found == CONTRADICTED and not seen.wide_enough:
         found, reason = INCONCLUSIVE, f"would be {found}, but the studied range does not contain the claim's"
     return Verdict(found, reason, seen, [("hit by the local line", by_line)] if by_line else [])
-
-
-# intervals of numbers by seed -----------------------------------------------------------------------------
 
 
 def difference(a: Seeds, b: Seeds, level: float = 0.95) -> Interval:
@@ -159,10 +149,7 @@ def widened(found: Interval, cells: int, level: float = 0.95) -> Interval:
 
 
 def speed_up_difference(a: Pair, b: Pair, level: float = 0.95) -> Interval:
-    """Return by how much the log speed-up from a small to a large batch of one arm exceeds that of another.
-
-    No form of curve is assumed.
-    """
+    """Return by how much the log speed-up of one arm exceeds that of another; no form of curve is assumed."""
     return widened(minus(difference(*a, level), difference(*b, level)), 4, level)
 
 
@@ -189,9 +176,6 @@ def size_of(effect: Interval) -> Interval:
 def exponential(x: float) -> float:
     """Return e^x, infinite where a rank interval is."""
     return math.exp(x) if x < 700 else math.inf
-
-
-# the parts of the claims on steps to a target -------------------------------------------------------------
 
 
 def slope(fitted: fits.Fit, small: float, large: float) -> Interval:

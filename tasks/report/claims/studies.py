@@ -1,16 +1,25 @@
 """From curves to what the rules need: which runs a claim may use, their margins, and log steps by seed."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tasks.report.analysis import curves
 from tasks.report.analysis.critical import LEAST_STEPS, Fitted, fit_curve
-from tasks.report.analysis.curves import VALIDATION, Curve, Observation, Point, T, Workload, constant_rate
+from tasks.report.analysis.curves import (
+    TRAIN,
+    VALIDATION,
+    Curve,
+    Observation,
+    Point,
+    T,
+    Workload,
+    constant_rate,
+    group,
+    same_but_target,
+)
 from tasks.report.analysis.fits import Fit
 from tasks.report.analysis.intervals import NOTHING, Interval, proportion, resampled_interval
 from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
@@ -65,9 +74,6 @@ def verdict_on(claim: Claim, workloads: Iterable[Workload]) -> Verdict:
     return decide(lambda view: claim.evidence(Case(claim, kept, view)))
 
 
-# what a claim finds among the runs ------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Placed:
     """A curve with the workload that it belongs to."""
@@ -76,21 +82,10 @@ class Placed:
     curve: Curve
 
     @property
-    def network(self) -> tuple[str, int | None]:
-        """Return what tells networks apart."""
-        return self.workload.network, self.workload.parameters
-
-    @property
     def plain(self) -> bool:
         """Return whether it has all data, clean labels and every class."""
         data = self.workload.data
         return data.fraction == 1.0 and not data.label_noise and data.classes is None
-
-    @property
-    def tuned_images(self) -> bool:
-        """Return whether it is a tuned curve of image classification on a validation target."""
-        metric = self.workload.hit.metric
-        return self.curve.tuned and self.workload.task == CLASSIFICATION and metric.startswith(VALIDATION)
 
 
 @dataclass(frozen=True)
@@ -115,6 +110,7 @@ class Arm(Placed):
 
 
 Cells = dict[int, Seeds]  # log steps by batch size and seed
+Measure = Callable[[Observation], float | None]
 
 
 @dataclass(frozen=True)
@@ -125,10 +121,10 @@ class Case:
     workloads: list[Workload]
     view: View
 
-    def given(self, curve: Curve) -> list[dict[str, Any] | None]:
-        """Return the margins for the claim in the plans of a curve's runs, one each, None where there are none."""
+    def given(self, curve: Curve) -> list[dict[str, float]]:
+        """Return the margins for the claim in the plans of a curve's runs, one each, empty where there are none."""
         plans = [o.run.record.plan for o in curve.runs]
-        return [plan.margins.get(self.claim.id) if plan else None for plan in plans]
+        return [plan.margins.get(self.claim.id, {}) if plan else {} for plan in plans]
 
     def named(self) -> list[Placed]:
         """Return the curves whose plans name the claim."""
@@ -138,29 +134,19 @@ class Case:
         """Return the curves whose plans name the claim, all curves where none does."""
         return self.named() or [Placed(w, c) for w in self.workloads for c in w.curves]
 
-    def judged(self, used: Iterable[Placed]) -> tuple[dict[str, float], str]:
-        """Return the margins that the claim is judged by, and why that is post hoc (empty where it is not)."""
-        default = self.claim.margins
-        given = [margins for p in used for margins in self.given(p.curve)]
-        fixed = next((margins for margins in given if margins is not None), None)
-        if fixed is None:
-            return default, "no plan fixed the margins"
-        margins = {name: fixed.get(name, margin) for name, margin in default.items()}
-        if any(each != fixed for each in given):
-            return margins, "the plans of its runs fix different margins"
-        same = all(math.isclose(margins[name], default[name], rel_tol=1e-4) for name in default)
-        return margins, "" if same else "the plan's margins are not the protocol's"
-
-    def margins(self, *used: Placed) -> dict[str, float]:
-        """Return the margins that the claim is judged by."""
-        return self.judged(used)[0]
+    @property
+    def margins(self) -> dict[str, float]:
+        """Return the margins that the claim is judged by: those of the first plan that names it, else its own."""
+        fixed = next((margins for p in self.named() for margins in self.given(p.curve) if margins), {})
+        return {name: fixed.get(name, margin) for name, margin in self.claim.margins.items()}
 
     def evidence(self, parts: list[Part], used: Iterable[Placed], **more: Any) -> Evidence:
         """Return the evidence with what it stands on; `more` are further fields of it."""
         used = list(dict.fromkeys(Placed(p.workload, p.curve) for p in used))
-        n, post_hoc = sum(len(p.curve.counted) for p in used), self.judged(used)[1]
+        n, given = sum(len(p.curve.counted) for p in used), [m for p in used for m in self.given(p.curve)]
+        frozen = all(margins == self.claim.margins for margins in [self.margins, *given])
         named = tuple(zip(told_apart(used), (p.curve for p in used), strict=True))
-        return Evidence(parts, n, scale_of(used), post_hoc=post_hoc, curves=named, **more)
+        return Evidence(parts, n, scale_of(used), frozen=frozen, curves=named, **more)
 
     def cell(self, point: Point) -> Seeds:
         """Return log steps by seed at one batch size, infinite where a run did not arrive."""
@@ -168,9 +154,9 @@ class Case:
         return {seed: math.log(v) if v > 0 else math.nan for seed, v in found.items()}
 
     def cells(self, curve: Curve) -> Cells:
-        """Return, by batch size, the cells that count: enough seeds, and 20 steps or more on average."""
+        """Return the cells that count by batch size."""
         found = {p.batch_size: self.cell(p) for p in curve.points}
-        return {b: v for b, v in found.items() if len(v) >= LEAST_SEEDS and long_enough(v)}
+        return {b: v for b, v in found.items() if sure(v)}
 
     def whole(self, placed: Iterable[Placed], tuned: bool = True) -> list[Whole]:
         """Return those curves, tuned or not, of 5 sizes or more with enough seeds and rates inside their grids."""
@@ -180,9 +166,7 @@ class Case:
             if found is None or found.fit is None or len(found.data.sizes) < LEAST_SIZES:
                 continue
             used = [point for point in p.curve.points if point.batch_size not in found.data.left_out]
-            cells = [self.cell(point) for point in used]
-            sure = min(map(len, cells)) >= LEAST_SEEDS and not any(point.untuned for point in used)
-            if sure and long_enough(cells[-1]):
+            if all(sure(self.cell(point)) and not point.untuned for point in used):
                 whole.append(Whole(p.workload, p.curve, found, found.fit))
         return whole
 
@@ -191,14 +175,19 @@ class Case:
         clean = [p for p in self.placed() if p.workload.task == CLASSIFICATION and not p.workload.data.label_noise]
         return sorted(self.whole(clean), key=lambda whole: -len(whole.curve.points))
 
-    def by_target(self) -> list[dict[str, Whole]]:
-        """Return, for each study, its whole curves by the metric of the target."""
-        same = curves.group(self.whole_images(), lambda whole: curves.same_but_target(whole.workload)).values()
-        return [{whole.workload.hit.metric: whole for whole in members} for members in same]
+    def both_targets(self) -> dict[str, Whole]:
+        """Return, by metric, the whole curves of a study with both training and validation targets, if there is one."""
+        for members in group(self.whole_images(), lambda whole: same_but_target(whole.workload)).values():
+            found = {whole.workload.hit.metric: whole for whole in members}
+            if all(any(metric.startswith(kind) for metric in found) for kind in (TRAIN, VALIDATION)):
+                return found
+        return {}
 
-    def arms(self, keep: Callable[[Placed], bool]) -> list[Arm]:
-        """Return the arms of the claim at the smallest and the largest size that all have, at least 8 x apart."""
-        found = [(p, cells) for p in self.placed() if keep(p) and len(cells := self.cells(p.curve)) >= 2]
+    def arms(self, keep: Callable[[Placed], bool], tasks: Sequence[str] = (CLASSIFICATION,)) -> list[Arm]:
+        """Return the claim's tuned arms at the smallest and the largest size that all have, at least 8 x apart."""
+        of_tasks = [p for p in self.placed() if p.curve.tuned and p.workload.task in tasks and keep(p)]
+        seen = [p for p in of_tasks if p.workload.hit.metric.startswith(VALIDATION)]
+        found = [(p, cells) for p in seen if len(cells := self.cells(p.curve)) >= 2]
         common = set.intersection(*(set(cells) for _, cells in found)) if found else set()
         small, large = min(common, default=0), max(common, default=0)
         if not common or large < 8 * small:
@@ -206,12 +195,12 @@ class Case:
         return [Arm(p.workload, p.curve, (cells[small], cells[large]), (small, large)) for p, cells in found]
 
     def momentum_arms(self) -> list[Arm]:
-        """Return the tuned arms of momentum SGD on validation targets of images."""
-        return self.arms(lambda p: p.tuned_images and p.curve.record.optimizer.name == "SGD")
+        """Return the tuned arms of momentum SGD on images."""
+        return self.arms(lambda p: p.curve.record.optimizer.name == "SGD")
 
     def of_arms(self, parts: list[Part], arms: Sequence[Arm], rest: Sequence[Part] = ()) -> Evidence:
         """Return the evidence of arms, with the check that every rate used lies inside the rates tried."""
-        points = [p for arm in arms for p in arm.curve.points if len(self.cell(p)) >= LEAST_SEEDS]
+        points = [p for arm in arms for p in arm.curve.points if p.n >= LEAST_SEEDS]
         checks = {"every rate lies between worse ones": not any(p.untuned for p in points)}
         return self.evidence(parts, arms, checks=checks, rest=list(rest))
 
@@ -226,10 +215,8 @@ class Case:
                 used.append(p)
         return found
 
-    def at_equal_updates(
-        self, value: Callable[[Observation], float | None]
-    ) -> tuple[Placed, list[Observation], list[Observation]] | None:
-        """Return a tuned study whose runs at its ends made as many updates and know a value, with those runs."""
+    def at_equal_updates(self, value: Measure) -> Iterator[tuple[Placed, list[Observation], list[Observation]]]:
+        """Return the tuned studies whose runs at both ends made as many updates and know a value, with those runs."""
         for p in self.placed():
             first, last = ends(p.curve)
             runs, enough = first + last, min(len(first), len(last)) >= LEAST_SEEDS
@@ -237,8 +224,7 @@ class Case:
             steps = {round(at) for o in runs if not math.isnan(at := o.run.stopped_at("steps"))}
             ended = all(o.run.record.stopped_by in ("budget", "end") for o in runs)
             if p.curve.tuned and enough and known and ended and len(steps) == 1:
-                return p, first, last
-        return None
+                yield p, first, last
 
 
 def ends(curve: Curve) -> tuple[list[Observation], list[Observation]]:
@@ -247,10 +233,10 @@ def ends(curve: Curve) -> tuple[list[Observation], list[Observation]]:
     return (points[0].counted, points[-1].counted) if len(points) > 1 else ([], [])
 
 
-def long_enough(values: Seeds) -> bool:
-    """Return whether the runs that arrived took 20 steps or more."""
-    arrived = [v for v in values.values() if math.isfinite(v)]
-    return not arrived or float(np.mean(arrived)) >= math.log(LEAST_STEPS)
+def sure(cell: Seeds) -> bool:
+    """Return whether a cell counts: enough seeds, and 20 steps or more on average in the runs that arrived."""
+    arrived = [v for v in cell.values() if math.isfinite(v)]
+    return len(cell) >= LEAST_SEEDS and (not arrived or float(np.mean(arrived)) >= math.log(LEAST_STEPS))
 
 
 def told_apart(used: Sequence[Placed]) -> list[str]:
@@ -267,7 +253,7 @@ def scale_of(used: Sequence[Placed]) -> str:
     return f"{'; '.join(names)}; batch {min(sizes):,} to {max(sizes):,}"
 
 
-def by_seed(observations: Iterable[Observation], value: Callable[[Observation], float | None]) -> dict[int, float]:
+def by_seed(observations: Iterable[Observation], value: Measure) -> dict[int, float]:
     """Return a number by seed, in the order of seeds, without those for which it is not known."""
     found = {o.seed: value(o) for o in sorted(observations, key=lambda o: o.seed)}
     return {seed: v for seed, v in found.items() if v is not None and math.isfinite(v)}
@@ -275,8 +261,7 @@ def by_seed(observations: Iterable[Observation], value: Callable[[Observation], 
 
 def beside_base(arms: list[Arm]) -> tuple[Arm | None, list[Arm]]:
     """Return the arm with all data and clean labels on the network that most arms have, and all arms on it."""
-    counts = Counter(a.network for a in arms).most_common(1)
-    same = [a for a in arms if a.network == counts[0][0]]
+    same = max(group(arms, lambda a: (a.workload.network, a.workload.parameters)).values(), key=len, default=[])
     return next((a for a in same if a.plain), None), same
 
 
@@ -295,10 +280,7 @@ def first_at(goal: float, x: Sequence[float] | np.ndarray, y: Sequence[float] | 
 
 
 def redrawn(statistic: Callable[[list[list[T]]], float], values: list[list[T]]) -> Interval:
-    """Return a statistic of the runs at each size, with the percentiles of drawing them again.
-
-    Not known where a tenth of the draws is not.
-    """
+    """Return a statistic of the runs at each size with the percentiles of redrawing them; a tenth may be unknown."""
     value, random = statistic(values), np.random.default_rng(0)
     drawn = [
         statistic([[at[i] for i in random.integers(len(at), size=len(at))] for at in values]) for _ in range(DRAWS)
@@ -310,18 +292,17 @@ def redrawn(statistic: Callable[[list[list[T]]], float], values: list[list[T]]) 
 def diffusion(case: Case, wins: str) -> Found:
     """Count the runs in which one form of growth beats the other; a run that cannot tell counts for neither."""
     for p in case.placed():
-        points = [point for point in p.curve.points if len(case.cell(point)) >= LEAST_SEEDS]
+        points = [point for point in p.curve.points if point.n >= LEAST_SEEDS]
         seen = [o for point in points for o in point.counted]
         runs = [o for o in seen if DISTANCE in o.run.curve and constant_rate(o.run.record)]
         if len(points) < 3 or not runs:
             continue
-        margins = case.margins(p)
-        known = [g for o in runs if isinstance(g := growth_of(o, margins["from_step"]), Growth)]
-        log = sum(g.low > margins["delta_aic"] for g in known)
-        power = sum(g.high < -margins["delta_aic"] for g in known)
+        known = [g for o in runs if isinstance(g := growth_of(o, case.margins["from_step"]), Growth)]
+        log = sum(g.low > case.margins["delta_aic"] for g in known)
+        power = sum(g.high < -case.margins["delta_aic"] for g in known)
         won, lost = (log, power) if wins == "log" else (power, log)
         surely, perhaps = proportion(won, len(runs)), proportion(len(runs) - lost, len(runs))
         what = f"share of runs in which the {wins} form wins ({len(known)} of {len(runs)} identifiable)"
-        part = Part(what, replace(surely, high=perhaps.high), above=margins["share"])
+        part = Part(what, replace(surely, high=perhaps.high), above=case.margins["share"])
         return case.evidence([part], [p], counts_steps=False)
     return f"no study with {DISTANCE} at constant rate, 3 batch sizes and 5 seeds"

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 from tasks.report.analysis.curves import Observation, confirmed, group, ingredients, tuned_point
 from tasks.report.analysis.intervals import exact, proportion
@@ -29,7 +30,7 @@ def claim_1(case: Case) -> Found:
     critical = case.whole(p for p in case.placed() if p.workload.data.train_examples == size)
     if not critical:
         return "no measured critical batch size on the images of the recipe"
-    margins, level = case.margins(*placed), rules.bonferroni(len(best))
+    margins, level = case.margins, rules.bonferroni(len(best))
     parts = []
     for name, base in (("tuned", arms[frozenset()]), ("untuned", arms[UNTUNED])):
         gain = rules.largest_of([rules.difference(v, base, level) for v in best])
@@ -73,36 +74,29 @@ def claim_6(case: Case) -> Found:
 
 def claim_7(case: Case) -> Found:
     """At equal numbers of updates a huge batch reaches small-batch accuracy."""
-    found = case.at_equal_updates(accuracy)
-    if found is None:
-        return NO_EQUAL
-    placed, first, last = found
-    gap = rules.difference(by_seed(last, accuracy), by_seed(first, accuracy))
-    what = "test accuracy at equal updates, largest - smallest batch (points)"
-    part = Part(what, gap, above=-case.margins(placed)["points"])
-    return case.evidence([part], [placed], counts_steps=False)
+    for p, first, last in case.at_equal_updates(accuracy):
+        gap = rules.difference(by_seed(last, accuracy), by_seed(first, accuracy))
+        what = "test accuracy at equal updates, largest - smallest batch (points)"
+        return case.evidence([Part(what, gap, above=-case.margins["points"])], [p], counts_steps=False)
+    return NO_EQUAL
 
 
 def claim_9(case: Case) -> Found:
     """The huge-batch deficit is mostly in training accuracy."""
-    found = case.at_equal_updates(accuracy)
-    if found is None:
-        return NO_EQUAL
-    placed, *ends = found
-    margins = case.margins(placed)
-    test, train = ([by_seed(runs, value) for runs in ends] for value in (accuracy, train_accuracy))
-    lacks = rules.difference(test[0], test[1])
-    premise = Part("test accuracy that the largest batch lacks (points)", lacks, above=margins["points"])
-    shared = [{k: t[k] - margins["share"] * e[k] for k in t if k in e} for t, e in zip(train, test, strict=True)]
-    # the share exceeds the margin where train deficit - margin x test deficit exceeds 0: no ratio is needed
-    what = f"training deficit - {margins['share']:g} x test deficit (points)"
-    part = Part(what, rules.difference(shared[0], shared[1]), above=0.0)
-    return case.evidence([part], [placed], premise=premise, counts_steps=False)
+    for p, first, last in case.at_equal_updates(accuracy):
+        lacks = rules.difference(by_seed(first, accuracy), by_seed(last, accuracy))
+        premise = Part("test accuracy that the largest batch lacks (points)", lacks, above=case.margins["points"])
+        # the share exceeds the margin where train deficit - margin x test deficit exceeds 0: no ratio is needed
+        small, large = (by_seed(runs, partial(train_less_test, case.margins["share"])) for runs in (first, last))
+        what = f"training deficit - {case.margins['share']:g} x test deficit (points)"
+        part = Part(what, rules.difference(small, large), above=0.0)
+        return case.evidence([part], [p], premise=premise, counts_steps=False)
+    return NO_EQUAL
 
 
-def train_accuracy(o: Observation) -> float:
-    """Return training accuracy in per cent at the end."""
-    return 100 * o.run.final.get("trainset/accuracy", math.nan)
+def train_less_test(share: float, o: Observation) -> float:
+    """Return training accuracy at the end less a share of test accuracy, in per cent."""
+    return 100 * o.run.final.get("trainset/accuracy", math.nan) - share * (accuracy(o) or 0.0)
 
 
 def claim_10(case: Case) -> Found:
@@ -112,7 +106,7 @@ def claim_10(case: Case) -> Found:
     values = {k: accuracies(arms[k]) for k in OPTIMIZERS if k in arms}
     if len(values) < len(OPTIMIZERS) or min(map(len, values.values())) < LEAST_SEEDS:
         return "no study of SGD, LARS and LAMB at B = N with test accuracies and 5 seeds each"
-    points = case.margins(*placed)["points"]
+    points = case.margins["points"]
     parts = [
         Part(f"{a} - {b} on test (points)", rules.difference(values[a], values[b]), above=points)
         for b, a in itertools.pairwise(OPTIMIZERS)
@@ -136,7 +130,7 @@ def claim_11(case: Case) -> Found:
             arms = {k: tuned_point(size, v).counted for k, v in group(same, kind_of).items() if k}
             if len(arms) < 3 or min(len({o.seed for o in v}) for v in arms.values()) < LEAST_SEEDS:
                 continue
-            limit = case.margins(*used)["share"]
+            limit = case.margins["share"]
             reached = {k: proportion(sum(o.status == "reached" for o in v), len(v)) for k, v in arms.items()}
             linear, warm = reached["linear"], reached["LARS, warm-up"]
             parts = [
