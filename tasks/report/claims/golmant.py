@@ -9,7 +9,7 @@ from tasks.report.analysis.curves import TRAIN, VALIDATION, Observation, group, 
 from tasks.report.analysis.intervals import Interval, proportion
 from tasks.report.analysis.measures import LINEAR_ERROR
 from tasks.report.claims import rules, studies
-from tasks.report.claims.rules import Found, Pair, Part
+from tasks.report.claims.rules import Found, Part
 from tasks.report.claims.studies import BASE, FIG1, LEAST_SEEDS, NETWORKS, RATIO, Case, Cells, Claim, Placed
 
 NO_CURVE = "no curve tuned at 5 or more batch sizes with 5 or more seeds each"
@@ -74,9 +74,8 @@ def rule_parts(cells: dict[str, Cells], rule: str, base: int, ratio: float) -> l
     if len(sizes) < 2:
         return []
     name, top = f"{rule} from m0 = {base}", sizes[-1]
-    above_base = {b: with_rule[b] for b in sizes}
     return [
-        rules.helps_somewhere(none, above_base, ratio, f"S(none)/S({name}) at the best size"),
+        rules.helps_somewhere(none, {b: with_rule[b] for b in sizes}, ratio, f"S(none)/S({name}) at the best size"),
         rules.fails_at_the_top(none[top], with_rule[top], ratio, f"{name} at B = {top}"),
     ]
 
@@ -124,7 +123,7 @@ def log_ratios(a: Cells, b: Cells) -> Cells:
 
 def gap_at_matched_loss(first: list[Observation], last: list[Observation]) -> Interval:
     """Return how many points of validation accuracy the largest size loses at the same training loss."""
-    loss = max((lowest(o) for o in first + last), default=math.nan)
+    loss = np.max([lowest(o) for o in first + last], initial=-math.inf)
 
     def accuracy(o: Observation) -> float:
         """In per cent, where training loss first falls so low."""
@@ -134,14 +133,12 @@ def gap_at_matched_loss(first: list[Observation], last: list[Observation]) -> In
     return rules.difference(studies.by_seed(first, accuracy), studies.by_seed(last, accuracy))
 
 
-def failures_apart(sizes: list[int], runs: list[list[tuple[float, bool]]]) -> float:
-    """Return log2(B where the median error passes 1 / B where half of the runs are lost).
-
-    `runs` are, by size, each run's error and whether it was lost. NaN where either lies outside the range.
-    """
+def failures_apart(sizes: list[int], runs: list[list[Observation]]) -> float:
+    """Return log2(B where the median error passes 1 / B where half of the runs are lost), NaN if outside the range."""
     logs = np.log2(sizes)
-    errors = [float(np.median([math.log(e) for e, _ in at if e > 0 and math.isfinite(e)] or [math.inf])) for at in runs]
-    lost = [float(np.mean([gone for _, gone in at])) for at in runs]
+    known = [[e for o in at if 0 < (e := o.run.final.get(LINEAR_ERROR, math.nan)) < math.inf] for at in runs]
+    errors = [float(np.median(np.log(at))) if at else math.inf for at in known]
+    lost = [float(np.mean([o.status != "reached" for o in at])) for at in runs]
     passes, fails = studies.first_at(0.0, logs, errors), studies.first_at(0.5, logs, lost)
     return math.nan if logs[0] in (passes, fails) else passes - fails
 
@@ -149,20 +146,15 @@ def failures_apart(sizes: list[int], runs: list[list[tuple[float, bool]]]) -> fl
 def claim_8(case: Case) -> Found:
     """Linear scaling fails where the error of the linear approximation passes 1."""
     linear = [p for p in case.placed() if p.curve.record.rate.scaling_rule == "linear"]
-    parts: list[Part] = []
-    used: list[Placed] = []
+    parts, used = list[Part](), list[Placed]()
     for base, members in group(linear, lambda p: p.curve.record.rate.base_batch_size).items():
-        runs: dict[int, list[tuple[float, bool]]] = {}
-        for point in (point for p in members for point in p.curve.points):
-            seen = [o for o in point.counted if o.status == "diverged" or LINEAR_ERROR in o.run.final]
-            if len(seen) >= LEAST_SEEDS:
-                pairs = [(o.run.final.get(LINEAR_ERROR, math.nan), o.status != "reached") for o in seen]
-                runs.setdefault(point.batch_size, []).extend(pairs)
+        seen = [o for p in members for o in p.curve.counted if o.status == "diverged" or LINEAR_ERROR in o.run.final]
+        by_size = sorted(group(seen, lambda o: o.run.batch_size).items())
+        runs = {size: same for size, same in by_size if len(same) >= LEAST_SEEDS}
         if len(runs) >= 3:
-            sizes, margin = sorted(runs), case.margins["doublings"]
-            found = studies.redrawn(partial(failures_apart, sizes), [runs[b] for b in sizes])
+            found = studies.redrawn(partial(failures_apart, list(runs)), list(runs.values()))
             what = f"log2(B where the error passes 1 / B where the rule fails), m0 = {base}"
-            parts.append(Part(what, found, -margin, margin))
+            parts.append(Part(what, found, -case.margins["doublings"], case.margins["doublings"]))
             used += members
     if not parts:
         return f"no linear-scaling runs with {LINEAR_ERROR} at 3 or more batch sizes, 5 seeds each"
@@ -229,15 +221,12 @@ def claim_13(case: Case) -> Found:
                 used += there
     if base is None or len(pairs) < 5:
         return "no study of 5 or more heuristics beside tuned momentum at two common batch sizes"
-    return case.evidence([not_better(name, pair, base, case.margins["ratio"]) for name, pair in pairs.items()], used)
-
-
-def not_better(name: str, pair: Pair, base: Pair, ratio: float) -> Part:
-    """Return what a heuristic gains; one whose runs are mostly lost at the large batch does not improve it."""
-    lost = [math.isinf(v) for v in pair[1].values()]
-    if np.mean(lost) > 0.5:
-        return Part(f"share lost at the large batch, {name}", proportion(sum(lost), len(lost)), above=0.5)
-    return rules.speed_up_part(pair, base, f"speed-up of {name} over that of tuned momentum", below=ratio)
+    parts = []
+    for name, pair in pairs.items():
+        what = f"speed-up of {name} over that of tuned momentum"
+        part = rules.speed_up_part(pair, base, what, below=case.margins["ratio"])
+        parts.append(rules.unless_lost(part, pair[1], f"share lost at the large batch, {name}"))
+    return case.evidence(parts, used)
 
 
 SCALING = "golmant_fig2_scaling_rules"

@@ -7,7 +7,7 @@ import numpy as np
 
 from tasks.report.claims import rules, studies
 from tasks.report.claims.rules import Found, Part
-from tasks.report.claims.studies import BASE, FIG1, GROWTH, LEAST_SEEDS, NETWORKS, RATIO, Case, Claim
+from tasks.report.claims.studies import BASE, FIG1, GROWTH, LEAST_SEEDS, NETWORKS, RATIO, Case, Claim, by_seed
 
 FULL = 0.9  # of the largest throughput, from which the machine counts as filled
 LEAST_KINDS = 4  # networks and tasks, for a statement on all of them
@@ -22,10 +22,8 @@ def filling_size(sizes: list[int], rates: list[list[float]]) -> float:
 def claim_1(case: Case) -> Found:
     """The critical batch size lies below the batch that fills this machine."""
     for whole in case.whole_images():
-        found = {
-            p.batch_size: studies.by_seed(p.counted, lambda o: o.run.record.cost.examples_per_second)
-            for p in whole.curve.points
-        }
+        points = whole.curve.points
+        found = {p.batch_size: by_seed(p.counted, lambda o: o.run.record.cost.examples_per_second) for p in points}
         rates = {b: [math.log(v) for v in at.values() if v > 0] for b, at in found.items() if len(at) >= LEAST_SEEDS}
         if len(rates) >= studies.LEAST_SIZES:
             sizes = list(rates)

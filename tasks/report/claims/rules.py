@@ -1,8 +1,4 @@
-"""The rules by which claims are decided, as pure functions of numbers by seed and of fitted curves (docs/protocol.md).
-
-A part is an interval with the margin that the claim sets; a claim is the conjunction of its parts. It is supported
-when every part is (an intersection-union test: each at the full level), and contradicted when any part is.
-"""
+"""The rules by which claims are decided: pure functions of numbers by seed and of fitted curves (docs/protocol.md)."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +11,6 @@ from tasks.report.analysis import fits
 from tasks.report.analysis.curves import Curve
 from tasks.report.analysis.intervals import NOTHING, Interval, mean_interval, proportion, shift_interval, welch_interval
 from tasks.report.analysis.points import ARRIVAL, PRIMARY, View
-from tasks.report.sources.runs import Run
 
 PAPERS_DATA = {"CIFAR10", "CIFAR100", "SVHN", "Cityscapes", "WikiText2", "ImageNet"}
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
@@ -64,12 +59,7 @@ class Evidence:
     frozen: bool = True  # were the protocol's margins fixed before the runs, in all their plans?
     counts_steps: bool = True  # does it rest on steps to a target, so that the hit's rule matters?
     rest: list[Part] = field(default_factory=list)  # readings beside the one that decides, shown and not judged
-    curves: tuple[tuple[str, Curve], ...] = ()  # that it stands on, with what tells them apart
-
-    @property
-    def runs(self) -> list[Run]:
-        """Return the runs that it stands on."""
-        return list(dict.fromkeys(o.run for _, curve in self.curves for o in curve.runs))
+    curves: list[tuple[str, Curve]] = field(default_factory=list)  # that it stands on, with what tells them apart
 
 
 Found = Evidence | str  # or why a claim cannot be tested
@@ -89,13 +79,13 @@ class Verdict:
         """Return the verdict with its tier: on other data than the papers' own it holds for a proxy and no more."""
         if self.evidence is None or self.verdict not in (SUPPORTED, CONTRADICTED):
             return self.verdict
-        names = {run.record.data.name for run in self.evidence.runs}
+        names = {curve.record.data.name for _, curve in self.evidence.curves}
         tier = "the papers' data" if names and names <= PAPERS_DATA else "a proxy"
         return f"{self.verdict} on {tier}"
 
 
 def conjunction(evidence: Evidence) -> str:
-    """Return the verdict of all parts together."""
+    """Return the verdict of all parts together: an intersection-union test, so each is at the full level."""
     premise = evidence.premise
     if premise is not None and premise.verdict != SUPPORTED:
         return PREMISE_ABSENT if premise.verdict == CONTRADICTED else INCONCLUSIVE
@@ -154,17 +144,9 @@ def speed_up_difference(a: Pair, b: Pair, level: float = 0.95) -> Interval:
 
 
 def largest_of(intervals: Sequence[Interval]) -> Interval:
-    """Return the interval of the largest of several quantities, each already at the level for all of them.
-
-    Supported above a margin if any is above it, and below one only if all are.
-    """
+    """Return the interval of the largest quantity: above a margin if any is surely, below one only if all are."""
     best = max(intervals, key=lambda i: i.value)
     return Interval(best.value, max(i.low for i in intervals), max(i.high for i in intervals), best.dof)
-
-
-def bonferroni(comparisons: int) -> float:
-    """Return the level of each of several intervals that hold together in 95 %."""
-    return 1 - 0.05 / comparisons
 
 
 def size_of(effect: Interval) -> Interval:
@@ -205,14 +187,12 @@ def flat_top(fitted: fits.Fit, top: float, metric: str, ratio: float) -> Part:
 
 
 def paired_trend(ratios: Mapping[int, Seeds]) -> Interval:
-    """Return by how much a log ratio of the same runs changes from the smallest to the largest batch size.
-
-    A straight line in log B through one mean a size, so that scatter between sizes is in the interval (K - 2 degrees).
-    """
+    """Return by how much a log ratio of the same runs changes from the smallest to the largest batch size."""
     sizes = sorted(ratios)
     if len(sizes) < 3:
         return NOTHING
     x = np.log2(sizes)
+    # one mean a size, so that scatter between sizes is in the interval (K - 2 degrees of freedom)
     found = stats.linregress(x, [float(np.mean(list(ratios[b].values()))) for b in sizes])
     value, error = (float(of_slope * (x[-1] - x[0])) for of_slope in (found.slope, found.stderr))
     half = float(stats.t.ppf(0.975, len(sizes) - 2)) * error
@@ -227,32 +207,33 @@ def speed_up_part(a: Pair, b: Pair, what: str, above: float | None = None, below
 def most_different(arms: Mapping[str, Pair]) -> tuple[str, Interval]:
     """Return which two arms differ most in their log speed-up, and by how much, for all pairs together (Bonferroni)."""
     pairs = [(a, b) for a in arms for b in arms if a != b]
-    level = bonferroni(len(pairs) // 2)
+    level = 1 - 0.05 / (len(pairs) // 2)
     found = {f"{a} over {b}": speed_up_difference(arms[a], arms[b], level) for a, b in pairs}
     return max(found, key=lambda name: found[name].value), largest_of(list(found.values()))
 
 
 def helps_somewhere(none: Mapping[int, Seeds], rule: Mapping[int, Seeds], ratio: float, what: str) -> Part:
     """Return golmant-5's first part: at some batch size above the base the rule saves steps (Bonferroni over sizes)."""
-    found = [difference(none[b], rule[b], bonferroni(len(rule))) for b in rule]
+    found = [difference(none[b], rule[b], 1 - 0.05 / len(rule)) for b in rule]
     known = [i for i in found if not math.isnan(i.value)]
     return Part(what, largest_of(known or [NOTHING]).mapped(exponential), above=ratio)
 
 
 def fails_at_the_top(none: Seeds, rule: Seeds, ratio: float, what: str) -> Part:
     """Return golmant-5's second part: at the largest size the rule saves no steps, or most of its runs are lost."""
-    lost = sum(map(math.isinf, rule.values()))
-    if lost > len(rule) / 2:
-        return Part(f"share of runs that do not arrive, {what}", proportion(lost, len(rule)), above=0.5)
-    return Part(f"S(none)/S({what})", difference(none, rule).mapped(exponential), below=ratio)
+    part = Part(f"S(none)/S({what})", difference(none, rule).mapped(exponential), below=ratio)
+    return unless_lost(part, rule, f"share of runs that do not arrive, {what}")
+
+
+def unless_lost(part: Part, runs: Seeds, what: str) -> Part:
+    """Return a part, or in its place the share of runs that are lost where that is most of them."""
+    lost = sum(map(math.isinf, runs.values()))
+    return Part(what, proportion(lost, len(runs)), above=0.5) if lost > len(runs) / 2 else part
 
 
 def saves_no_steps(base: Seeds, longer: Sequence[Seeds], ratio: float) -> Part:
-    """Return golmant-12's part: the best of the longer horizons saves less than a factor of the steps (Bonferroni).
-
-    Paired by seed: at the full batch a seed is the initial weights and nothing else.
-    """
-    level = bonferroni(len(longer))
+    """Return golmant-12's part: the best of the longer horizons saves less than a factor of the steps (Bonferroni)."""
+    level = 1 - 0.05 / len(longer)  # paired by seed: at the full batch a seed is the initial weights and nothing else
     saved = [mean_interval([base[seed] - x[seed] for seed in base if seed in x], level) for x in longer]
     found = largest_of([widened(each, 2, level) for each in saved])
     return Part("S(shortest horizon)/S(best of the longer ones)", found.mapped(exponential), below=ratio)

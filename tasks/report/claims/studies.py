@@ -7,19 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from tasks.report.analysis import curves
 from tasks.report.analysis.critical import LEAST_STEPS, Fitted, fit_curve
-from tasks.report.analysis.curves import (
-    TRAIN,
-    VALIDATION,
-    Curve,
-    Observation,
-    Point,
-    T,
-    Workload,
-    constant_rate,
-    group,
-    same_but_target,
-)
+from tasks.report.analysis.curves import TRAIN, VALIDATION, Curve, Observation, Point, T, Workload, group
 from tasks.report.analysis.fits import Fit
 from tasks.report.analysis.intervals import NOTHING, Interval, proportion, resampled_interval
 from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
@@ -60,18 +50,16 @@ class Claim:
     @property
     def rerun(self) -> str:
         """Return the command that tests the claim anew, empty where there is none."""
-        if not self.sweeps:
-            return ""
         files = " ".join(f"configs/sweeps/{name}/embedded.yaml" for name in self.sweeps.split())
-        return f"python -m tasks sweep {files} --runs runs/again && python -m tasks report runs/again --out report"
+        again = f"python -m tasks sweep {files} --runs runs/again && python -m tasks report runs/again --out report"
+        return again if files else ""
 
 
 def verdict_on(claim: Claim, workloads: Iterable[Workload]) -> Verdict:
     """Return the verdict on one claim from the project's own runs that no plan calls a smoke study."""
     own = [w for w in workloads if w.data.train_examples]
-    plans = {id(w): [o.run.record.plan for c in w.curves for o in c.runs] for w in own}
-    kept = [w for w in own if not any(plan and plan.smoke for plan in plans[id(w)])]
-    return decide(lambda view: claim.evidence(Case(claim, kept, view)))
+    smoke = {w for w in own for c in w.curves for o in c.runs if o.run.record.plan and o.run.record.plan.smoke}
+    return decide(lambda view: claim.evidence(Case(claim, [w for w in own if w not in smoke], view)))
 
 
 @dataclass(frozen=True)
@@ -145,8 +133,10 @@ class Case:
         used = list(dict.fromkeys(Placed(p.workload, p.curve) for p in used))
         n, given = sum(len(p.curve.counted) for p in used), [m for p in used for m in self.given(p.curve)]
         frozen = all(margins == self.claim.margins for margins in [self.margins, *given])
-        named = tuple(zip(told_apart(used), (p.curve for p in used), strict=True))
-        return Evidence(parts, n, scale_of(used), frozen=frozen, curves=named, **more)
+        names = dict.fromkeys(f"{p.workload.name}, {p.workload.target} ({p.curve.name})" for p in used)
+        sizes = [point.batch_size for p in used for point in p.curve.points]
+        scale = f"{'; '.join(names)}; batch {min(sizes):,} to {max(sizes):,}"
+        return Evidence(parts, n, scale, frozen=frozen, curves=told_apart(used), **more)
 
     def cell(self, point: Point) -> Seeds:
         """Return log steps by seed at one batch size, infinite where a run did not arrive."""
@@ -155,8 +145,7 @@ class Case:
 
     def cells(self, curve: Curve) -> Cells:
         """Return the cells that count by batch size."""
-        found = {p.batch_size: self.cell(p) for p in curve.points}
-        return {b: v for b, v in found.items() if sure(v)}
+        return {p.batch_size: cell for p in curve.points if sure(cell := self.cell(p))}
 
     def whole(self, placed: Iterable[Placed], tuned: bool = True) -> list[Whole]:
         """Return those curves, tuned or not, of 5 sizes or more with enough seeds and rates inside their grids."""
@@ -177,7 +166,7 @@ class Case:
 
     def both_targets(self) -> dict[str, Whole]:
         """Return, by metric, the whole curves of a study with both training and validation targets, if there is one."""
-        for members in group(self.whole_images(), lambda whole: same_but_target(whole.workload)).values():
+        for members in group(self.whole_images(), lambda whole: curves.same_but_target(whole.workload)).values():
             found = {whole.workload.hit.metric: whole for whole in members}
             if all(any(metric.startswith(kind) for metric in found) for kind in (TRAIN, VALIDATION)):
                 return found
@@ -239,18 +228,11 @@ def sure(cell: Seeds) -> bool:
     return len(cell) >= LEAST_SEEDS and (not arrived or float(np.mean(arrived)) >= math.log(LEAST_STEPS))
 
 
-def told_apart(used: Sequence[Placed]) -> list[str]:
-    """Return a name for each curve, of what is not the same for all of them."""
+def told_apart(used: Sequence[Placed]) -> list[tuple[str, Curve]]:
+    """Return each curve with a name, of what is not the same for all of them."""
     rows = [(p.workload.study, p.workload.network, p.workload.target, p.curve.name) for p in used]
     telling = [i for i in range(4) if len({row[i] for row in rows}) > 1] or [3]
-    return [", ".join(row[i] for i in telling) for row in rows]
-
-
-def scale_of(used: Sequence[Placed]) -> str:
-    """Return on what data, networks and batch sizes a verdict stands."""
-    names = dict.fromkeys(f"{p.workload.name}, {p.workload.target} ({p.curve.name})" for p in used)
-    sizes = [point.batch_size for p in used for point in p.curve.points]
-    return f"{'; '.join(names)}; batch {min(sizes):,} to {max(sizes):,}"
+    return [(", ".join(row[i] for i in telling), p.curve) for row, p in zip(rows, used, strict=True)]
 
 
 def by_seed(observations: Iterable[Observation], value: Measure) -> dict[int, float]:
@@ -281,10 +263,8 @@ def first_at(goal: float, x: Sequence[float] | np.ndarray, y: Sequence[float] | 
 
 def redrawn(statistic: Callable[[list[list[T]]], float], values: list[list[T]]) -> Interval:
     """Return a statistic of the runs at each size with the percentiles of redrawing them; a tenth may be unknown."""
-    value, random = statistic(values), np.random.default_rng(0)
-    drawn = [
-        statistic([[at[i] for i in random.integers(len(at), size=len(at))] for at in values]) for _ in range(DRAWS)
-    ]
+    value, rng = statistic(values), np.random.default_rng(0)
+    drawn = [statistic([[at[i] for i in rng.integers(len(at), size=len(at))] for at in values]) for _ in range(DRAWS)]
     known = [d for d in drawn if math.isfinite(d)]
     return NOTHING if math.isnan(value) or len(known) < 0.9 * DRAWS else resampled_interval(value, known)
 
@@ -292,11 +272,11 @@ def redrawn(statistic: Callable[[list[list[T]]], float], values: list[list[T]]) 
 def diffusion(case: Case, wins: str) -> Found:
     """Count the runs in which one form of growth beats the other; a run that cannot tell counts for neither."""
     for p in case.placed():
-        points = [point for point in p.curve.points if point.n >= LEAST_SEEDS]
-        seen = [o for point in points for o in point.counted]
-        runs = [o for o in seen if DISTANCE in o.run.curve and constant_rate(o.run.record)]
-        if len(points) < 3 or not runs:
+        seen = [o for o in p.curve.counted if DISTANCE in o.run.curve and curves.constant_rate(o.run.record)]
+        sizes = [same for same in group(seen, lambda o: o.run.batch_size).values() if len(same) >= LEAST_SEEDS]
+        if len(sizes) < 3:
             continue
+        runs = [o for same in sizes for o in same]
         known = [g for o in runs if isinstance(g := growth_of(o, case.margins["from_step"]), Growth)]
         log = sum(g.low > case.margins["delta_aic"] for g in known)
         power = sum(g.high < -case.margins["delta_aic"] for g in known)

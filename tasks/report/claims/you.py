@@ -8,7 +8,7 @@ from tasks.report.analysis.curves import Observation, confirmed, group, ingredie
 from tasks.report.analysis.intervals import exact, proportion
 from tasks.report.analysis.measures import accuracy
 from tasks.report.claims import rules
-from tasks.report.claims.rules import Found, Part, Seeds
+from tasks.report.claims.rules import Found, Part
 from tasks.report.claims.studies import GROWTH, LEAST_SEEDS, Case, Claim, Placed, by_seed, diffusion
 
 OPTIMIZERS = ("SGD", "LARS", "LAMB")
@@ -20,7 +20,9 @@ NO_EQUAL = "no tuned study with test accuracies whose runs make as many updates 
 def claim_1(case: Case) -> Found:
     """A staged recipe lifts accuracy far above the baseline at a huge batch (the 18 %: not tested)."""
     placed, runs = full_batch(case)
-    arms = {k: accuracies(same) for k, same in group(runs, lambda o: ingredients(o.run.record)).items()}
+    arms = {
+        k: by_seed(confirmed(same), accuracy) for k, same in group(runs, lambda o: ingredients(o.run.record)).items()
+    }
     arms = {k: v for k, v in arms.items() if len(v) >= LEAST_SEEDS}
     largest = max((len(k) for k in arms if k != UNTUNED), default=0)
     best = [v for k, v in arms.items() if k != UNTUNED and len(k) >= max(2, largest - 1)]
@@ -30,13 +32,12 @@ def claim_1(case: Case) -> Found:
     critical = case.whole(p for p in case.placed() if p.workload.data.train_examples == size)
     if not critical:
         return "no measured critical batch size on the images of the recipe"
-    margins, level = case.margins, rules.bonferroni(len(best))
+    margins, level = case.margins, 1 - 0.05 / len(best)
     parts = []
     for name, base in (("tuned", arms[frozenset()]), ("untuned", arms[UNTUNED])):
         gain = rules.largest_of([rules.difference(v, base, level) for v in best])
         parts.append(Part(f"gain of the best recipe over the {name} baseline (points)", gain, above=margins["points"]))
-    multiple = exact(size or math.nan).over(critical[0].found.b2)
-    parts.append(Part("batch size / B2", multiple, above=margins["multiple"]))
+    parts.append(Part("batch size / B2", exact(size or math.nan).over(critical[0].found.b2), above=margins["multiple"]))
     return case.evidence(parts, placed, counts_steps=False)
 
 
@@ -45,11 +46,6 @@ def full_batch(case: Case) -> tuple[list[Placed], list[Observation]]:
     placed = [p for p in case.placed() if p.curve.points[-1].batch_size >= (p.workload.data.train_examples or math.inf)]
     points = [p.curve.points[-1] for p in placed]
     return placed, list(dict.fromkeys(o for point in points for o in (point.every or point.observations)))
-
-
-def accuracies(runs: list[Observation]) -> Seeds:
-    """Return test accuracy by seed of the runs that count."""
-    return by_seed(confirmed(runs), accuracy)
 
 
 def claim_3(case: Case) -> Found:
@@ -103,7 +99,7 @@ def claim_10(case: Case) -> Found:
     """At full batch momentum < LARS < LAMB, with equal tuning budgets."""
     placed, runs = full_batch(case)
     arms = group(runs, lambda o: o.run.record.optimizer.name)
-    values = {k: accuracies(arms[k]) for k in OPTIMIZERS if k in arms}
+    values = {k: by_seed(confirmed(arms[k]), accuracy) for k in OPTIMIZERS if k in arms}
     if len(values) < len(OPTIMIZERS) or min(map(len, values.values())) < LEAST_SEEDS:
         return "no study of SGD, LARS and LAMB at B = N with test accuracies and 5 seeds each"
     points = case.margins["points"]
