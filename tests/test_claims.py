@@ -7,14 +7,13 @@ import pytest
 
 from tasks.report.build import CLAIMS
 from tasks.report.claims import rules
-from tasks.report.claims.rules import MARGINS
 from tasks.report.claims.studies import verdict_on
 from tests.helpers import power as noise
 from tests.helpers.made_up import placed, study
 
 S, C, I, N = rules.SUPPORTED, rules.CONTRADICTED, rules.INCONCLUSIVE, rules.NOT_TESTED  # noqa: E741
 LEAST = 60.0  # steps at the largest batch
-PLAN = {"hash": "h", "margins": MARGINS}
+PLAN = {"hash": "h", "margins": noise.MARGINS}
 
 
 def arm(critical=noise.CRITICAL, sizes=(16, 512), seeds=12, draw=0, steps=None, scatter=0.12, **changes):

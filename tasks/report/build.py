@@ -169,7 +169,7 @@ def claimed(analysis: Analysis, verdicts: list[tuple[Claim, Verdict]], out: Path
         if verdict.evidence:
             name = f"claim-{claim.id}"
             spots = golmant.claim_figure(analysis, verdict.evidence).save(both_kinds(out, name))
-            tables = [parts_table(verdict.evidence), views_table(verdict)]
+            tables = [parts_table(verdict.evidence), *([views_table(verdict)] if verdict.rows else [])]
             drawn = page.Section(claim.id, claim.statement, name, tables, spots)
             found.append(page.Claimed(claim, verdict, drawn))
     return found

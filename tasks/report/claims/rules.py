@@ -1,8 +1,4 @@
-"""The rules by which claims are decided, as pure functions of numbers by seed and of fitted curves (docs/protocol.md).
-
-A part is an interval with the margin that the claim sets; a claim is the conjunction of its parts. It is supported
-when every part is (an intersection-union test: each at the full level), and contradicted when any part is.
-"""
+"""The rules by which claims are decided: pure functions of numbers by seed and of fitted curves (docs/protocol.md)."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,35 +9,16 @@ from scipy import stats
 
 from tasks.report.analysis import fits
 from tasks.report.analysis.curves import Curve
-from tasks.report.analysis.intervals import (
-    NOTHING,
-    Interval,
-    exact,
-    mean_interval,
-    proportion,
-    shift_interval,
-    welch_interval,
-)
-from tasks.report.analysis.points import PRIMARY, View
-from tasks.report.sources.runs import Run
+from tasks.report.analysis.intervals import NOTHING, Interval, mean_interval, proportion, shift_interval, welch_interval
+from tasks.report.analysis.points import ARRIVAL, PRIMARY, View
 
 PAPERS_DATA = {"CIFAR10", "CIFAR100", "SVHN", "Cityscapes", "WikiText2", "ImageNet"}
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
 NOT_TESTED, PREMISE_ABSENT = "not tested", "premise absent"
-DECIDED = (SUPPORTED, CONTRADICTED, PREMISE_ABSENT)
 CELL = 0.04  # scatter of log S between tuned cells that their seeds do not show: what the choice of the rate leaves
-ARRIVAL = 0.8  # of a cell's runs, below which its log S is not known
 
 Seeds = Mapping[int, float]
 Pair = tuple[Seeds, Seeds]  # log steps by seed at a small and at a large batch
-
-
-@dataclass(frozen=True)
-class Check:
-    """A yes or no that a claim needs, with what was asked."""
-
-    what: str
-    holds: bool
 
 
 @dataclass(frozen=True)
@@ -71,39 +48,26 @@ class Part:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a study says on a claim under one reading.
-
-    `premise` is the effect that the claim speaks of, where it speaks of one: shown to be absent, there is nothing to
-    decide. `rest` are readings beside the one that decides, shown and not judged.
-    """
+    """What a study says on a claim under one reading."""
 
     parts: list[Part]
     n: int
     scale: str
-    checks: list[Check] = field(default_factory=list)
-    premise: Part | None = None
+    checks: dict[str, bool] = field(default_factory=dict)  # what else it needs, and whether that holds
+    premise: Part | None = None  # the effect that the claim speaks of: shown to be absent, there is nothing to decide
     wide_enough: bool = True  # does the studied range contain the claim's?
-    post_hoc: str = ""  # why the margins were not fixed before the runs; empty where they were
+    frozen: bool = True  # were the protocol's margins fixed before the runs, in all their plans?
     counts_steps: bool = True  # does it rest on steps to a target, so that the hit's rule matters?
-    rest: list[Part] = field(default_factory=list)
-    curves: tuple[tuple[str, Curve], ...] = ()  # that it stands on, with what tells them apart
-
-    @property
-    def runs(self) -> list[Run]:
-        """Return the runs that it stands on."""
-        return list(dict.fromkeys(o.run for _, curve in self.curves for o in curve.runs))
+    rest: list[Part] = field(default_factory=list)  # readings beside the one that decides, shown and not judged
+    curves: list[tuple[str, Curve]] = field(default_factory=list)  # that it stands on, with what tells them apart
 
 
-@dataclass(frozen=True)
-class Missing:
-    """Why a claim could not be tested."""
-
-    reason: str
+Found = Evidence | str  # or why a claim cannot be tested
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A decided claim; `rows` show what the other hit rule, half of the seeds or one size less say."""
+    """A decided claim; `rows` show what the other rule for the hit says."""
 
     verdict: str
     reason: str
@@ -113,84 +77,51 @@ class Verdict:
     @property
     def label(self) -> str:
         """Return the verdict with its tier: on other data than the papers' own it holds for a proxy and no more."""
-        if self.verdict not in (SUPPORTED, CONTRADICTED):
+        if self.evidence is None or self.verdict not in (SUPPORTED, CONTRADICTED):
             return self.verdict
-        names = {run.record.data.name for run in self.evidence.runs} if self.evidence else set()
+        names = {curve.record.data.name for _, curve in self.evidence.curves}
         tier = "the papers' data" if names and names <= PAPERS_DATA else "a proxy"
         return f"{self.verdict} on {tier}"
 
 
 def conjunction(evidence: Evidence) -> str:
-    """Return the verdict of all parts together."""
+    """Return the verdict of all parts together: an intersection-union test, so each is at the full level."""
     premise = evidence.premise
-    if premise is not None and premise.verdict == CONTRADICTED:
-        return PREMISE_ABSENT
-    if premise is not None and premise.verdict == INCONCLUSIVE:
-        return INCONCLUSIVE
-    verdicts = [p.verdict for p in evidence.parts] + [SUPPORTED if c.holds else INCONCLUSIVE for c in evidence.checks]
+    if premise is not None and premise.verdict != SUPPORTED:
+        return PREMISE_ABSENT if premise.verdict == CONTRADICTED else INCONCLUSIVE
+    verdicts = {p.verdict for p in evidence.parts} | {INCONCLUSIVE for holds in evidence.checks.values() if not holds}
     if CONTRADICTED in verdicts:
         return CONTRADICTED
-    return SUPPORTED if verdicts and set(verdicts) == {SUPPORTED} else INCONCLUSIVE
+    return SUPPORTED if verdicts == {SUPPORTED} else INCONCLUSIVE
 
 
-def decide(evidence: Callable[[View], Evidence | Missing]) -> Verdict:
-    """Return the verdict of a claim from its evidence, which depends on the hit's rule.
-
-    It is taken back where the other unbiased rule, the local line, reverses it.
-    """
+def decide(evidence: Callable[[View], Found]) -> Verdict:
+    """Return the verdict on a claim, taken back where the local line, the other unbiased rule of hits, reverses it."""
     seen = evidence(PRIMARY)
-    if isinstance(seen, Missing):
-        return Verdict(NOT_TESTED, seen.reason)
-    views = {"hit by the local line": View("line")} if seen.counts_steps else {}
-    rows = {}
-    for name, view in views.items():
-        other = evidence(view)
-        rows[name] = NOT_TESTED if isinstance(other, Missing) else conjunction(other)
-    verdict, reason = reasoned(seen, rows.get("hit by the local line"))
-    return Verdict(verdict, reason, seen, list(rows.items()))
-
-
-def reasoned(seen: Evidence, by_line: str | None) -> tuple[str, str]:
-    """Return the verdict with its reason, taken back where it may not stand."""
-    found = conjunction(seen)
-    label = f"post hoc: {seen.post_hoc}" if seen.post_hoc else "by a frozen plan"
+    if isinstance(seen, str):
+        return Verdict(NOT_TESTED, seen)
+    found, by_line = conjunction(seen), ""
+    if seen.counts_steps:
+        other = evidence(View("line"))
+        by_line = NOT_TESTED if isinstance(other, str) else conjunction(other)
+    reason = "by a frozen plan" if seen.frozen else "post hoc: not every run's plan fixed the protocol's margins"
     if found == INCONCLUSIVE:
-        open_parts = [p.what for p in [seen.premise, *seen.parts] if p is not None and p.verdict == INCONCLUSIVE]
-        open_parts += [c.what for c in seen.checks if not c.holds]
-        return found, f"not decided: {'; '.join(open_parts)} ({label})"
-    if {found, by_line} == {SUPPORTED, CONTRADICTED}:
-        return INCONCLUSIVE, f"would be {found}, but the local line says {by_line}"
-    if found == CONTRADICTED and not seen.wide_enough:
-        return INCONCLUSIVE, f"would be {found}, but the studied range does not contain the claim's"
-    return found, label
-
-
-# intervals of numbers by seed -----------------------------------------------------------------------------
-
-
-def paired(a: Seeds, b: Seeds, level: float = 0.95) -> Interval:
-    """Return the mean of a - b over the seeds that both have: for quantities of the same runs."""
-    return mean_interval([a[seed] - b[seed] for seed in a if seed in b], level)
+        undecided = [p.what for p in [seen.premise, *seen.parts] if p is not None and p.verdict == INCONCLUSIVE]
+        undecided += [what for what, holds in seen.checks.items() if not holds]
+        reason = f"not decided: {'; '.join(undecided)} ({reason})"
+    elif {found, by_line} == {SUPPORTED, CONTRADICTED}:
+        found, reason = INCONCLUSIVE, f"would be {found}, but the local line says {by_line}"
+    elif found == CONTRADICTED and not seen.wide_enough:
+        found, reason = INCONCLUSIVE, f"would be {found}, but the studied range does not contain the claim's"
+    return Verdict(found, reason, seen, [("hit by the local line", by_line)] if by_line else [])
 
 
 def difference(a: Seeds, b: Seeds, level: float = 0.95) -> Interval:
     """Return the mean of a - b of different runs (Welch); by ranks where some did not arrive (infinite)."""
     x, y = list(a.values()), list(b.values())
-    if any(map(math.isinf, [*x, *y])) and min(len(x), len(y)) > 1:
-        return shift_interval(x, y) if min(arrived(a), arrived(b)) >= ARRIVAL else NOTHING
-    return welch_interval(x, y, level)
-
-
-def arrived(values: Seeds) -> float:
-    """Return the share of runs that arrived."""
-    return float(np.isfinite(list(values.values())).mean())
-
-
-def widened(found: Interval, cells: int, scatter: float = CELL, level: float = 0.95) -> Interval:
-    """Return the interval of log S with the scatter between so many tuned cells in it."""
-    extra = stats.norm.ppf((1 + level) / 2) * scatter * math.sqrt(cells)
-    low, high = (math.hypot(found.value - found.low, extra), math.hypot(found.high - found.value, extra))
-    return Interval(found.value, found.value - low, found.value + high, found.dof)
+    if min(len(x), len(y)) < 2 or np.isfinite([*x, *y]).all():
+        return welch_interval(x, y, level)
+    return shift_interval(x, y) if min(np.isfinite(v).mean() for v in (x, y)) >= ARRIVAL else NOTHING
 
 
 def minus(a: Interval, b: Interval) -> Interval:
@@ -201,86 +132,52 @@ def minus(a: Interval, b: Interval) -> Interval:
     return Interval(value, value - low, value + high, min(a.dof, b.dof))
 
 
-def speed_up_difference(a: Pair, b: Pair, level: float = 0.95) -> Interval:
-    """Return by how much the log speed-up from a small to a large batch of one arm exceeds that of another.
+def widened(found: Interval, cells: int, level: float = 0.95) -> Interval:
+    """Return the interval of log S with the scatter between so many tuned cells in it."""
+    extra = float(stats.norm.ppf((1 + level) / 2)) * CELL * math.sqrt(cells)
+    return minus(found, Interval(0.0, -extra, extra))
 
-    No form of curve is assumed.
-    """
-    each = [difference(small, large, level) for small, large in (a, b)]
-    return widened(minus(*each), 4, level=level)
+
+def speed_up_difference(a: Pair, b: Pair, level: float = 0.95) -> Interval:
+    """Return by how much the log speed-up of one arm exceeds that of another; no form of curve is assumed."""
+    return widened(minus(difference(*a, level), difference(*b, level)), 4, level)
 
 
 def largest_of(intervals: Sequence[Interval]) -> Interval:
-    """Return the interval of the largest of several quantities, each already at the level for all of them.
-
-    Supported above a margin if any is above it, and below one only if all are.
-    """
+    """Return the interval of the largest quantity: above a margin if any is surely, below one only if all are."""
     best = max(intervals, key=lambda i: i.value)
     return Interval(best.value, max(i.low for i in intervals), max(i.high for i in intervals), best.dof)
 
 
-def bonferroni(level: float, comparisons: int) -> float:
-    """Return the level of each of several intervals that hold together at `level`."""
-    return 1 - (1 - level) / comparisons
+def size_of(effect: Interval) -> Interval:
+    """Return the absolute value of an effect."""
+    low = 0.0 if effect.low <= 0 <= effect.high else min(abs(effect.low), abs(effect.high))
+    return Interval(abs(effect.value), low, max(abs(effect.low), abs(effect.high)), effect.dof)
 
 
-# what each claim is judged by where its plan says nothing else: docs/protocol.md gives the reasons ----------
-
-RATIO = 1.25  # of speed-ups or steps, from which an effect counts
-
-MARGINS: dict[str, dict[str, float]] = {
-    "golmant-1": {"linear": 0.8, "flat": 0.2},
-    "golmant-2": {"ratio": RATIO},
-    "golmant-3": {"share": 1 / 16},
-    "golmant-4": {"ratio": RATIO},
-    "golmant-5": {"ratio": RATIO},
-    "golmant-6": {"share": 0.5},
-    "golmant-7": {"ratio": RATIO, "points": 0.5},
-    "golmant-8": {"doublings": 1.0},
-    "golmant-9": {"ratio": RATIO},
-    "golmant-10": {"ratio": RATIO},
-    "golmant-11": {"ratio": 1.5},
-    "golmant-12": {"ratio": RATIO},
-    "golmant-13": {"ratio": 1.75},
-    "you-1": {"points": 5.0, "multiple": 5.0},
-    "you-2": {"share": 0.25},
-    "you-3": {"delta_aic": 10.0, "share": 0.8, "from_step": 60},
-    "you-6": {"delta_aic": 10.0, "share": 0.8, "from_step": 60},
-    "you-7": {"points": 0.5},
-    "you-8": {"share": 0.25},
-    "you-9": {"share": 0.5, "points": 1.0},
-    "you-10": {"points": 0.5},
-    "you-11": {"share": 0.5},
-    "own-1": {"ratio": 1.0},
-    "own-2": {"ratio": 1.0},
-    "own-3": {"ratio": RATIO},
-    "own-4": {"ratio": RATIO},
-    "own-5": {"linear": 0.8, "flat": 0.2, "share": 1 / 16},
-    "own-6": {"delta_aic": 10.0, "share": 0.8, "from_step": 60},
-}
-
-
-# the parts of the claims on steps to a target -------------------------------------------------------------
-
-
-def regimes(fitted: fits.Fit, sizes: Sequence[float] | np.ndarray, linear: float, flat: float) -> list[Part]:
-    """Return the parts of golmant-1: the slope -d log S / d log B at either end."""
-    low, high = (slope(fitted, sizes[a], sizes[b]) for a, b in ((0, 2), (-3, -1)))
-    return [
-        Part("slope over the three smallest sizes", low, above=linear),
-        Part("slope over the three largest sizes", high, below=flat),
-    ]
-
-
-def moderate_end(end: Interval, examples: int | None, share: float) -> Part:
-    """Return golmant-3's part: the linear regime ends below a share of the data."""
-    return Part("end of linear scaling / size of the data", end.over(exact(examples or math.nan)), below=share)
+def exponential(x: float) -> float:
+    """Return e^x, infinite where a rank interval is."""
+    return math.exp(x) if x < 700 else math.inf
 
 
 def slope(fitted: fits.Fit, small: float, large: float) -> Interval:
     """Return -d log S / d log B between two batch sizes on a fitted curve."""
     at = fitted.family.log_steps(np.array([small, large]))
     return fitted.interval((at[:, 0] - at[:, 1]) / math.log(large / small))
+
+
+def regimes(fitted: fits.Fit, sizes: Sequence[float] | np.ndarray, linear: float, flat: float) -> list[Part]:
+    """Return the parts of golmant-1: the slope -d log S / d log B at either end."""
+    return [
+        Part("slope over the three smallest sizes", slope(fitted, sizes[0], sizes[2]), above=linear),
+        Part("slope over the three largest sizes", slope(fitted, sizes[-3], sizes[-1]), below=flat),
+    ]
+
+
+def moderate_end(end: Interval, examples: int | None, share: float) -> Part:
+    """Return golmant-3's part: the linear regime ends below a share of the data."""
+    found = end.mapped(lambda size: size / (examples or math.nan))
+    return Part("end of linear scaling / size of the data", found, below=share)
 
 
 def flat_top(fitted: fits.Fit, top: float, metric: str, ratio: float) -> Part:
@@ -290,18 +187,15 @@ def flat_top(fitted: fits.Fit, top: float, metric: str, ratio: float) -> Part:
 
 
 def paired_trend(ratios: Mapping[int, Seeds]) -> Interval:
-    """Return by how much a log ratio of the same runs changes from the smallest to the largest batch size.
-
-    A straight line in log B through one mean a size, so that scatter between sizes is in the interval (K - 2 degrees).
-    """
+    """Return by how much a log ratio of the same runs changes from the smallest to the largest batch size."""
     sizes = sorted(ratios)
     if len(sizes) < 3:
         return NOTHING
     x = np.log2(sizes)
+    # one mean a size, so that scatter between sizes is in the interval (K - 2 degrees of freedom)
     found = stats.linregress(x, [float(np.mean(list(ratios[b].values()))) for b in sizes])
-    span = x[-1] - x[0]
-    half = float(stats.t.ppf(0.975, len(sizes) - 2) * found.stderr * span)
-    value = float(found.slope * span)
+    value, error = (float(of_slope * (x[-1] - x[0])) for of_slope in (found.slope, found.stderr))
+    half = float(stats.t.ppf(0.975, len(sizes) - 2)) * error
     return Interval(value, value - half, value + half, len(sizes) - 2)
 
 
@@ -313,47 +207,33 @@ def speed_up_part(a: Pair, b: Pair, what: str, above: float | None = None, below
 def most_different(arms: Mapping[str, Pair]) -> tuple[str, Interval]:
     """Return which two arms differ most in their log speed-up, and by how much, for all pairs together (Bonferroni)."""
     pairs = [(a, b) for a in arms for b in arms if a != b]
-    level = bonferroni(0.95, len(pairs) // 2)
+    level = 1 - 0.05 / (len(pairs) // 2)
     found = {f"{a} over {b}": speed_up_difference(arms[a], arms[b], level) for a, b in pairs}
-    name = max(found, key=lambda k: found[k].value)
-    return name, largest_of(list(found.values()))
-
-
-def size_of(effect: Interval) -> Interval:
-    """Return the absolute value of an effect."""
-    low = 0.0 if effect.low <= 0 <= effect.high else min(abs(effect.low), abs(effect.high))
-    return Interval(abs(effect.value), low, max(abs(effect.low), abs(effect.high)), effect.dof)
+    return max(found, key=lambda name: found[name].value), largest_of(list(found.values()))
 
 
 def helps_somewhere(none: Mapping[int, Seeds], rule: Mapping[int, Seeds], ratio: float, what: str) -> Part:
     """Return golmant-5's first part: at some batch size above the base the rule saves steps (Bonferroni over sizes)."""
-    level = bonferroni(0.95, len(rule))
-    found = [difference(none[b], rule[b], level) for b in rule]
+    found = [difference(none[b], rule[b], 1 - 0.05 / len(rule)) for b in rule]
     known = [i for i in found if not math.isnan(i.value)]
-    best = largest_of(known) if known else NOTHING
-    return Part(what, best.mapped(exponential), above=ratio)
+    return Part(what, largest_of(known or [NOTHING]).mapped(exponential), above=ratio)
 
 
 def fails_at_the_top(none: Seeds, rule: Seeds, ratio: float, what: str) -> Part:
     """Return golmant-5's second part: at the largest size the rule saves no steps, or most of its runs are lost."""
-    lost = sum(math.isinf(v) for v in rule.values())
-    if lost > len(rule) / 2:
-        return Part(f"share of runs that do not arrive, {what}", proportion(lost, len(rule)), above=0.5)
-    found = difference(none, rule)
-    return Part(f"S(none)/S({what})", found.mapped(exponential), below=ratio)
+    part = Part(f"S(none)/S({what})", difference(none, rule).mapped(exponential), below=ratio)
+    return unless_lost(part, rule, f"share of runs that do not arrive, {what}")
+
+
+def unless_lost(part: Part, runs: Seeds, what: str) -> Part:
+    """Return a part, or in its place the share of runs that are lost where that is most of them."""
+    lost = sum(map(math.isinf, runs.values()))
+    return Part(what, proportion(lost, len(runs)), above=0.5) if lost > len(runs) / 2 else part
 
 
 def saves_no_steps(base: Seeds, longer: Sequence[Seeds], ratio: float) -> Part:
-    """Return golmant-12's part: the best of the longer horizons saves less than a factor of the steps (Bonferroni).
-
-    Paired by seed: at the full batch a seed is the initial weights and nothing else.
-    """
-    level = bonferroni(0.95, len(longer))
-    found = [widened(paired(base, x, level), 2, level=level) for x in longer]
-    what = "S(shortest horizon)/S(best of the longer ones)"
-    return Part(what, largest_of(found).mapped(exponential), below=ratio)
-
-
-def exponential(x: float) -> float:
-    """Return e^x, infinite where a rank interval is."""
-    return math.exp(x) if x < 700 else math.inf
+    """Return golmant-12's part: the best of the longer horizons saves less than a factor of the steps (Bonferroni)."""
+    level = 1 - 0.05 / len(longer)  # paired by seed: at the full batch a seed is the initial weights and nothing else
+    saved = [mean_interval([base[seed] - x[seed] for seed in base if seed in x], level) for x in longer]
+    found = largest_of([widened(each, 2, level) for each in saved])
+    return Part("S(shortest horizon)/S(best of the longer ones)", found.mapped(exponential), below=ratio)

@@ -183,7 +183,7 @@ def effects_panel(axes: Axes, parts: list[Part]) -> None:
 def claim_figure(analysis: Analysis, seen: Evidence) -> Drawing:
     """Draw what a verdict stands on: the curves of several studies, and each effect against its margin."""
     named = [(name, curve, analysis.found[curve]) for name, curve in seen.curves]
-    several = seen.counts_steps and len({run.record.study for run in seen.runs}) > 1  # one study's own figure shows it
+    several = seen.counts_steps and len({c.record.study for _, c in seen.curves}) > 1  # one study's own figure shows it
     parts = [*([seen.premise] if seen.premise else []), *seen.parts]
 
     def draw(panels: Panels) -> None:

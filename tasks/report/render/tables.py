@@ -216,10 +216,10 @@ def parts_table(seen: Evidence) -> Table:
     for kind, parts in kinds:
         for p in parts:
             rows.append([p.what, p.interval, p.claimed, p.verdict, kind])
-    rows += [[c.what, "yes" if c.holds else "no", "yes", "", "check"] for c in seen.checks]
+    rows += [[what, "yes" if holds else "no", "yes", "", "check"] for what, holds in seen.checks.items()]
     return Table("Parts", ["measure", "effect", "claim says", "verdict", "role"], rows)
 
 
 def views_table(verdict: Verdict) -> Table:
-    """List what the other rule for a hit and halves of the seeds say."""
+    """List what the other rule for a hit says."""
     return Table("Seen otherwise", ["view", "verdict"], [list(row) for row in verdict.rows])
