@@ -214,9 +214,8 @@ def figure_1(analysis: Analysis) -> Drawing | NotDrawable:
             lines = group(found, lambda row: row[0])
             colours = colormaps["viridis"](np.linspace(0.9, 0, len(lines)))
             for (level, points), colour in zip(lines.items(), colours, strict=True):
-                axes.plot(
-                    [p[1] for p in points], [p[2] for p in points], color=colour, marker=".", label=f"{level:.3g}"
-                )
+                sizes, steps = [p[1] for p in points], [p[2] for p in points]
+                axes.plot(sizes, steps, color=colour, marker=".", label=f"{level:.3g}")
             batch_axis(axes, [p.batch_size for p in curves[task].points])
             log_axis(axes, "iterations (optimizer updates)")
             axes.set_title(f"{task}\n{curves[task].name}", fontsize=9, loc="left")
@@ -225,13 +224,6 @@ def figure_1(analysis: Analysis) -> Drawing | NotDrawable:
     rows = [[task, curves[task].name, *row] for task, found in shown.items() for row in found]
     table = Table("Iterations to a training loss", ["task", "curve", "training loss", "batch size", "iterations"], rows)
     return Drawing(len(shown), draw, table, "Lines of equal training loss; a line ends where larger batches miss it.")
-
-
-def rule_curves(workloads: list[Workload]) -> tuple[Workload, list[Curve]] | None:
-    """Find the study of learning-rate rules with the most runs."""
-    fixed = [(w, [c for c in w.curves if not c.tuned]) for w in workloads]
-    found = [(w, cs) for w, cs in fixed if len({c.record.rate.scaling_rule for c in cs}) > 1]
-    return max(found, key=lambda item: sum(len(c.counted) for c in item[1]), default=None)
 
 
 def speedups(curve: Curve) -> dict[int, tuple[float, float]]:
@@ -249,16 +241,18 @@ def by_size(curve: Curve, value: Callable[[Observation], float | None]) -> dict[
 
 def figure_2(analysis: Analysis) -> Drawing | NotDrawable:
     """Speed-up by rule; test accuracy and the error of the linear approximation."""
-    study = rule_curves(analysis.workloads)
-    if study is None:
+    fixed = {w: [c for c in w.curves if not c.tuned] for w in analysis.workloads}
+    found = [w for w, curves in fixed.items() if len({c.record.rate.scaling_rule for c in curves}) > 1]
+    if not found:
         return NotDrawable("no study with two or more learning-rate scaling rules")
-    w, curves = study
+    w = max(found, key=lambda w: sum(len(c.counted) for c in fixed[w]))
+    curves = fixed[w]
     tested = {c.name: by_size(c, test_accuracy) for c in curves}
     errors = {c.name: by_size(c, lambda o: o.run.final.get(LINEAR_ERROR)) for c in curves}
     gained = {c.name: speedups(c) for c in curves}
 
     def draw(panels: Panels) -> None:
-        faster = {name: {size: exact(found[0]) for size, found in points.items()} for name, points in gained.items()}
+        faster = {name: {size: exact(s) for size, (s, _) in points.items()} for name, points in gained.items()}
         against_batch(panels[0], faster, "speed-up s(m; m0) = k(m0) / k(m)", log=True)
         ideal = sorted({size: best for points in gained.values() for size, (_, best) in points.items()}.items())
         panels[0].plot([size for size, _ in ideal], [best for _, best in ideal], "--", color=GREY, label="ideal")

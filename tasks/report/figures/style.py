@@ -23,14 +23,12 @@ from tasks.report.analysis.intervals import Interval, number
 # Okabe and Ito's palette without its yellow, which is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 GREY = "#777777"
-PANEL = (5.6, 4.4)  # inches
 MARKERS = "osD^vPX"
 SVG = "{http://www.w3.org/2000/svg}"
 EVERYWHERE = "*{font-family: DejaVu Sans, sans-serif; stroke-linejoin: round; stroke-linecap: butt}"
 ElementTree.register_namespace("", SVG[1:-1])
 ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 STYLE: dict[Any, Any] = {
-    "figure.figsize": (7.0, 4.6),
     "figure.constrained_layout.use": True,
     "font.size": 10,
     "axes.spines.top": False,
@@ -155,9 +153,8 @@ class Drawing:
     def save(self, files: list[Path]) -> list[Spot]:
         """Draw the figure into files; return its noted points."""
         with plt.rc_context(STYLE):
-            width, height = STYLE["figure.figsize"] if self.panels == 1 else (PANEL[0] * self.panels + 0.4, PANEL[1])
-            size = (width, self.height or height)
-            drawing, axes = plt.subplots(ncols=self.panels, squeeze=False, figsize=size)
+            width, height = (7.0, 4.6) if self.panels == 1 else (5.6 * self.panels + 0.4, 4.4)  # inches
+            drawing, axes = plt.subplots(ncols=self.panels, squeeze=False, figsize=(width, self.height or height))
             self.draw(axes[0])
             with warnings.catch_warnings():  # long names of curves may leave it no room, which is no harm
                 warnings.filterwarnings("ignore", "constrained_layout not applied")
@@ -165,12 +162,16 @@ class Drawing:
             drawing.set_layout_engine("none")  # laid out once is enough for both files
             for file in files:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                drawing.savefig(file, dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
+                drawing.savefig(file, dpi=160)
                 if file.suffix == ".svg":
                     file.write_text(shortened(file.read_text()))
-            found = [spot for panel in axes[0] for spot in spots(panel)]
             plt.close(drawing)
-        return found
+        spots = []
+        for panel in axes[0]:
+            for x, y, text in panel.__dict__.get("noted", []):
+                across, up = drawing.transFigure.inverted().transform(panel.transData.transform((x, y)))
+                spots.append(Spot(float(across), 1 - float(up), text))
+        return spots
 
 
 def shortened(svg: str) -> str:
@@ -194,12 +195,14 @@ def shortened(svg: str) -> str:
         if path := element.get("d"):
             element.set("d", re.sub(r"\s*([A-Za-z])\s*", r"\1", path).strip())
         style, clip = element.attrib.pop("style", ""), element.attrib.pop("clip-path", "")
-        look = re.sub("; font-family: [^;]*", "", style) + (f"; clip-path: {clip}" if clip else "")
+        look = re.sub(r"; font-family: [^;]*|; stroke-dashoffset: 0|(?<=[:;]) ", "", style) + (
+            f";clip-path:{clip}" if clip else ""
+        )
         if look:
             element.set("class", classes.setdefault(look, f"c{len(classes)}"))
     rules = [f".{name}{{{look}}}" for look, name in classes.items()]
     next(root.iter(f"{SVG}style")).text = "".join([EVERYWHERE, *rules])
-    return ElementTree.tostring(root, encoding="unicode")
+    return ElementTree.tostring(root, encoding="unicode").replace(" />", "/>")
 
 
 def ungroup(parent: ElementTree.Element) -> None:
@@ -217,15 +220,6 @@ def note(axes: Axes, x: float, y: float, text: str) -> None:
     axes.__dict__.setdefault("noted", []).append((x, y, text))
 
 
-def spots(axes: Axes) -> list[Spot]:
-    """Return the noted points of a panel."""
-    found = []
-    for x, y, text in axes.__dict__.get("noted", []):
-        across, up = axes.figure.transFigure.inverted().transform(axes.transData.transform((x, y)))
-        found.append(Spot(float(across), 1 - float(up), text))
-    return found
-
-
 def look(index: int) -> dict[str, Any]:
     """Return the colour and marker of the curve of this index, the same in every figure."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
@@ -237,19 +231,17 @@ def draw_intervals(axes: Axes, values: Iterable[tuple[float, Interval]], index: 
     axes.plot([x for x, _ in known], [i.value for _, i in known], **(look(index) | {"markersize": 5} | more))
     bounded = [(x, i.low, i.high if math.isfinite(i.high) else i.value) for x, i in known if math.isfinite(i.low)]
     across = [at for x, _, _ in bounded for at in (x, x, math.nan)]  # bars with gaps between them
-    axes.plot(
-        across, [end for _, *ends in bounded for end in (*ends, math.nan)], color=look(index)["color"], linewidth=1.2
-    )
+    up = [end for _, low, high in bounded for end in (low, high, math.nan)]
+    axes.plot(across, up, color=look(index)["color"], linewidth=1.2)
 
 
 def against_batch(axes: Axes, curves: Mapping[str, Mapping[int, Interval]], label: str, log: bool = False) -> None:
     """Draw values with their intervals against batch size, a line a name."""
     for index, (name, values) in enumerate(curves.items()):
         draw_intervals(axes, values.items(), index, label=name)
+    axes.set_ylabel(label)
     if log:
         log_axis(axes, label)
-    else:
-        axes.set_ylabel(label)
     batch_axis(axes, [size for values in curves.values() for size in values])
 
 
