@@ -32,6 +32,7 @@ from tasks.report.figures.style import (
     Panels,
     Table,
     against_batch,
+    any_known,
     batch_axis,
     draw_intervals,
     log_axis,
@@ -234,9 +235,8 @@ def speedups(curve: Curve) -> dict[int, tuple[float, float]]:
 
 
 def by_size(curve: Curve, value: Callable[[Observation], float | None]) -> dict[int, Interval]:
-    """Return by batch size the mean of a number over seeds, where it is known."""
-    found = {p.batch_size: mean_of(map(value, p.counted)) for p in curve.points}
-    return {size: i for size, i in found.items() if not math.isnan(i.value)}
+    """Return by batch size the mean of a number over seeds."""
+    return {p.batch_size: mean_of(map(value, p.counted)) for p in curve.points}
 
 
 def figure_2(analysis: Analysis) -> Drawing | NotDrawable:
@@ -264,7 +264,7 @@ def figure_2(analysis: Analysis) -> Drawing | NotDrawable:
 
     rows = [[name, size, *found] for name, points in gained.items() for size, found in points.items()]
     table = Table("Speed-up by rule", ["curve", "batch size", "speed-up", "ideal"], rows)
-    return Drawing(2 + any(errors.values()), draw, table, f"{w.name}, {w.target}.")
+    return Drawing(2 + any_known(errors), draw, table, f"{w.name}, {w.target}.")
 
 
 def told_apart(analysis: Analysis, key: Callable[[Workload], object], label: Callable[[Workload], str]) -> Named:
@@ -322,4 +322,4 @@ def figure_5(analysis: Analysis) -> Drawing | NotDrawable:
         for axes in panels[1:]:
             against_batch(axes, tested, "test accuracy at the end (%)")
 
-    return Drawing(1 + any(tested.values()), draw, steps_table({"": named}), members[0].name)
+    return Drawing(1 + any_known(tested), draw, steps_table({"": named}), members[0].name)

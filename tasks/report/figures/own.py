@@ -19,6 +19,7 @@ from tasks.report.figures.style import (
     Panels,
     Table,
     against_batch,
+    any_known,
     batch_axis,
     choose,
     draw_intervals,
@@ -193,21 +194,30 @@ def curvature(analysis: Analysis) -> Drawing | NotDrawable:
     names = (LINEAR_ERROR, RELATIVE, KESKAR, TOP, EXAMPLE, CURVATURE)
     means = {n: {size: mean_of(o.run.final.get(n) for o in same) for size, same in runs.items()} for n in names}
 
+    sides = {
+        "|L(w) - L_lin(w)| after a step": {"": means[LINEAR_ERROR]},
+        "sharpness (Keskar, %)": {"": means[KESKAR]},
+        "examples, and eigenvalue": {
+            "m* = β / λ + 1": means[CURVATURE],
+            "λ, top eigenvalue of the Hessian": means[TOP],
+        },
+    }
+    known = {label: curves for label, curves in sides.items() if any_known(curves)}
+
     def draw(panels: Panels) -> None:
-        against_batch(panels[0], {"": means[LINEAR_ERROR]}, "|L(w) - L_lin(w)| after a step")
-        against_batch(panels[1], {"": means[KESKAR]}, "sharpness (Keskar, %)")
-        for axes in panels[:2]:
-            axes.set_ylim(bottom=0)
-        predicted = {"m* = β / λ + 1": means[CURVATURE], "λ, top eigenvalue of the Hessian": means[TOP]}
-        against_batch(panels[2], predicted, "examples, and eigenvalue", log=True)
-        draw_measured(panels[2], analysis, w)
-        panels[2].legend()
+        for axes, (label, curves) in zip(panels, known.items(), strict=True):
+            against_batch(axes, curves, label, log=len(curves) > 1)
+            if len(curves) > 1:
+                draw_measured(axes, analysis, w)
+                axes.legend()
+            else:
+                axes.set_ylim(bottom=0)
 
     columns = ["batch size", "n", "|L - L_lin|", "of the promised", "sharpness (%)", "λ", "β", "m* = β / λ + 1"]
     rows = [[size, len(same), *(means[name][size] for name in names)] for size, same in runs.items()]
     note = "Means over seeds with Student's t intervals, at the last weights. m* is proved for convex models, and "
     note += "at least this: β is the largest of a few examples."
-    return Drawing(3, draw, Table("Curvature at the end of training", columns, rows, note), w.name)
+    return Drawing(len(known), draw, Table("Curvature at the end of training", columns, rows, note), w.name)
 
 
 def spent(o: Observation) -> dict[str, float | None]:
@@ -238,16 +248,13 @@ def cost(analysis: Analysis) -> Drawing | NotDrawable:
     costs = [o.run.record.cost for same in runs.values() for o in same]
     prices = {f"{c.currency}, prices of {c.prices_of}" for c in costs if c.money is not None}
 
-    drawn = [
-        name
-        for name in ("examples a second", "GFLOP a second", "peak MiB")
-        if any(math.isfinite(mean.value) for mean in means[name].values())
-    ]
+    rates = ("examples a second", "GFLOP a second", "peak MiB")
+    known = {name: {"": means[name]} for name in rates if any_known({"": means[name]})}
 
     def draw(panels: Panels) -> None:
-        for axes, name in zip(panels, drawn, strict=True):
-            against_batch(axes, {"": means[name]}, name, log=True)
+        for axes, (name, curves) in zip(panels, known.items(), strict=True):
+            against_batch(axes, curves, name, log=True)
 
     rows = [[size, len(same), *(means[name][size] for name in columns)] for size, same in each.items()]
     note = f"Means over seeds, of whole runs. -: not known on this machine. Money: {'; '.join(sorted(prices)) or '-'}."
-    return Drawing(len(drawn), draw, Table("What a run cost", ["batch size", "n", *columns], rows, note), w.name)
+    return Drawing(len(known), draw, Table("What a run cost", ["batch size", "n", *columns], rows, note), w.name)

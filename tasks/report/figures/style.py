@@ -116,6 +116,7 @@ def plain(table: Table) -> str:
 
 
 Panels = Sequence[Axes]  # left to right
+ByBatch = Mapping[str, Mapping[int, Interval]]  # lines of values by batch size, with what the legend says
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,12 @@ def draw_intervals(axes: Axes, values: Iterable[tuple[float, Interval]], index: 
     axes.plot(across, up, color=look(index)["color"], linewidth=1.2)
 
 
-def against_batch(axes: Axes, curves: Mapping[str, Mapping[int, Interval]], label: str, log: bool = False) -> None:
+def any_known(curves: ByBatch) -> bool:
+    """Return whether any of the values is known."""
+    return any(math.isfinite(i.value) for values in curves.values() for i in values.values())
+
+
+def against_batch(axes: Axes, curves: ByBatch, label: str, log: bool = False) -> None:
     """Draw values with their intervals against batch size, a line a name."""
     for index, (name, values) in enumerate(curves.items()):
         draw_intervals(axes, values.items(), index, label=name)
