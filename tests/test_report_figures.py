@@ -148,7 +148,7 @@ REASONS = {
     "you-optimizers": "no study with test accuracies of two or more optimizers at its largest batch",
     "you-recipe": "no study that adds ingredients to a baseline at its largest batch",
     "you-diffusion": "no runs with distance/total in their curves",
-    "time-and-cost": "no runs on one device with their parameter count and seconds",
+    "time-and-cost": "no runs on one device with parameter count and seconds of which half arrived",
     "noise-scale": "fewer than 4 targets with noise_scale/simple and a fitted curve (choose more with --target)",
     "noise-along": "no runs with noise_scale/simple or a probe",
     "curvature": "no runs with linear_error/absolute or sharpness/keskar",

@@ -1,25 +1,27 @@
 """The project's own figures: what a run costs on other machines, and what instruments measured beside the loss."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from callbacks.record import Cost
 from tasks.report.analysis.answer import Analysis
-from tasks.report.analysis.curves import Observation, Workload, group, main_curve, same_but_target
-from tasks.report.analysis.intervals import NOTHING, Interval, number
+from tasks.report.analysis.curves import Observation, Workload, group, main_curve
+from tasks.report.analysis.intervals import NOTHING, Interval, exact, number
 from tasks.report.analysis.measures import CURVATURE, LINEAR_ERROR, NOISE, mean_of
-from tasks.report.analysis.projection import HELD_OUT, Cluster, Projection, project, step_seconds
+from tasks.report.analysis.projection import HELD_OUT, Cluster, Projection, project
 from tasks.report.figures.style import (
     GREY,
     Drawing,
     NotDrawable,
     Panels,
     Table,
+    against_batch,
+    any_known,
     batch_axis,
+    choose,
     draw_intervals,
     largest,
     log_axis,
@@ -31,10 +33,6 @@ ERROR = "noise_scale/standard_error"
 RELATIVE = "linear_error/relative"
 KESKAR, TOP = "sharpness/keskar", "sharpness/top_eigenvalue"
 EXAMPLE = "sharpness/example_eigenvalue"
-ByBatch = dict[int, list[Observation]]
-
-
-# projected on other machines ------------------------------------------------------------------------------
 
 
 def stops_table(found: Projection) -> Table:
@@ -59,15 +57,13 @@ def sentence(found: Projection, cluster: Cluster) -> str:
 def time_and_cost(analysis: Analysis) -> Drawing | NotDrawable:
     """Time to target and its cost, projected on P devices from the measured step times."""
     cluster = analysis.cluster
-    able = [w for w in analysis.workloads if w.parameters and len(step_seconds(main_curve(w))[0])]
-    if not able:
-        return NotDrawable("no runs on one device with their parameter count and seconds")
+    able = [w for w in analysis.workloads if w.parameters]
     projected = {w: found for w in able if (found := project(main_curve(w), w.parameters or 0, cluster))}
     if not projected:
-        return NotDrawable("no batch size at which half of the runs arrived")
+        return NotDrawable("no runs on one device with parameter count and seconds of which half arrived")
     w = largest(projected)
     found = projected[w]
-    rows: list[list[float]] = [
+    rows = [
         [int(size), devices, float(found.seconds[i, j]), float(found.money[i, j])]
         for j, size in enumerate(found.sizes)
         for i, devices in enumerate(found.devices)
@@ -75,16 +71,13 @@ def time_and_cost(analysis: Analysis) -> Drawing | NotDrawable:
     ]
 
     def draw(panels: Panels) -> None:
+        least = min(rows, key=lambda row: row[2])
+        by_devices = group(sorted(rows, key=lambda row: row[1]), lambda row: f"{row[1]} device{'s' * (row[1] > 1)}")
         labels = ("seconds to target (projected)", f"cost to target (at {cluster.price:g} a device-hour)")
-        star = min(rows, key=lambda row: row[2])
         for axes, label, column in zip(panels, labels, (2, 3), strict=True):
-            for index, devices in enumerate(found.devices):
-                points = [row for row in rows if row[1] == devices]
-                style = look(index) | {"markersize": 4, "label": f"{devices} device{'s' * (devices > 1)}"}
-                axes.plot([r[0] for r in points], [r[column] for r in points], **style)
-            axes.plot(star[0], star[column], "*", color="#000000", markersize=13, label="least time", zorder=5)
-            batch_axis(axes, [int(r[0]) for r in rows])
-            log_axis(axes, label)
+            lines = {name: {int(row[0]): exact(row[column]) for row in same} for name, same in by_devices.items()}
+            against_batch(axes, lines, label, log=True)
+            axes.plot(least[0], least[column], "*", color="#000000", markersize=13, label="least time", zorder=5)
         panels[0].legend()
 
     caption = f"{w.name}, {w.target}. Projected, not measured; the device is the one measured on. "
@@ -93,17 +86,14 @@ def time_and_cost(analysis: Analysis) -> Drawing | NotDrawable:
     return Drawing(2, draw, table, caption, (stops_table(found),))
 
 
-# predicted and measured --------------------------------------------------------------------------------
-
-
 def noise_scale(analysis: Analysis) -> Drawing | NotDrawable:
     """What noise and curvature predict at a target against the batch size measured there, at four targets or more."""
-    rows: list[list[Any]] = []
-    for members in group(analysis.workloads, same_but_target).values():
-        for w in members:
-            _, found = analysis.main(w)
-            if found and not math.isnan(found.noise.value):
-                rows.append([w.name, w.target, found.noise, found.curvature, found.hyperbola, found.b2])
+    found = [(w, critical) for w in analysis.workloads if (critical := analysis.main(w)[1])]
+    rows: list[list[Any]] = [
+        [w.name, w.target, critical.noise, critical.curvature, critical.hyperbola, critical.b2]
+        for w, critical in found
+        if not math.isnan(critical.noise.value)
+    ]
     if len(rows) < LEAST_TARGETS:
         return NotDrawable(
             f"fewer than {LEAST_TARGETS} targets with {NOISE} and a fitted curve (choose more with --target)"
@@ -115,7 +105,8 @@ def noise_scale(analysis: Analysis) -> Drawing | NotDrawable:
                 known = [(r[column].value, r[4]) for r in points if r[column].value > 0]
                 more = {"linestyle": "none", "markerfacecolor": face, "label": f"{name}: {label}" if known else None}
                 draw_intervals(panels[0], known, index, **more)
-        ends = [f(r[i].value for r in rows for i in (2, 3) if r[i].value > 0) for f in (min, max)]
+        predicted = [r[column].value for r in rows for column in (2, 3) if r[column].value > 0]
+        ends = [min(predicted), max(predicted)]
         panels[0].plot(ends, ends, "--", color=GREY, label="equal")
         log_axis(panels[0], "predicted critical batch size (examples)", "x")
         log_axis(panels[0], "measured B_crit of the hyperbola (examples)")
@@ -124,16 +115,6 @@ def noise_scale(analysis: Analysis) -> Drawing | NotDrawable:
     columns = ["workload", "target", "noise scale", "m* (curvature)", "measured B_crit", "measured B2"]
     caption = "The noise scale is that at the target, m* that at the final weights of the same runs."
     return Drawing(1, draw, Table("Predicted and measured", columns, rows), caption)
-
-
-# instruments --------------------------------------------------------------------------------------------
-
-
-def choose(workloads: list[Workload], able: Callable[[Observation], bool]) -> tuple[Workload, ByBatch] | None:
-    """Choose the workload with the most runs among those that can show something, with these runs by batch size."""
-    found = {w: [o for o in main_curve(w).counted if able(o)] for w in workloads}
-    shown = [w for w, runs in found.items() if runs]
-    return (w := largest(shown), group(found[w], lambda o: o.run.batch_size)) if shown else None
 
 
 def draw_measured(axes: Axes, analysis: Analysis, w: Workload) -> None:
@@ -146,14 +127,10 @@ def draw_measured(axes: Axes, analysis: Analysis, w: Workload) -> None:
             axes.axhspan(measured.low, measured.high, color=GREY, alpha=0.12, linewidth=0)
 
 
-# along training -----------------------------------------------------------------------------------------
-
-
-def noise_columns(o: Observation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the evaluations' epochs, noise scales and standard errors; NaN where they are undefined."""
+def noise_columns(o: Observation) -> np.ndarray:
+    """Return the evaluations' epochs, noise scales and standard errors: [3, evaluations], NaN where undefined."""
     columns = [o.run.curve.get(name, []) for name in ("epoch", NOISE, ERROR)]
-    epochs, noise, error = np.array(list(zip(*columns, strict=False)), dtype=float).reshape(-1, 3).T
-    return epochs, noise, error
+    return np.array(list(zip(*columns, strict=False)), dtype=float).reshape(-1, 3).T
 
 
 def probes(o: Observation) -> list[Mapping[str, float]]:
@@ -161,25 +138,14 @@ def probes(o: Observation) -> list[Mapping[str, float]]:
     return o.run.record.instruments.get("probe", {}).get("branches", [])
 
 
-def along_table(runs: ByBatch) -> Table:
-    """List per run the noise scale after a quarter and at the end, and the probe's brackets."""
-    rows = []
-    for o in (o for observations in runs.values() for o in observations):
-        epochs, noise, error = noise_columns(o)
-        cells, lost = [NOTHING, NOTHING], ""
-        if len(epochs):
-            at = [int(np.abs(epochs - share * epochs[-1]).argmin()) for share in (0.25, 1.0)]
-            cells = [Interval(*map(float, (noise[i], noise[i] - 2 * error[i], noise[i] + 2 * error[i]))) for i in at]
-            lost = f"{np.isnan(noise[1:]).sum()} of {len(noise[1:])}"  # none at step 0
-        text = "; ".join(f"step {b['step']:,}: {b['low']:,} to {number(b['high'])}" for b in probes(o))
-        rows.append([o.run.batch_size, o.seed, *cells, lost, text])
-    columns = ["batch size", "seed", "noise scale after 1/4 of the run", "at its end", "undefined"]
-    columns += ["probe: critical batch"]
-    note = (
-        "Noise scale with two jackknife standard errors, in examples; -: undefined, |G|^2 is not positive. "
-        "Where many evaluations are undefined, the others are too low and their errors too small."
-    )
-    return Table("Noise scale and probe", columns, rows, note)
+def along_row(o: Observation) -> list[Any]:
+    """Return a run's noise scale after a quarter and at the end, where it was undefined, and its probe's brackets."""
+    epochs, noise, error = noise_columns(o)
+    at = [int(np.abs(epochs - share * epochs[-1]).argmin()) for share in (0.25, 1.0) if len(epochs)]
+    cells = [Interval(*map(float, (noise[i], noise[i] - 2 * error[i], noise[i] + 2 * error[i]))) for i in at]
+    lost = f"{np.isnan(noise[1:]).sum()} of {len(noise[1:])}" if at else ""  # none at step 0
+    brackets = "; ".join(f"step {b['step']:,}: {b['low']:,} to {number(b['high'])}" for b in probes(o))
+    return [o.run.batch_size, o.seed, *(cells or [NOTHING, NOTHING]), lost, brackets]
 
 
 def noise_along(analysis: Analysis) -> Drawing | NotDrawable:
@@ -190,38 +156,32 @@ def noise_along(analysis: Analysis) -> Drawing | NotDrawable:
     w, runs = found
 
     def draw(panels: Panels) -> None:
-        for index, (size, observations) in enumerate(runs.items()):
+        for index, (size, same) in enumerate(runs.items()):
             colour = look(index)["color"]
-            for i, o in enumerate(observations):
+            for i, o in enumerate(same):
                 epochs, noise, error = noise_columns(o)
                 label = None if i else f"batch {size:,}"
                 panels[0].plot(epochs, noise, ".-", color=colour, linewidth=1, markersize=3, label=label)
                 low = np.maximum(noise - 2 * error, noise / 10)
                 panels[0].fill_between(epochs, low, noise + 2 * error, color=colour, alpha=0.12, linewidth=0)
-                for b in probes(o):
-                    draw_bracket(panels[1], b["low"], b["high"], size * 1.06**i, look(index))
-        panels[0].set_xscale("log")
-        panels[0].set_xlabel("epochs")
-        batch_axis(panels[1], list(runs))
+                brackets = [Interval(b["low"], b["low"], b["high"]) for b in probes(o)]
+                draw_intervals(panels[1], [(size * 1.06**i, b) for b in brackets], index, linestyle="none")
+        log_axis(panels[0], "epochs", "x", (1.0,))
         log_axis(panels[0], "noise scale (examples), 2 standard errors")
         log_axis(panels[1], "probe: keeps up (marker), falls behind (line's end), 95 %")
+        batch_axis(panels[1], runs)
         for axes in panels:
             draw_measured(axes, analysis, w)
         panels[0].legend()
 
-    return Drawing(2, draw, along_table(runs), f"{w.name}. Measured at {w.target}.")
-
-
-def draw_bracket(axes: Axes, low: float, high: float, x: float, style: dict[str, Any]) -> None:
-    """Draw a probe's bracket: from the largest batch that surely kept up to the first that surely fell behind."""
-    axes.plot(x, low, **style, markersize=5, linestyle="none")
-    if math.isfinite(high):
-        axes.plot([x, x], [low, high], color=style["color"])
-    else:
-        axes.plot(x, low * 1.25, "^", color=style["color"], markersize=4)
-
-
-# at the end of training ---------------------------------------------------------------------------------
+    columns = ["batch size", "seed", "noise scale after 1/4 of the run", "at its end", "undefined"]
+    note = (
+        "Noise scale with two jackknife standard errors, in examples; -: undefined, |G|^2 is not positive. "
+        "Where many evaluations are undefined, the others are too low and their errors too small."
+    )
+    rows = [along_row(o) for same in runs.values() for o in same]
+    table = Table("Noise scale and probe", [*columns, "probe: critical batch"], rows, note)
+    return Drawing(2, draw, table, f"{w.name}. Measured at {w.target}.")
 
 
 def curvature(analysis: Analysis) -> Drawing | NotDrawable:
@@ -231,39 +191,37 @@ def curvature(analysis: Analysis) -> Drawing | NotDrawable:
         return NotDrawable(f"no runs with {LINEAR_ERROR} or {KESKAR}")
     w, runs = found
     names = (LINEAR_ERROR, RELATIVE, KESKAR, TOP, EXAMPLE, CURVATURE)
-    values = {name: [mean_of(o.run.final.get(name) for o in same) for same in runs.values()] for name in names}
+    means = {n: {size: mean_of(o.run.final.get(n) for o in same) for size, same in runs.items()} for n in names}
+
+    sides = {
+        "|L(w) - L_lin(w)| after a step": {"": means[LINEAR_ERROR]},
+        "sharpness (Keskar, %)": {"": means[KESKAR]},
+        "examples, and eigenvalue": {
+            "m* = β / λ + 1": means[CURVATURE],
+            "λ, top eigenvalue of the Hessian": means[TOP],
+        },
+    }
+    known = {label: curves for label, curves in sides.items() if any_known(curves)}
 
     def draw(panels: Panels) -> None:
-        def means(axes: Axes, name: str, index: int = 0, label: str | None = None) -> None:
-            draw_intervals(axes, zip(runs, values[name], strict=True), index, label=label)
-
-        for axes, name, label in (
-            (panels[0], LINEAR_ERROR, "|L(w) - L_lin(w)| after a step"),
-            (panels[1], KESKAR, "sharpness (Keskar, %)"),
-        ):
-            means(axes, name)
-            axes.set_ylim(bottom=0)
-            axes.set_ylabel(label)
-        means(panels[2], CURVATURE, 0, "m* = β / λ + 1")
-        means(panels[2], TOP, 1, "λ, top eigenvalue of the Hessian")
-        draw_measured(panels[2], analysis, w)
-        log_axis(panels[2], "examples, and eigenvalue")
-        panels[2].legend()
-        for axes in panels:
-            batch_axis(axes, runs)
+        for axes, (label, curves) in zip(panels, known.items(), strict=True):
+            against_batch(axes, curves, label, log=len(curves) > 1)
+            if len(curves) > 1:
+                draw_measured(axes, analysis, w)
+                axes.legend()
+            else:
+                axes.set_ylim(bottom=0)
 
     columns = ["batch size", "n", "|L - L_lin|", "of the promised", "sharpness (%)", "λ", "β", "m* = β / λ + 1"]
-    rows = [[size, len(same), *(values[name][i] for name in names)] for i, (size, same) in enumerate(runs.items())]
+    rows = [[size, len(same), *(means[name][size] for name in names)] for size, same in runs.items()]
     note = "Means over seeds with Student's t intervals, at the last weights. m* is proved for convex models, and "
     note += "at least this: β is the largest of a few examples."
-    return Drawing(3, draw, Table("Curvature at the end of training", columns, rows, note), w.name)
+    return Drawing(len(known), draw, Table("Curvature at the end of training", columns, rows, note), w.name)
 
 
-# cost ---------------------------------------------------------------------------------------------------
-
-
-def spent(cost: Cost) -> dict[str, float | None]:
+def spent(o: Observation) -> dict[str, float | None]:
     """Return what a run spent, by column; what is not known is None."""
+    cost = o.run.record.cost
     gflop = cost.flops / 1e9 if cost.flops else None
     return {
         "training seconds": cost.training_seconds,
@@ -277,31 +235,25 @@ def spent(cost: Cost) -> dict[str, float | None]:
     }
 
 
-def means_of(costs: Sequence[Cost]) -> dict[str, Interval]:
-    """Return the mean over runs of what they spent, by column."""
-    each = [spent(cost) for cost in costs]
-    return {name: mean_of(one[name] for one in each) for name in each[0]}
-
-
 def cost(analysis: Analysis) -> Drawing | NotDrawable:
     """What the runs cost, by batch size."""
     found = choose(analysis.workloads, lambda o: o.run.record.cost.examples_per_second is not None)
     if not found:
         return NotDrawable("no runs with the instrument Cost")
     w, runs = found
-    costs = {size: [o.run.record.cost for o in observations] for size, observations in runs.items()}
-    means = {size: means_of(each) for size, each in costs.items()}
-    prices = {f"{c.currency}, prices of {c.prices_of}" for cs in costs.values() for c in cs if c.money is not None}
+    each = {size: [spent(o) for o in same] for size, same in runs.items()}
+    columns = list(next(iter(each.values()))[0])
+    means = {name: {size: mean_of(one[name] for one in same) for size, same in each.items()} for name in columns}
+    costs = [o.run.record.cost for same in runs.values() for o in same]
+    prices = {f"{c.currency}, prices of {c.prices_of}" for c in costs if c.money is not None}
+
+    rates = ("examples a second", "GFLOP a second", "peak MiB")
+    known = {name: {"": means[name]} for name in rates if any_known({"": means[name]})}
 
     def draw(panels: Panels) -> None:
-        for axes, name in zip(panels, ("examples a second", "GFLOP a second", "peak MiB"), strict=True):
-            known = [(size, mean[name]) for size, mean in means.items() if math.isfinite(mean[name].value)]
-            if known:
-                draw_intervals(axes, known, 0)
-                batch_axis(axes, [size for size, _ in known])
-                log_axis(axes, name)
+        for axes, (name, curves) in zip(panels, known.items(), strict=True):
+            against_batch(axes, curves, name, log=True)
 
-    rows = [[size, len(costs[size]), *mean.values()] for size, mean in means.items()]
-    columns = ["batch size", "n", *next(iter(means.values()))]
+    rows = [[size, len(same), *(means[name][size] for name in columns)] for size, same in each.items()]
     note = f"Means over seeds, of whole runs. -: not known on this machine. Money: {'; '.join(sorted(prices)) or '-'}."
-    return Drawing(3, draw, Table("What a run cost", columns, rows, note), w.name)
+    return Drawing(len(known), draw, Table("What a run cost", ["batch size", "n", *columns], rows, note), w.name)

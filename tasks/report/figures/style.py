@@ -4,28 +4,31 @@ import csv
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogFormatter, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
-from tasks.report.analysis.curves import Workload
+from tasks.report.analysis.curves import Observation, Workload, group, main_curve
 from tasks.report.analysis.intervals import Interval, number
 
 # Okabe and Ito's palette without its yellow, which is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 GREY = "#777777"
-PANEL = (5.6, 4.4)  # inches
 MARKERS = "osD^vPX"
+SVG = "{http://www.w3.org/2000/svg}"
+EVERYWHERE = "*{font-family: DejaVu Sans, sans-serif; stroke-linejoin: round; stroke-linecap: butt}"
+ElementTree.register_namespace("", SVG[1:-1])
+ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 STYLE: dict[Any, Any] = {
-    "figure.figsize": (7.0, 4.6),
     "figure.constrained_layout.use": True,
     "font.size": 10,
     "axes.spines.top": False,
@@ -41,9 +44,6 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "report",
     "lines.linewidth": 1.6,
 }
-
-
-# tables ---------------------------------------------------------------------------------------------------
 
 
 class Command(str):
@@ -77,18 +77,22 @@ def sort_key(value: object) -> str:
 
 def write_csv(table: Table, file: Path) -> None:
     """Write a table with full precision; an interval takes three columns; what is not known is empty."""
-    wide = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
-    header = []
-    for name, is_wide in zip(table.columns, wide, strict=True):
-        header += [f"{name} value", f"{name} low", f"{name} high"] if is_wide else [name]
+    wide = {i for row in table.rows for i, cell in enumerate(row) if isinstance(cell, Interval)}
     with open(file, "w", newline="") as out:
         writer = csv.writer(out)
-        writer.writerow(header)
-        for row in table.rows:
+        for row in [table.columns, *table.rows]:
             cells: list[Any] = []
-            for cell, is_wide in zip(row, wide, strict=True):
-                full = isinstance(cell, Interval)
-                cells += [cell.value, cell.low, cell.high] if full else [cell, "", ""] if is_wide else [cell]
+            for i, cell in enumerate(row):
+                if isinstance(cell, Interval):
+                    cells += [cell.value, cell.low, cell.high]
+                elif i in wide:
+                    cells += (
+                        [f"{cell} {end}" for end in ("value", "low", "high")]
+                        if row is table.columns
+                        else [cell, "", ""]
+                    )
+                else:
+                    cells.append(cell)
             writer.writerow(["" if isinstance(c, float) and math.isnan(c) else c for c in cells])
 
 
@@ -111,10 +115,8 @@ def plain(table: Table) -> str:
     return "\n".join(lines)
 
 
-# figures --------------------------------------------------------------------------------------------------
-
-
 Panels = Sequence[Axes]  # left to right
+ByBatch = Mapping[str, Mapping[int, Interval]]  # lines of values by batch size, with what the legend says
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class Drawing:
 
     panels: int
     draw: Callable[[Panels], None]
-    table: Table
+    table: Table  # the numbers beside the figure
     caption: str
     more: tuple[Table, ...] = ()
     height: float = 0.0  # inches, where it is not the usual
@@ -152,53 +154,71 @@ class Drawing:
     def save(self, files: list[Path]) -> list[Spot]:
         """Draw the figure into files; return its noted points."""
         with plt.rc_context(STYLE):
-            width, height = STYLE["figure.figsize"] if self.panels == 1 else (PANEL[0] * self.panels + 0.4, PANEL[1])
-            size = (width, self.height or height)
-            drawing, axes = plt.subplots(ncols=self.panels, squeeze=False, figsize=size)
+            width, height = (7.0, 4.6) if self.panels == 1 else (5.6 * self.panels + 0.4, 4.4)  # inches
+            drawing, axes = plt.subplots(ncols=self.panels, squeeze=False, figsize=(width, self.height or height))
             self.draw(axes[0])
-            for axis in (axis for a in axes[0] for axis in (a.xaxis, a.yaxis)):
-                if isinstance(axis.get_major_formatter(), LogFormatter):  # its powers are formulas
-                    axis.set_major_formatter(plain_number)
             with warnings.catch_warnings():  # long names of curves may leave it no room, which is no harm
                 warnings.filterwarnings("ignore", "constrained_layout not applied")
                 drawing.draw_without_rendering()
             drawing.set_layout_engine("none")  # laid out once is enough for both files
             for file in files:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                drawing.savefig(file, dpi=160, metadata={"Date": None} if file.suffix == ".svg" else None)
+                drawing.savefig(file, dpi=160)
                 if file.suffix == ".svg":
                     file.write_text(shortened(file.read_text()))
-            found = [spot for panel in axes[0] for spot in spots(panel)]
             plt.close(drawing)
-        return found
+        spots = []
+        for panel in axes[0]:
+            for x, y, text in panel.__dict__.get("noted", []):
+                across, up = drawing.transFigure.inverted().transform(panel.transData.transform((x, y)))
+                spots.append(Spot(float(across), 1 - float(up), text))
+        return spots
 
 
 def shortened(svg: str) -> str:
-    """Return a figure at less than half its length: to a hundredth of a point, and what is the same said once."""
-    svg = re.sub(r" <metadata>.*?</metadata>\n|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: DejaVu Sans, sans-serif", svg)
-    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", tag[0]), svg)
+    """Return a figure at half its length: to a tenth of a point, without groups, each look said once."""
+    root = ElementTree.fromstring(svg)
+    ungroup(root)
+    names: dict[str, str] = {}  # of what is referred to
+    classes: dict[str, str] = {}
+    for element in root.iter():
+        element.tail = "\n"
+        looks = {child.get("style") for child in element}
+        if element.tag == f"{SVG}g" and len(looks) == 1:  # markers that look alike
+            element.set("style", element[0].get("style", ""))
+            for marker in element:
+                marker.attrib.pop("style", None)
+        for key, value in element.items():
+            value = re.sub(r"\b[mp][0-9a-f]{10}\b", lambda m: names.setdefault(m[0], f"i{len(names)}"), value)
+            element.set(key, re.sub(r"\d+\.\d{3,}", lambda m: f"{round(float(m[0]), 1):g}", value))
+        if element.get("transform", "").startswith("rotate(-0 "):
+            del element.attrib["transform"]
+        if path := element.get("d"):
+            element.set("d", re.sub(r"\s*([A-Za-z])\s*", r"\1", path).strip())
+        style, clip = element.attrib.pop("style", ""), element.attrib.pop("clip-path", "")
+        look = re.sub(r"; font-family: [^;]*|; stroke-dashoffset: 0|(?<=[:;]) ", "", style) + (
+            f";clip-path:{clip}" if clip else ""
+        )
+        if look:
+            element.set("class", classes.setdefault(look, f"c{len(classes)}"))
+    rules = [f".{name}{{{look}}}" for look, name in classes.items()]
+    next(root.iter(f"{SVG}style")).text = "".join([EVERYWHERE, *rules])
+    return ElementTree.tostring(root, encoding="unicode").replace(" />", "/>")
 
-    def styled_once(found: re.Match[str]) -> str:
-        styles = set(re.findall(r' style="[^"]*"', found[2]))
-        style = styles.pop() if len(styles) == 1 else ""
-        return f"<g{found[1]}{style}>{found[2].replace(style, '') if style else found[2]}</g>"
 
-    return re.sub(r"<g([^>]*)>(\s*(?:<use [^>]*/>\s*){2,})</g>", styled_once, svg)
+def ungroup(parent: ElementTree.Element) -> None:
+    """Take a drawing's metadata away, and the groups that say nothing of what is in them."""
+    children: list[ElementTree.Element] = []
+    for child in parent:
+        ungroup(child)
+        if child.tag != f"{SVG}metadata":
+            children += child if child.tag == f"{SVG}g" and not child.attrib.keys() - {"id"} else [child]
+    parent[:] = children
 
 
 def note(axes: Axes, x: float, y: float, text: str) -> None:
     """Note a point, so that the page can say what it is."""
     axes.__dict__.setdefault("noted", []).append((x, y, text))
-
-
-def spots(axes: Axes) -> list[Spot]:
-    """Return the noted points of a panel."""
-    found = []
-    for x, y, text in axes.__dict__.get("noted", []):
-        across, up = axes.figure.transFigure.inverted().transform(axes.transData.transform((x, y)))
-        found.append(Spot(float(across), 1 - float(up), text))
-    return found
 
 
 def look(index: int) -> dict[str, Any]:
@@ -210,10 +230,25 @@ def draw_intervals(axes: Axes, values: Iterable[tuple[float, Interval]], index: 
     """Draw values with their intervals at their places; `more` is how the values' markers and line look."""
     known = [(x, i) for x, i in values if math.isfinite(i.value)]
     axes.plot([x for x, _ in known], [i.value for _, i in known], **(look(index) | {"markersize": 5} | more))
-    for x, i in known:
-        if math.isfinite(i.low):
-            ends = [i.low, i.high if math.isfinite(i.high) else i.value]
-            axes.plot([x, x], ends, color=look(index)["color"], linewidth=1.2)
+    bounded = [(x, i.low, i.high if math.isfinite(i.high) else i.value) for x, i in known if math.isfinite(i.low)]
+    across = [at for x, _, _ in bounded for at in (x, x, math.nan)]  # bars with gaps between them
+    up = [end for _, low, high in bounded for end in (low, high, math.nan)]
+    axes.plot(across, up, color=look(index)["color"], linewidth=1.2)
+
+
+def any_known(curves: ByBatch) -> bool:
+    """Return whether any of the values is known."""
+    return any(math.isfinite(i.value) for values in curves.values() for i in values.values())
+
+
+def against_batch(axes: Axes, curves: ByBatch, label: str, log: bool = False) -> None:
+    """Draw values with their intervals against batch size, a line a name."""
+    for index, (name, values) in enumerate(curves.items()):
+        draw_intervals(axes, values.items(), index, label=name)
+    axes.set_ylabel(label)
+    if log:
+        log_axis(axes, label)
+    batch_axis(axes, [size for values in curves.values() for size in values])
 
 
 def largest(workloads: Iterable[Workload]) -> Workload:
@@ -221,9 +256,13 @@ def largest(workloads: Iterable[Workload]) -> Workload:
     return max(workloads, key=lambda w: sum(len(c.counted) for c in w.curves))
 
 
-def plain_number(value: float, _: object) -> str:
-    """Return a tick's number without a power of ten."""
-    return f"{value:,.10g}"
+def choose(
+    workloads: Iterable[Workload], able: Callable[[Observation], bool]
+) -> tuple[Workload, dict[int, list[Observation]]] | None:
+    """Choose the workload with the most runs among those that can show something, with these runs by batch size."""
+    found = {w: [o for o in main_curve(w).counted if able(o)] for w in workloads}
+    shown = [w for w, runs in found.items() if runs]
+    return (w := largest(shown), group(found[w], lambda o: o.run.batch_size)) if shown else None
 
 
 def batch_axis(axes: Axes, sizes: Iterable[int]) -> None:
@@ -240,10 +279,10 @@ def batch_axis(axes: Axes, sizes: Iterable[int]) -> None:
     axes.tick_params(axis="x", labelrotation=0 if len(ticks) < 9 else 35)
 
 
-def log_axis(axes: Axes, label: str, side: str = "y") -> None:
-    """Make the vertical or the horizontal axis logarithmic."""
+def log_axis(axes: Axes, label: str, side: str = "y", ticks: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
+    """Make the vertical or the horizontal axis logarithmic, with its ticks at these times the powers of ten."""
     axes.set(**{f"{side}scale": "log", f"{side}label": label})
     axis = axes.yaxis if side == "y" else axes.xaxis
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_locator(LogLocator(subs=ticks))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(plain_number)
+    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
