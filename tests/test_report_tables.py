@@ -56,7 +56,7 @@ def test_rows_that_are_no_run_are_named_with_their_line(tmp_path):
     runs, left_out = read_source(write_table(tmp_path / "t.csv", rows))
     assert len(runs) == 1
     assert [path.split(": ")[-1] for path, _ in left_out] == ["line 3", "line 4", "line 5", "line 6"]
-    assert [word in reason for word, (_, reason) in zip(("batch_size", "won", "steps", "steps"), left_out, strict=True)]
+    assert all(w in reason for w, (_, reason) in zip(("batch_size", "won", "steps", "steps"), left_out, strict=True))
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "{", "[1]", '{"a": 1}'])

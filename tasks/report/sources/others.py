@@ -1,51 +1,54 @@
-"""Runs that are no run directories: a tidy table of anybody's own, MLPerf's reference files, and W&B exports.
+"""Runs that are no run directories: a table of anybody's own, MLPerf's reference files, and W&B exports."""
 
-A W&B export has the record's own fields under dotted names (`batch.size`, `targets.0.status`), or the names under which
-runs mirror their record to W&B's config (`batch_size`, `lr_scaling`, ...). The latter carry no targets, which are then
-chosen with --target from the histories.
-"""
-
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from callbacks.record import VERSION, Batch, Crossing, Data, Optimizer, Plan, Rate, Record, Status, from_fields
-from tasks.report.sources.runs import Columns, Found, Hit, Run, UnusableError, run_of
+from tasks.report.sources.runs import Found, Hit, Run, UnusableError, read_each, run_of
 
 Row = Mapping[str, str]
 Fields = dict[str, Any]
 
 
-def made_run(source: str, hit: Hit, size: int, rate: float, final: Mapping[str, float], more: Fields) -> Run:
+def made_run(source: str, hit: Hit, size: int, rate: Rate, final: Mapping[str, float], more: Fields) -> Run:
     """Return a run of which little more is known than what it took; `more` are further fields of its record."""
-    known: Fields = {"rate": Rate(rate, rate), "batch": Batch(size), "targets": (hit,), "final": dict(final)}
+    known: Fields = {"rate": rate, "batch": Batch(size), "targets": (hit,), "final": dict(final)}
     return Run(source, Record(VERSION, hit.status, **known, **more), [hit])
 
 
 # a tidy table, one row a run --------------------------------------------------------------------------------
 
 NEEDED = {"batch_size", "seed", "status"}  # and steps or examples
-ENDS = ("reached", "budget", "diverged", "failed", "running")
+ENDS = ("reached", "budget", "diverged", "outrun", "failed", "running")
+UNNAMED = {"task": "your table", "network": "your network", "data": "your data", "optimizer": "your optimizer"}
+STEPS_TO = "steps_to_target/"  # what runs log to W&B for every target that they reached
 
 
-def is_table(columns: Iterable[str]) -> bool:
+def is_table(columns: Collection[str]) -> bool:
     """Tell a tidy table by its columns."""
-    return set(columns) >= NEEDED and bool({"steps", "examples"} & set(columns))
+    told = [name for name in columns if name in ("steps", "examples") or name.startswith(STEPS_TO)]
+    return set(columns) >= NEEDED and bool(told)
 
 
 def read_table(source: Path, rows: Iterable[Row]) -> Found:
     """Return the runs of a table's rows, and the rows that are none with the reason."""
-    runs, left_out = [], []
-    for line, row in enumerate(rows, 2):
-        try:
-            runs.append(table_run(source, line, row))
-        except UnusableError as reason:
-            left_out.append((f"{source}: line {line}", str(reason)))
-    return runs, left_out
+    items = [(f"{source}: line {at}{name}", row) for at, whole in enumerate(rows, 2) for name, row in by_target(whole)]
+    return read_each([(name, (name, source.stem, row)) for name, row in items], lambda item: table_run(*item))
+
+
+def by_target(row: Row) -> Iterator[tuple[str, Row]]:
+    """Yield a row for each target where W&B's table of the suite's own runs names them, else the row itself."""
+    columns = [name for name in row if name.startswith(STEPS_TO)]
+    if not columns:
+        yield "", row
+    for column in columns:
+        ended = "reached" if row[column] else "budget" if row["status"] == "reached" else row["status"]
+        target = column.removeprefix(STEPS_TO)
+        yield f", {target}", {**row, "target": target, "status": ended, "steps": row[column], "examples": ""}
 
 
 def number_in(row: Row, name: str, least: float = 0.0) -> float | None:
@@ -62,12 +65,13 @@ def number_in(row: Row, name: str, least: float = 0.0) -> float | None:
     return value
 
 
-def table_run(source: Path, line: int, row: Row) -> Run:
+def table_run(source: str, study: str, row: Row) -> Run:
     """Return the run of one row. Raises UnusableError."""
     size, seed = number_in(row, "batch_size"), number_in(row, "seed", least=-1)
     steps, examples = number_in(row, "steps"), number_in(row, "examples")
-    status, target, stage = ((row.get(name) or "").strip() for name in ("status", "target", "stage"))
-    status = status.lower()
+    names = {"status": "", "target": "the target", "stage": "", "lr_scaling": "none", "study": study} | UNNAMED
+    told = {name: (row.get(name) or "").strip() or usual for name, usual in names.items()}
+    status, stage = told["status"].lower(), told["stage"]
     if size is None or size != int(size) or seed is None:
         raise UnusableError("batch_size and seed must be whole numbers")
     if status not in ENDS:
@@ -76,12 +80,13 @@ def table_run(source: Path, line: int, row: Row) -> Run:
     if steps is None and status == "reached":
         raise UnusableError("'reached' needs steps or examples")
     at = None if steps is None else Crossing(steps, steps * size)
-    hit = Hit(target or "the target", "max", None, cast(Status, status), hit=at if status == "reached" else None)
-    named: Fields = {"study": source.stem, "run": f"line {line}", "task": "your table", "network": "your network"}
-    named |= {"seed": int(seed), "data": Data("your data"), "optimizer": Optimizer("your optimizer")}
-    named["plan"] = Plan("table", stage) if stage else None
-    rate, final = number_in(row, "learning_rate") or math.nan, {"step": at.steps, "examples": at.examples} if at else {}
-    return made_run(f"{source}: line {line}", hit, int(size), rate, final, named)
+    hit = Hit(told["target"], "max", None, cast(Status, status), hit=at if status == "reached" else None)
+    effective = number_in(row, "learning_rate") or math.nan
+    rate = Rate(number_in(row, "base_learning_rate") or effective, effective, told["lr_scaling"])
+    named: Fields = {name: told[name] for name in ("study", "task", "network")}
+    named |= {"run": source.rpartition(": ")[2], "seed": int(seed), "plan": Plan("table", stage) if stage else None}
+    named |= {"data": Data(told["data"]), "optimizer": Optimizer(told["optimizer"])}
+    return made_run(source, hit, int(size), rate, {"step": at.steps, "examples": at.examples} if at else {}, named)
 
 
 # MLPerf: how many epochs, or examples, a benchmark took at each batch size ------------------------------------
@@ -98,13 +103,10 @@ def is_reference_point(point: object) -> bool:
 
 def read_mlperf(source: Path, content: Mapping[str, Fields], sizes: Mapping[str, int]) -> Found:
     """Read reference points, one run per number; `sizes` has the examples in an epoch of a benchmark."""
-    runs, left_out = [], []
-    for name, point in content.items():
-        try:
-            runs += reference_runs(source, name, point, EXAMPLES_IN_AN_EPOCH | dict(sizes))
-        except UnusableError as reason:
-            left_out.append((f"{source}: {name}", str(reason)))
-    return runs, left_out
+    known = EXAMPLES_IN_AN_EPOCH | dict(sizes)
+    items = [(f"{source}: {name}", (source, name, point)) for name, point in content.items()]
+    points, left_out = read_each(items, lambda item: reference_runs(*item, known))
+    return [run for runs in points for run in runs], left_out
 
 
 def resolution(values: list[float]) -> float:
@@ -127,101 +129,52 @@ def reference_runs(source: Path, name: str, point: Fields, sizes: Mapping[str, i
         raise UnusableError("no positive batch size and epochs")
     per_epoch = 1 if max(values) > LARGEST_EPOCHS else sizes.get(benchmark)
     counted = "" if per_epoch else f", an epoch counted as {NOMINAL:,} examples"
-    rate = (point.get("Hyperparams") or {}).get("opt_base_learning_rate")
-    rate = float(rate) if isinstance(rate, int | float) else math.nan
+    given = (point.get("Hyperparams") or {}).get("opt_base_learning_rate")
+    rate = float(given) if isinstance(given, int | float) else math.nan
     same: Fields = {"study": source.stem, "task": "MLPerf reference", "network": f"MLPerf's {benchmark}"}
     same |= {"data": Data(f"its data{counted}"), "optimizer": Optimizer("as submitted")}
     unit, runs = resolution(values), []
     for i, value in enumerate(values):
         low, high = (v * (per_epoch or NOMINAL) for v in (value - unit, value))
         at = Crossing(math.sqrt(low * high) / size, math.sqrt(low * high))
-        given: Fields = {"hit": at, "resolution": high / low, "nominal": per_epoch is None}
-        hit = Hit("the quality target", "max", None, "reached", **given)
-        final = {"step": high / size, "examples": high}
-        runs.append(
-            made_run(f"{source}: {name} #{i}", hit, size, rate, final, same | {"run": f"{name}-{i}", "seed": i})
-        )
+        exact: Fields = {"hit": at, "resolution": high / low, "nominal": per_epoch is None}
+        hit = Hit("the quality target", "max", None, "reached", **exact)
+        final, own = {"step": high / size, "examples": high}, {"run": f"{name}-{i}", "seed": i}
+        runs.append(made_run(f"{source}: {name} #{i}", hit, size, Rate(rate, rate), final, same | own))
     return runs
 
 
-# W&B: the CSV of a runs table, or a JSON list of runs with their histories --------------------------------------
+# W&B: a JSON list of runs with their histories -----------------------------------------------------------------
 
-MIRRORED = {
-    **{"batch_size": "batch.size", "micro_batch_size": "batch.micro", "ghost_batch_size": "batch.ghost"},
-    **{"learning_rate": "rate.effective", "base_learning_rate": "rate.base", "lr_scaling": "rate.scaling_rule"},
-    **{"optimizer": "optimizer.name", "data": "data.name", "data_hash": "data.hash"},
-    **{name: name for name in ("study", "run", "task", "network", "parameters", "seed", "precision")},
-}
 STATES = {"finished": "budget", "running": "running"}  # every other end of a W&B run is a failure
+SAME = ("study", "run", "task", "network", "parameters", "seed", "precision")  # in the record and in W&B's config
 
 
-def nested(flat: Fields) -> Fields:
-    """Turn dotted or slashed names such as `batch.global` and `targets.0.status` into nested fields."""
-    tree: Fields = {}
-    for name, value in flat.items():
-        *parents, last = name.replace("record/", "record.").split(".")
-        here = tree
-        for parent in parents:
-            here = here.setdefault(parent, {})
-        here[last] = value
-    return cast(Fields, as_lists(tree.get("record", tree)))
+def read_wandb(source: Path, content: list[Any]) -> Found:
+    """Read a list of runs ({"state", "config", "history"}); their targets are chosen with --target."""
+    return read_each(
+        [(f"{source}: row {i}", item) for i, item in enumerate(content, 1)], lambda i: wandb_run(source, i)
+    )
 
 
-def as_lists(tree: object) -> object:
-    """Turn dictionaries with keys 0, 1, ... into lists, throughout."""
-    if not isinstance(tree, dict):
-        return tree
-    tree = {key: as_lists(value) for key, value in tree.items()}
-    if tree and all(key.isdigit() for key in tree):
-        return [tree[key] for key in sorted(tree, key=int)]
-    return tree
-
-
-def record_of(flat: Fields, state: object, curve: Columns) -> Fields:
-    """Make a record of exported fields, by whichever naming they have."""
-    if "batch_size" not in flat or "lr_scaling" not in flat:
-        return nested(flat)
-    last = {name: values[-1] for name, values in curve.items() if values}
-    status = STATES.get(str(state).lower(), "failed")
-    mirrored = nested({new: flat[old] for old, new in MIRRORED.items() if flat.get(old) is not None})
-    return {"version": VERSION, "status": status, "targets": [], "final": last, **mirrored}
-
-
-def as_json(text: str) -> object:
-    """Read a CSV cell as JSON where it is JSON, else as text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def read_wandb_rows(source: Path, rows: Iterable[Row]) -> Found:
-    """Read the rows of an exported runs table, whose columns hold the record's fields under dotted names."""
-    flat = [{key: as_json(value) for key, value in row.items() if key and value} for row in rows]
-    return exported(source, [(record_of(row, row.get("State"), {}), {}) for row in flat])
-
-
-def read_wandb_list(source: Path, content: list[Any]) -> Found:
-    """Read a JSON list of runs ({"config", "summary", "history"}) that mirror the record."""
-    found = []
-    for item in content:
-        item = item if isinstance(item, dict) else {}
-        flat = {**(item.get("config") or {}), **(item.get("summary") or {})}
-        history = item.get("history") or []
-        names = dict.fromkeys(name for row in history for name in row)
-        curve = {n.removeprefix("_"): [row.get(n, math.nan) for row in history] for n in names}
-        curve = {n: [math.nan if v is None else v for v in values] for n, values in curve.items()}
-        found.append((record_of(flat, item.get("state"), curve), curve))
-    return exported(source, found)
-
-
-def exported(source: Path, found: list[tuple[Fields, Columns]]) -> Found:
-    """Check records from an export as those of run directories are."""
-    runs, left_out = [], []
-    for i, (fields, curve) in enumerate(found):
-        record = from_fields(fields)
-        try:
-            runs.append(run_of(f"{source}: {getattr(record, 'run', i)}", record, curve))
-        except UnusableError as reason:
-            left_out.append((f"{source}: row {i + 1}", str(reason)))
-    return runs, left_out
+def wandb_run(source: Path, item: object) -> Run:
+    """Return the run whose config has the names under which runs mirror their record. Raises UnusableError."""
+    item = item if isinstance(item, dict) else {}
+    told, history = item.get("config") or {}, item.get("history") or []
+    names = dict.fromkeys(name for row in history for name in row)
+    rows = {name.removeprefix("_"): [row.get(name) for row in history] for name in names}
+    curve = {name: [math.nan if value is None else value for value in values] for name, values in rows.items()}
+    parts = {
+        "batch": {"size": "batch_size", "micro": "micro_batch_size", "ghost": "ghost_batch_size"},
+        "rate": {"base": "base_learning_rate", "effective": "learning_rate", "scaling_rule": "lr_scaling"},
+        "optimizer": {"name": "optimizer"},
+        "data": {"name": "data", "hash": "data_hash"},
+        "plan": {"hash": "plan", "stage": "stage"},
+    }
+    fields: Fields = {name: told[name] for name in SAME if told.get(name) is not None}
+    for part, columns in parts.items():
+        fields[part] = {name: told[column] for name, column in columns.items() if told.get(column) is not None}
+    fields["plan"] = fields["plan"] or None
+    fields |= {"version": VERSION, "status": STATES.get(str(item.get("state")).lower(), "failed"), "targets": []}
+    fields["final"] = {name: values[-1] for name, values in curve.items()}
+    return run_of(f"{source}: {told.get('run')}", from_fields(fields), curve)
