@@ -21,7 +21,7 @@ from tasks.report.analysis.points import (
 )
 from tasks.report.analysis.targets import hit_of, parse, retarget
 from tasks.report.render.page import curve_summary
-from tasks.report.render.tables import resampling_table
+from tasks.report.render.tables import curve_tables
 from tests.helpers import noisy_quadratic
 from tests.helpers.fake_runs import evaluation_steps
 from tests.helpers.made_up import hyperbola, placed, run, study
@@ -73,7 +73,7 @@ def test_a_curve_says_how_much_the_choice_of_the_rate_adds():
     assert found.resampled.held_scatter < found.resampled.scatter
     assert 0 < found.resampled.changed < 0.6
     assert found.resampled.b2.low < found.b2.value < found.resampled.b2.high
-    (row,) = resampling_table([(workload.curves[0], found)]).rows
+    (row,) = curve_tables([(workload.curves[0], found)])["What the choice of settings adds"].rows
     assert row[1:4] == [found.resampled.held_scatter, found.resampled.scatter, 100 * found.resampled.changed]
     assert curve_summary(workload, workload.curves[0], found)["resampled"]["changed"] == found.resampled.changed
     (workload,) = placed(study(hyperbola(500), tuned=False))

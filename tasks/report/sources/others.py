@@ -93,12 +93,8 @@ def table_run(source: str, study: str, row: Row) -> Run:
 
 EXAMPLES_IN_AN_EPOCH = {"resnet": 1_281_167}  # where MLPerf counts epochs: ImageNet's training images
 NOMINAL = 1_000_000  # examples in an epoch of data of unknown size: ratios, and so the batch scale, do not need it
+POINT = {"BS", "Benchmark", "Epochs to converge"}  # what an entry of such a file has
 LARGEST_EPOCHS = 5_000  # above it, what MLPerf calls "epochs to converge" are samples
-
-
-def is_reference_point(point: object) -> bool:
-    """Tell an entry of an MLPerf reference-convergence file."""
-    return isinstance(point, dict) and {"BS", "Benchmark", "Epochs to converge"} <= set(point)
 
 
 def read_mlperf(source: Path, content: Mapping[str, Fields], sizes: Mapping[str, int]) -> Found:

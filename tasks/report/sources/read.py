@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.report.sources.others import is_reference_point, is_table, read_mlperf, read_table, read_wandb
+from tasks.report.sources.others import POINT, is_table, read_mlperf, read_table, read_wandb
 from tasks.report.sources.runs import ENDING, Found, LeftOut, Run, read_kept, read_runs
 
 GROWING = "its batch grows in training (data.growth), so it has no one place over the batch size"
@@ -32,9 +32,8 @@ def read_sources(sources: list[Path], epochs: Mapping[str, int] | None = None) -
         runs |= {run.source: run for run in found if run.source not in growing}
         left_out += [*problems, *((name, GROWING) for name in growing)]
     if not runs:
-        many = f"{len(left_out)} left out, the first: " if len(left_out) > 1 else ""
-        reasons = [f": {many}{left_out[0][1]}" if left_out else "", "" if KINDS in str(left_out[:1]) else f"; {KINDS}"]
-        raise ValueError(f"no usable run in {', '.join(map(str, sources))}{''.join(reasons)}.")
+        first = f"{len(left_out)} left out, the first: {left_out[0][1]}; " if left_out else ""
+        raise ValueError(f"no usable run in {', '.join(map(str, sources))}: {first}{KINDS}.")
     return told_apart(list(runs.values())), left_out
 
 
@@ -51,24 +50,24 @@ def read_source(source: Path, epochs: Mapping[str, int] | None = None) -> Found:
     try:
         return read_csv(source) if source.suffix == ".csv" else read_json(source, epochs or {})
     except (ValueError, RecursionError, csv.Error) as error:
-        return [], [(str(source), f"neither JSON nor CSV ({error}); {KINDS}")]
+        return [], [(str(source), f"neither JSON nor CSV ({error})")]
 
 
 def read_csv(source: Path) -> Found:
     """Read a tidy table, or W&B's table of the suite's runs, which has its columns."""
     with open(source, newline="", encoding="utf-8-sig") as file:
         rows = [{k.strip().lower(): v or "" for k, v in row.items() if k} for row in csv.DictReader(file)]
-    return read_table(source, rows) if rows and is_table(rows[0]) else ([], [(str(source), f"no such table; {KINDS}")])
+    return read_table(source, rows) if rows and is_table(rows[0]) else ([], [(str(source), "no table of runs")])
 
 
 def read_json(source: Path, epochs: Mapping[str, int]) -> Found:
     """Read MLPerf reference points or a list of W&B runs."""
     content = json.loads(source.read_text())
-    if isinstance(content, dict) and content and all(is_reference_point(p) for p in content.values()):
+    if isinstance(content, dict) and content and all(isinstance(p, dict) and set(p) >= POINT for p in content.values()):
         return read_mlperf(source, content, epochs)
     if isinstance(content, list):
         return read_wandb(source, content)
-    return [], [(str(source), f"neither MLPerf reference points nor a W&B export; {KINDS}")]
+    return [], [(str(source), "neither MLPerf reference points nor a W&B export")]
 
 
 def told_apart(runs: list[Run]) -> list[Run]:
