@@ -3,8 +3,8 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,16 +19,7 @@ from tasks.report.claims.rules import NOT_TESTED, Evidence, Verdict
 from tasks.report.claims.studies import Claim, verdict_on
 from tasks.report.figures import golmant, own, you
 from tasks.report.figures.style import Drawing, NotDrawable, Table, plain, write_csv
-from tasks.report.render import page
-from tasks.report.render.tables import (
-    claims_table,
-    critical_table,
-    curve_tables,
-    parts_table,
-    points_table,
-    runs_table,
-    views_table,
-)
+from tasks.report.render import page, tables
 from tasks.report.sources.read import read_sources
 from tasks.report.sources.runs import LeftOut, keep
 
@@ -61,7 +52,6 @@ class Wanted:
     targets: Sequence[str] = ()
     figures: Sequence[str] = ()
     cluster: Path | None = None
-    epochs: Mapping[str, int] = field(default_factory=dict)  # examples in an epoch, by MLPerf benchmark
     keep: Path | None = None
     command: str = ""
     lies_in: Path | None = None  # the folder that the page will be copied to
@@ -70,7 +60,7 @@ class Wanted:
 def read(wanted: Wanted) -> Analysis:
     """Read the runs and analyze them. Raises ValueError where there is nothing to report."""
     specs, cluster = [parse(text) for text in wanted.targets], read_cluster(wanted.cluster) if wanted.cluster else None
-    runs, left_out = read_sources(wanted.sources, wanted.epochs)
+    runs, left_out = read_sources(wanted.sources)
     if wanted.keep:
         keep(runs, wanted.keep)
     return analyze(retarget(runs, specs) if specs else runs, left_out, cluster)
@@ -110,21 +100,21 @@ def provenance(analysis: Analysis, wanted: Wanted) -> list[tuple[str, str]]:
     return [(name, text) for name, text in found.items() if text]
 
 
-def section(name: str, title: str, drawing: Drawing | None, tables: list[Table], out: Path) -> page.Section:
+def section(name: str, title: str, drawing: Drawing | None, numbers: list[Table], out: Path) -> page.Section:
     """Draw a figure, where there is one, and write its tables; return both as the page shows them."""
     files = [out / "figures" / f"{name}.{kind}" for kind in ("svg", "png")]
     spots = drawing.save(files) if drawing else []
-    for table in tables:
+    for table in numbers:
         main = drawing is not None and table is drawing.table
         write_csv(table, out / "tables" / (f"{name}.csv" if main else f"{name}-{slug(table.title)}.csv"))
-    return page.Section(name, title, drawing.caption if drawing else "", tables, spots, drawing is not None)
+    return page.Section(name, title, drawing.caption if drawing else "", numbers, spots, drawing is not None)
 
 
 def workload_section(analysis: Analysis, given: Answer, name: str, drawn: bool, out: Path) -> page.Section:
     """Write one workload's tables, and its figure where it is to be drawn."""
     w, pairs = given.workload, analysis.pairs(given.workload)
     drawing = golmant.steps_to_target(w, pairs) if drawn else None
-    made = section(name, w.name, drawing, [points_table(w), *curve_tables(pairs).values()], out)
+    made = section(name, w.name, drawing, [tables.points_table(w), *tables.curve_tables(pairs).values()], out)
     behind = {
         f"batch {p.batch_size:,}{f', {curve.name}' * (len(pairs) > 1)}": list(dict.fromkeys(p.observations + p.trials))
         for curve, _ in pairs
@@ -148,8 +138,8 @@ def named_sections(analysis: Analysis, names: Sequence[str], out: Path) -> tuple
 
 def claim_section(analysis: Analysis, claim: Claim, verdict: Verdict, seen: Evidence, out: Path) -> page.Section:
     """Draw a claim that was tested, and write what decided it."""
-    drawing, tables = golmant.claim_figure(analysis, seen), [parts_table(seen), views_table(verdict)]
-    return replace(section(f"claim-{claim.id}", claim.id, drawing, tables, out), subtitle=claim.statement)
+    drawing, decided = golmant.claim_figure(analysis, seen), [tables.parts_table(seen), tables.views_table(verdict)]
+    return replace(section(f"claim-{claim.id}", claim.id, drawing, decided, out), subtitle=claim.statement)
 
 
 def verdicts_on(analysis: Analysis) -> list[tuple[Claim, Verdict]]:
@@ -168,9 +158,8 @@ def make_figures(wanted: Wanted) -> str:
     sections, missing = named_sections(analysis, wanted.figures, wanted.out)
     if missing:
         raise ValueError(f"figure {missing[0][0]} cannot be drawn from these runs: {missing[0][1]}.")
-    return "\n\n".join(
-        "\n".join([s.title, s.subtitle, *map(plain, s.tables), f"{wanted.out}/figures/{s.name}.svg"]) for s in sections
-    )
+    texts = [[s.title, s.subtitle, *map(plain, s.tables), f"{wanted.out}/figures/{s.name}.svg"] for s in sections]
+    return "\n\n".join(map("\n".join, texts))
 
 
 def clear(out: Path) -> None:
@@ -196,11 +185,9 @@ def report_on(analysis: Analysis, wanted: Wanted) -> str:
     first = [workload_section(analysis, a, name, few or a.answered, out) for a, name in zip(given, names, strict=True)]
     sections, missing = named_sections(analysis, list(FIGURES), out)
     tested = [(claim, v, claim_section(analysis, claim, v, v.evidence, out)) for claim, v in verdicts if v.evidence]
-    overview = critical_table(analysis, given)
-    tables = {"critical-batch-sizes": overview, "runs": runs_table(analysis)}
-    if tested:
-        tables["claims"] = claims_table(verdicts)
-    for name, table in tables.items():
+    overview = tables.critical_table(analysis, given)
+    whole = {"critical-batch-sizes": overview, "runs": tables.runs_table(analysis)}
+    for name, table in (whole | {"claims": tables.claims_table(verdicts)} if tested else whole).items():
         write_csv(table, out / "tables" / f"{name}.csv")
     notes = {
         "Left out": analysis.left_out,
@@ -219,6 +206,6 @@ def report_on(analysis: Analysis, wanted: Wanted) -> str:
 
 def printed_points(w: Workload) -> str:
     """Return the columns of a table of batch sizes that fit a terminal."""
-    title, table = f"{w.name}; {w.target}", points_table(w)
+    title, table = f"{w.name}; {w.target}", tables.points_table(w)
     few = [table.columns.index(name) for name in PRINTED]
     return f"{title}\n{plain(Table(title, list(PRINTED), [[row[i] for i in few] for row in table.rows]))}"

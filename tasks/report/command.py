@@ -19,8 +19,6 @@ HELP = {
     "'trainset/loss:golmant', 'val/accuracy:quantile=0.5', 'val/accuracy:baseline=0.95' (repeatable)",
     "--figure": "draw only this figure: golmant-1 to golmant-5, you-optimizers, you-recipe, you-diffusion, "
     "time-and-cost, noise-scale, noise-along, curvature, cost (repeatable)",
-    "--examples-per-epoch": "the examples in an epoch of an MLPerf benchmark, for absolute steps, as NAME=N; the batch "
-    "scale needs no number",
     "--cluster": "the machine to project time and cost on: YAML such as configs/cluster/ethernet.yaml",
     "--keep": "also write the runs to one small file (.jsonl.xz)",
 }
@@ -37,23 +35,12 @@ def parser() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(prog="python -m tasks report", description=__doc__)
     words.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help=SOURCE)
     words.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="default: report")
-    for name in ("--target", "--figure", "--examples-per-epoch"):
+    for name in ("--target", "--figure"):
         words.add_argument(name, action="append", default=[], help=HELP[name])
     for name in ("--cluster", "--keep"):
         words.add_argument(name, type=Path, metavar="FILE", help=HELP[name])
     words.add_argument("--wandb", action="store_true", help=WANDB)
     return words
-
-
-def epochs_of(texts: list[str]) -> dict[str, int]:
-    """Return NAME=N as numbers. Raises ValueError."""
-    found = {}
-    for text in texts:
-        name, _, size = text.rpartition("=")
-        if not name or not size.isdigit() or int(size) < 1:
-            raise ValueError(f"--examples-per-epoch {text!r} is not understood; give NAME=N, as in resnet=1281167.")
-        found[name] = int(size)
-    return found
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,10 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
     command = shlex.join(["python", "-m", "tasks", "report", *(sys.argv[2:] if argv is None else argv)])
     try:
-        epochs = epochs_of(given.examples_per_epoch)
-        wanted = Wanted(
-            given.sources, given.out, given.target, given.figure, given.cluster, epochs, given.keep, command
-        )
+        wanted = Wanted(given.sources, given.out, given.target, given.figure, given.cluster, given.keep, command)
         text = make_figures(wanted) if given.figure else make_report(wanted)
         print(f"{log_report(given.out)}\n\n{text}" if given.wandb and not given.figure else text)
     except OSError as error:
@@ -105,15 +89,10 @@ def log_report(out: Path) -> str:
         artifact.add_dir(str(out / folder), name=folder)
     run.log_artifact(artifact)
     run.log({f"figures/{f.stem}": wandb.Image(str(f)) for f in sorted(out.glob("figures/*.png"))})
-    run.log({f"tables/{f.stem}": table(f) for f in sorted(out.glob("tables/*.csv"))})
+    shown = {}
+    for file in sorted(out.glob("tables/*.csv")):
+        columns, *rows = csv.reader(file.read_text().splitlines())
+        shown[f"tables/{file.stem}"] = wandb.Table(columns=list(columns), data=rows)
+    run.log(shown)
     run.finish()
     return mode_message(mode, why, str(out))
-
-
-def table(file: Path) -> object:
-    """Read a CSV table for W&B, as text."""
-    import wandb
-
-    with open(file, newline="") as rows:
-        header, *data = csv.reader(rows)
-    return wandb.Table(columns=list(header), data=data)

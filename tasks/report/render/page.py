@@ -82,8 +82,8 @@ def as_markdown(report: Report) -> str:
         rows = [[claim.id, claim.statement, found.label, found.reason] for claim, found, _ in report.claims]
         parts += ["## The papers' claims", markdown(Table("", ["claim", "statement", "verdict", "reason"], rows))]
     parts += [f"## {report.overview.title}", markdown(report.overview), report.overview.note]
-    for s, own in [*((s, "") for _, s in report.answers), *((s, picture(s)) for s in report.sections)]:
-        parts += [f"## {s.title}", s.subtitle, own]
+    for s in (*(s for _, s in report.answers), *report.sections):
+        parts += [f"## {s.title}", s.subtitle, picture(s) if s in report.sections else ""]
         for table in s.tables:
             parts += [f"### {table.title}", markdown(table), table.note]
     for title, items in report.notes.items():
@@ -123,12 +123,11 @@ def point_summary(point: Point) -> dict[str, Any]:
 
 def critical_summary(found: Critical) -> dict[str, Any]:
     """Return B2, and the hyperbola's B_crit beside it."""
-    hyperbola_known = found.identified and math.isfinite(found.hyperbola.high)
-    hyperbola = {"identified": hyperbola_known, "lack_of_fit_p": found.hyperbola_lack_of_fit}
+    bounded = found.identified and math.isfinite(found.hyperbola.high)
     return {
         **{"identified": found.identified, "why_not": found.why_not, "bound": found.bound, **ends(found.b2)},
         "method": "largest B with E(B) <= 2 min E: convex fit, profile interval",
-        "hyperbola": ends(found.hyperbola) | hyperbola,
+        "hyperbola": {**ends(found.hyperbola), "identified": bounded, "lack_of_fit_p": found.hyperbola_lack_of_fit},
         "ends": {factor: ends(end) for factor, end in found.ends.items()},
         "useful_end": ends(found.useful_end),
     }

@@ -20,13 +20,11 @@ from tasks.report.figures.style import Command, Table
 
 def on_front(point: Point, others: list[Point]) -> bool:
     """Return whether no other batch size is as cheap in steps, examples, seconds and money and cheaper in one."""
-    mine, *rivals = [
-        [i.value for i in (*p.intervals.values(), money(p)) if not math.isnan(i.value)]
-        for p in (point, *(p for p in others if p is not point))
-    ]
-    same = [r for r in rivals if len(r) == len(mine)]
-    cheaper = any(r != mine and all(a <= b for a, b in zip(r, mine, strict=True)) for r in same)
-    return all(map(math.isfinite, mine)) and not cheaper
+    costs = {p: [i.value for i in (*p.intervals.values(), money(p)) if not math.isnan(i.value)] for p in others}
+    mine = costs.pop(point)
+    same = [cost for cost in costs.values() if len(cost) == len(mine)]
+    beaten = any(cost != mine and all(a <= b for a, b in zip(cost, mine, strict=True)) for cost in same)
+    return all(map(math.isfinite, mine)) and not beaten
 
 
 def fit_command(point: Point) -> Command:
@@ -72,9 +70,8 @@ def points_table(workload: Workload) -> Table:
     if len(workload.curves) == 1:
         columns = [*columns[1:], "curve"]
     note = (
-        "Means of logs over seeds with 95 % intervals, medians where a run did not arrive (it counts as ∞). Times the "
-        "fewest examples: against the cheapest batch size of the curve. Rate at an edge: the best rate tried was the "
-        "largest or the smallest, so a better one may lie beyond. Pareto: no other size is as cheap in steps, "
+        "Means of logs over seeds with 95 % intervals, medians where a run did not arrive (it counts as ∞). Rate at an "
+        "edge: of the rates tried, so a better one may lie beyond. Pareto: no other size is as cheap in steps, "
         "examples, seconds and money at once. The CSV has more columns."
     )
     shown = columns.index("train so") + any(row["train so"] for row in rows)
@@ -116,10 +113,9 @@ def critical_table(analysis: Analysis, given: list[Answer]) -> Table:
     columns += ["identified", "B2 is", "hyperbola B_crit", "lack of fit p", "why not identified"]
     rows = [critical_row(answer, *pair) for answer in given for pair in analysis.pairs(answer.workload)]
     note = (
-        "Batch sizes with 95 % intervals; ∞: beyond the largest batch studied. B2, the largest batch at most twice "
-        "as dear as the cheapest, is a critical batch size where it is identified; on a curve whose rate "
-        "was not tuned at each size it is where that rule of the rate saturates. Hyperbola: B_crit of steps = S_min "
-        "(1 + B_crit / B)."
+        "Batch sizes with 95 % intervals; ∞: beyond the largest batch studied. B2, the largest batch at most twice as "
+        "dear as the cheapest, is a critical batch size where it is identified; on a curve whose rate was not tuned at "
+        "each size it is where that rule of the rate saturates."
     )
     return Table("How far the batch can be raised", columns, rows, note, 7)
 
@@ -146,9 +142,8 @@ CURVE_TABLES = {  # their columns after the curve, and their note
             *("scatter of a point (log S)", "with the choice repeated", "% chosen otherwise"),
             *("B2, seeds redrawn", "B2, choice repeated too", "B2 as reported"),
         ],
-        f"{DRAWS} draws of every size's seeds; in each the settings are chosen again and, where the target is "
-        "an outcome, the target is taken again. What was chosen but never confirmed is estimated by its tuning runs. "
-        "The reported interval already holds the choice, as scatter between sizes.",
+        f"{DRAWS} draws of every size's seeds, settings and an outcome's target chosen again in each; what was never "
+        "confirmed is estimated by its tuning runs. The reported interval already holds the choice.",
     ),
     "Predicted and measured": (
         ["noise scale at the target", "m* at the end (curvature)", "hyperbola B_crit", "B2"],

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,17 +16,14 @@ KINDS = (
 ENDINGS = (".json", ".csv", ENDING)
 
 
-def read_sources(sources: list[Path], epochs: Mapping[str, int] | None = None) -> Found:
-    """Read all sources, each run once; `epochs` has the examples in an epoch of an MLPerf benchmark.
-
-    Raises ValueError where a source does not exist or no run is usable.
-    """
+def read_sources(sources: list[Path]) -> Found:
+    """Read all sources, each run once. Raises ValueError where a source does not exist or no run is usable."""
     runs: dict[str, Run] = {}
     left_out: LeftOut = []
     for source in sources:
         if not source.exists():
             raise ValueError(f"{source} does not exist; {KINDS}.")
-        found, problems = read_source(source, epochs or {})
+        found, problems = read_source(source)
         growing = [run.source for run in found if run.record.data.growth]
         runs |= {run.source: run for run in found if run.source not in growing}
         left_out += [*problems, *((name, GROWING) for name in growing)]
@@ -37,18 +33,18 @@ def read_sources(sources: list[Path], epochs: Mapping[str, int] | None = None) -
     return told_apart(list(runs.values())), left_out
 
 
-def read_source(source: Path, epochs: Mapping[str, int] | None = None) -> Found:
+def read_source(source: Path) -> Found:
     """Read a folder of runs, one file of another kind, or a folder of such files."""
     if source.is_dir():
         runs, left_out = read_runs(source)
         files = [] if runs or left_out else sorted(p for p in source.iterdir() if p.name.endswith(ENDINGS))
-        for found, problems in (read_source(file, epochs) for file in files):
+        for found, problems in (read_source(file) for file in files):
             runs, left_out = runs + found, left_out + problems
         return runs, left_out
     if source.name.endswith(ENDING):
         return read_kept(source)
     try:
-        return read_csv(source) if source.suffix == ".csv" else read_json(source, epochs or {})
+        return read_csv(source) if source.suffix == ".csv" else read_json(source)
     except (ValueError, RecursionError, csv.Error) as error:
         return [], [(str(source), f"neither JSON nor CSV ({error})")]
 
@@ -60,11 +56,11 @@ def read_csv(source: Path) -> Found:
     return read_table(source, rows) if rows and is_table(rows[0]) else ([], [(str(source), "no table of runs")])
 
 
-def read_json(source: Path, epochs: Mapping[str, int]) -> Found:
+def read_json(source: Path) -> Found:
     """Read MLPerf reference points or a list of W&B runs."""
     content = json.loads(source.read_text())
     if isinstance(content, dict) and content and all(isinstance(p, dict) and set(p) >= POINT for p in content.values()):
-        return read_mlperf(source, content, epochs)
+        return read_mlperf(source, content)
     if isinstance(content, list):
         return read_wandb(source, content)
     return [], [(str(source), "neither MLPerf reference points nor a W&B export")]

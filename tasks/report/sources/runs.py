@@ -162,12 +162,12 @@ def read_kept(source: Path) -> Found:
         lines = lzma.decompress(source.read_bytes()).decode().splitlines()
     except (lzma.LZMAError, UnicodeDecodeError, EOFError) as error:
         return [], [(str(source), f"no whole file of kept runs ({error})")]
-    items = [(f"{source}: line {number}", line) for number, line in enumerate(lines, 1)]
-    return read_each(items, lambda line: kept_run(source, line))
+    return read_each([(f"{source}: line {number}", (source, line)) for number, line in enumerate(lines, 1)], kept_run)
 
 
-def kept_run(source: Path, line: str) -> Run:
-    """Return the run of one line. Raises UnusableError."""
+def kept_run(place: tuple[Path, str]) -> Run:
+    """Return the run of one line of a kept file. Raises UnusableError."""
+    source, line = place
     try:
         fields = json.loads(line)
         curve = {name: [float(v) for v in values] for name, values in fields["curve"].items()}
@@ -176,5 +176,4 @@ def kept_run(source: Path, line: str) -> Run:
         raise UnusableError(f"not a kept run ({type(error).__name__}: {error})") from None
     if len({len(values) for values in curve.values()}) > 1:
         raise UnusableError("its curve has columns of different lengths")
-    name = f"{source}: {record.study}/{record.run}" if isinstance(record, Record) else str(source)
-    return run_of(name, record, curve)
+    return run_of(f"{source}: {getattr(record, 'study', '')}/{getattr(record, 'run', '')}", record, curve)
