@@ -18,7 +18,7 @@ from tasks.report.command import parser as command_parser
 from tasks.report.figures import own
 from tasks.report.figures.style import Drawing, NotDrawable
 from tasks.report.render.page import curve_summary
-from tasks.report.render.tables import predicted_table
+from tasks.report.render.tables import curve_tables
 from tests.helpers.fake_runs import make_study
 from tests.helpers.made_up import (
     EXAMPLES,
@@ -251,7 +251,8 @@ def test_predicted_and_measured_noise_agree_where_they_are_made_to():
         assert (curvature.value, curvature.low > 699, curvature.high < 703) == (701, True, True)
     for row, w in zip(rows, placed(*WORK["noise-scale"]), strict=True):
         found = critical(w.curves[0])
-        assert predicted_table([(w.curves[0], found)]).rows == [[w.curves[0].name, *row[2:]]]
+        predicted = curve_tables([(w.curves[0], found)])["Predicted and measured"]
+        assert predicted.rows == [[w.curves[0].name, *row[2:]]]
         assert curve_summary(w, w.curves[0], found)["predicted"]["noise_scale"]["estimate"] == row[2].value
 
 

@@ -10,7 +10,7 @@ from tasks.report.analysis.critical import critical
 from tasks.report.analysis.curves import workloads
 from tasks.report.analysis.measures import CURVATURE, DISTANCE, LINEAR_ERROR, NOISE, curvature_batch_of, noise_scale_of
 from tasks.report.analysis.targets import parse, retarget
-from tasks.report.render.tables import predicted_table
+from tasks.report.render.tables import curve_tables
 from tasks.report.sources.runs import read_runs
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -53,4 +53,4 @@ def test_a_run_with_the_instruments_is_read_back_with_what_they_measured(tmp_pat
     assert min(noise) <= noise_scale_of(curve).value <= max(noise)
     assert curvature_batch_of(curve).value == pytest.approx(run.final[CURVATURE])
     assert critical(curve) is None  # one batch size
-    assert predicted_table([(curve, None)]) is None
+    assert curve_tables([(curve, None)]) == {}

@@ -6,11 +6,12 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from callbacks.record import to_json
+from callbacks.run_record import mirrored, outcome
 from tasks.report.analysis.critical import critical
 from tasks.report.analysis.curves import workloads
 from tasks.report.analysis.targets import parse, retarget
@@ -49,10 +50,9 @@ def test_mlperf_points_become_runs_with_the_resolution_of_their_unit(tmp_path):
     assert runs[0].hits[0].at("steps") == pytest.approx(math.sqrt(7000 * 8000))
     assert [path.split(": ")[-1] for path, _ in left_out] == ["b"]
     assert all(r.hits[0].nominal and "counted as 1,000,000" in r.record.data.name for r in nominal)
-    sized = read_source(tmp_path / "r.json", {"bert": 3_000})[0][3:]
-    assert [r.hits[0].nominal for r in sized] == [False, False]
-    ratios = [a.hits[0].at("steps") / b.hits[0].at("steps") for a, b in zip(nominal, sized, strict=True)]
-    assert ratios == pytest.approx([1_000_000 / 3_000] * 2)
+    absolute = read_source(tmp_path / "r.json", {content["c"]["Benchmark"]: 500})[0][3:]
+    assert not any(r.hits[0].nominal for r in absolute)
+    assert absolute[0].hits[0].at("examples") == pytest.approx(nominal[0].hits[0].at("examples") / 2_000)
 
 
 def test_runs_whose_batch_grows_are_left_out_by_name(tmp_path):
@@ -96,43 +96,27 @@ def test_mixed_recipes_show_as_lack_of_fit():
     assert critical(mlperf_curve("unet3d")).hyperbola_lack_of_fit > 0.02
 
 
-def flat(record, prefix="record") -> dict:
-    if isinstance(record, dict | list):
-        items = record.items() if isinstance(record, dict) else enumerate(record)
-        return {name: v for key, item in items for name, v in flat(item, f"{prefix}.{key}").items()}
-    return {prefix: record}
-
-
 @pytest.fixture
 def run(tmp_path) -> Run:
     make_run(tmp_path / "runs" / "a", 100, 64, seed=1)
     return read_runs(tmp_path / "runs")[0][0]
 
 
-def test_a_wandb_runs_table_is_read_as_the_records_it_mirrors(run, tmp_path):
-    row = {"Name": "sweepy-1", "State": "finished"}
-    fields = flat(json.loads(to_json(run.record)))
-    row |= {k: json.dumps(v) if isinstance(v, bool | None) else v for k, v in fields.items()}
+def test_a_wandb_table_of_the_suites_runs_has_the_steps_to_each_target(run, tmp_path):
+    missed = replace(run.record.targets[0], metric="val/loss", direction="min", status="budget", hit=None)
+    records = [run.record, replace(run.record, seed=2, targets=(missed,), status="budget")]
+    rows = [{"Name": "n", "State": "finished"} | mirrored(r) | outcome(r) | {"examples": 9_000} for r in records]
     with open(tmp_path / "export.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, row)
+        writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerow(row)
-        writer.writerow({"Name": "foreign"})
-    (found,), left_out = read_source(tmp_path / "export.csv")
-    assert found.hits == run.hits
-    assert found.record == run.record
-    assert [reason for _, reason in left_out] == ["not a run record (no version)"]
-
-
-def test_wandb_runs_as_json_bring_their_history(run, tmp_path):
-    history = [{"step": 0, "val/loss": 1.0}, {"step": 5}]
-    content = [{"config": {}, "summary": {"record": json.loads(to_json(run.record))}, "history": history}, "junk"]
-    (tmp_path / "export.json").write_text(json.dumps(content))
-    (found,), left_out = read_source(tmp_path / "export.json")
-    assert found.hits == run.hits
-    assert found.curve["step"] == [0, 5]
-    assert math.isnan(found.curve["val/loss"][1])
-    assert len(left_out) == 1
+        writer.writerows([rows[0], {name: rows[1].get(name) for name in rows[0]}, {"Name": "foreign"}])
+    found, left_out = read_source(tmp_path / "export.csv")
+    assert [r.hits[0].label for r in found] == [run.hits[0].label] * 2
+    assert [r.hits[0].at("steps") for r in found] == [run.hits[0].at("steps"), math.inf]
+    first, same = found[0].record, run.record
+    assert (first.study, first.network, first.optimizer.name) == (same.study, same.network, same.optimizer.name)
+    assert (first.rate.base, first.rate.effective) == (same.rate.base, same.rate.effective)
+    assert [reason for _, reason in left_out] == ["batch_size and seed must be whole numbers"]
 
 
 @pytest.mark.parametrize("text", ["{", "{}x", '{"a": 1}', "3"])
@@ -161,18 +145,19 @@ def test_the_report_is_logged_as_an_artifact_without_account_or_network(run, tmp
 
 
 def test_runs_that_mirror_their_record_to_wandb_are_placed_by_a_target_from_their_history(run, tmp_path):
-    mirrored = {"batch_size": 64, "learning_rate": 0.1, "base_learning_rate": 0.1, "lr_scaling": "none"}
-    mirrored |= {"optimizer": "SGD", "study": "s", "run": "r", "task": "T", "network": "N", "parameters": 3, "seed": 1}
-    mirrored |= {"data": "D", "data_hash": "h"}
     curve = run.curve
     history = [
         {"_step": step, "val/accuracy": value, "examples": 64 * step}
         for step, value in zip(curve["step"], curve["val/accuracy"], strict=True)
     ]
-    content = [{"name": "r", "state": "finished", "config": mirrored, "summary": {}, "history": history}]
+    history.append({"_step": curve["step"][-1] + 1})
+    config = mirrored(run.record) | {"plan": "h", "stage": "tune"}
+    content = [{"name": "r", "state": "finished", "config": config, "summary": {}, "history": history}, "junk"]
     (tmp_path / "export.json").write_text(json.dumps(content))
     (found,), left_out = read_source(tmp_path / "export.json")
-    assert not left_out
+    assert len(left_out) == 1
+    assert (found.record.network, found.record.stage) == (run.record.network, "tune")
+    assert math.isnan(found.curve["val/accuracy"][-1])
     (again,) = retarget([found], [parse("val/accuracy>=0.8")])
     assert again.hits[0].at("steps") == pytest.approx(run.hits[0].at("steps"))
     assert again.batch_size == 64

@@ -56,7 +56,7 @@ def test_rows_that_are_no_run_are_named_with_their_line(tmp_path):
     runs, left_out = read_source(write_table(tmp_path / "t.csv", rows))
     assert len(runs) == 1
     assert [path.split(": ")[-1] for path, _ in left_out] == ["line 3", "line 4", "line 5", "line 6"]
-    assert [word in reason for word, (_, reason) in zip(("batch_size", "won", "steps", "steps"), left_out, strict=True)]
+    assert all(w in reason for w, (_, reason) in zip(("batch_size", "won", "steps", "steps"), left_out, strict=True))
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "{", "[1]", '{"a": 1}'])
@@ -132,3 +132,20 @@ def test_every_number_leads_to_its_runs(tmp_path):
     assert len(rows) == 5
     page = (tmp_path / "out" / "report.html").read_text()
     assert all(f'href="../runs/study/{f.name}"' in page for f in (tmp_path / "runs" / "study").iterdir())
+
+
+def test_a_long_list_of_runs_is_counted(tmp_path):
+    lines = [f"{size},{seed},{1600 / size + seed},reached,0.1" for size in (4, 8) for seed in range(20)]
+    write_table(tmp_path / "mine.csv", lines)
+    assert main([str(tmp_path / "mine.csv"), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("20 runs, seed 0 (reached), seed 1 (reached), seed 2 (reached) and 17 more") == 2
+
+
+def test_of_two_networks_of_one_name_the_wider_says_so(tmp_path):
+    for name, channels in (("a", [16, 32]), ("b", [16, 32, 64])):
+        network = {"class_path": "SmallCNN", "init_args": {"channels": channels}}
+        settings = {"model": {"init_args": {"network": network}}}
+        make_study(tmp_path / name, lambda b: 100 + 9000 / b, [16, 64], [0], network="SmallCNN", settings=settings)
+    told = [a.sentence.split(" on ")[0] for a in answers(analyze(read_sources([tmp_path])[0]))]
+    assert sorted(told) == ["A small CNN", "A wider small CNN (16, 32, 64 channels)"]

@@ -3,8 +3,8 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,20 +15,12 @@ from tasks.report.analysis.targets import parse, retarget
 from tasks.report.claims import golmant as golmant_claims
 from tasks.report.claims import own as own_claims
 from tasks.report.claims import you as you_claims
-from tasks.report.claims.rules import NOT_TESTED, Verdict
+from tasks.report.claims.rules import NOT_TESTED, Evidence, Verdict
 from tasks.report.claims.studies import Claim, verdict_on
 from tasks.report.figures import golmant, own, you
 from tasks.report.figures.style import Drawing, NotDrawable, Table, plain, write_csv
-from tasks.report.render import page
-from tasks.report.render.tables import (
-    critical_table,
-    parts_table,
-    points_table,
-    runs_behind,
-    runs_table,
-    tables_of,
-    views_table,
-)
+from tasks.report.render import page, tables
+from tasks.report.sources.others import EXAMPLES_IN_AN_EPOCH
 from tasks.report.sources.read import read_sources
 from tasks.report.sources.runs import LeftOut, keep
 
@@ -61,16 +53,16 @@ class Wanted:
     targets: Sequence[str] = ()
     figures: Sequence[str] = ()
     cluster: Path | None = None
-    epochs: Mapping[str, int] = field(default_factory=dict)  # examples in an epoch, by MLPerf benchmark
     keep: Path | None = None
     command: str = ""
+    epochs: Sequence[tuple[str, int]] = ()  # MLPerf benchmarks and the examples in an epoch of each
     lies_in: Path | None = None  # the folder that the page will be copied to
 
 
 def read(wanted: Wanted) -> Analysis:
     """Read the runs and analyze them. Raises ValueError where there is nothing to report."""
     specs, cluster = [parse(text) for text in wanted.targets], read_cluster(wanted.cluster) if wanted.cluster else None
-    runs, left_out = read_sources(wanted.sources, wanted.epochs)
+    runs, left_out = read_sources(wanted.sources, EXAMPLES_IN_AN_EPOCH | dict(wanted.epochs))
     if wanted.keep:
         keep(runs, wanted.keep)
     return analyze(retarget(runs, specs) if specs else runs, left_out, cluster)
@@ -83,25 +75,15 @@ def slug(text: str) -> str:
 
 def file_names(found: list[Workload]) -> list[str]:
     """Return each workload's own short file name."""
-    names: list[str] = []
-    taken = Counter[str]()
-    for w in found:
-        name = slug(f"{w.study} {w.task} {w.data.name} {w.hit.metric} {w.hit.value or ''}")
-        taken[name] += 1
-        names.append(name if taken[name] == 1 else f"{name}-{taken[name]}")
-    return names
-
-
-def both_kinds(out: Path, name: str) -> list[Path]:
-    """Return a figure's files: vector and PNG."""
-    return [out / "figures" / f"{name}.{kind}" for kind in ("svg", "png")]
+    names = [slug(f"{w.study} {w.task} {w.data.name} {w.hit.metric} {w.hit.value or ''}") for w in found]
+    earlier = [names[:i].count(name) for i, name in enumerate(names)]
+    return [f"{name}-{count + 1}" if count else name for name, count in zip(names, earlier, strict=True)]
 
 
 def facts_of(analysis: Analysis) -> str:
     """Return in a sentence what the report stands on."""
     counts = Counter(run.record.status for run in analysis.runs)
-    names = {"budget": "budget spent"}
-    kinds = ", ".join(f"{n:,} {names.get(status, status)}" for status, n in counts.most_common())
+    kinds = ", ".join(f"{n:,} {status}" for status, n in counts.most_common()).replace("budget", "budget spent")
     more = f"; {len(analysis.left_out)} left out, named at the end" if analysis.left_out else ""
     many = len(analysis.workloads)
     return f"{len(analysis.runs):,} runs ({kinds}) of {many} workload{'s' * (many != 1)}{more}."
@@ -110,33 +92,37 @@ def facts_of(analysis: Analysis) -> str:
 def provenance(analysis: Analysis, wanted: Wanted) -> list[tuple[str, str]]:
     """Return what the report was made from, when and how."""
     records = [run.record for run in analysis.runs]
-    versions = sorted({r.versions["code"] for r in records if "code" in r.versions})
-    plans = sorted({f"{r.study}: {r.plan.hash}" for r in records if r.plan and r.plan.hash})
     found = {
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "code that trained the runs": ", ".join(versions),
-        "plans": ", ".join(plans),
+        "code that trained the runs": ", ".join(sorted({r.versions["code"] for r in records if "code" in r.versions})),
+        "plans": ", ".join(sorted({f"{r.study}: {r.plan.hash}" for r in records if r.plan})),
         "sources": ", ".join(map(str, wanted.sources)),
         "command": wanted.command,
     }
     return [(name, text) for name, text in found.items() if text]
 
 
-def workload_section(analysis: Analysis, given: Answer, name: str, drawn: bool, out: Path) -> page.Answered:
+def section(name: str, title: str, drawing: Drawing | None, numbers: list[Table], out: Path) -> page.Section:
+    """Draw a figure, where there is one, and write its tables; return both as the page shows them."""
+    files = [out / "figures" / f"{name}.{kind}" for kind in ("svg", "png")]
+    spots = drawing.save(files) if drawing else []
+    for table in numbers:
+        main = drawing is not None and table is drawing.table
+        write_csv(table, out / "tables" / (f"{name}.csv" if main else f"{name}-{slug(table.title)}.csv"))
+    return page.Section(name, title, drawing.caption if drawing else "", numbers, spots, drawing is not None)
+
+
+def workload_section(analysis: Analysis, given: Answer, name: str, drawn: bool, out: Path) -> page.Section:
     """Write one workload's tables, and its figure where it is to be drawn."""
     w, pairs = given.workload, analysis.pairs(given.workload)
-    tables = tables_of(w, pairs)
-    for table in tables:
-        write_csv(table, out / "tables" / f"{name}-{slug(table.title)}.csv")
-    spots = golmant.steps_to_target(w, pairs).save(both_kinds(out, name)) if drawn else []
-    many = len(pairs) > 1
-    behind = [
-        (f"batch {p.batch_size:,}" + (f", {curve.name}" if many else ""), runs_behind(p))
+    drawing = golmant.steps_to_target(w, pairs) if drawn else None
+    made = section(name, w.name, drawing, [tables.points_table(w), *tables.curve_tables(pairs).values()], out)
+    behind = {
+        f"batch {p.batch_size:,}{f', {curve.name}' * (len(pairs) > 1)}": list(dict.fromkeys(p.observations + p.trials))
         for curve, _ in pairs
         for p in curve.points
-    ]
-    figure = name if drawn else None
-    return page.Answered(w.name, f"Steps to {w.target}", figure, tables, spots, behind, answer=given, anchor=name)
+    }
+    return replace(made, subtitle=f"Steps to {w.target}", behind=behind)
 
 
 def named_sections(analysis: Analysis, names: Sequence[str], out: Path) -> tuple[list[page.Section], LeftOut]:
@@ -147,43 +133,21 @@ def named_sections(analysis: Analysis, names: Sequence[str], out: Path) -> tuple
         drawing = make(analysis)
         if isinstance(drawing, NotDrawable):
             missing.append((name, drawing.reason))
-            continue
-        spots = drawing.save(both_kinds(out, name))
-        write_csv(drawing.table, out / "tables" / f"{name}.csv")
-        for table in drawing.more:
-            write_csv(table, out / "tables" / f"{name}-{slug(table.title)}.csv")
-        sections.append(page.Section(title, drawing.caption, name, drawing.tables, spots))
+        else:
+            sections.append(section(name, title, drawing, drawing.tables, out))
     return sections, missing
+
+
+def claim_section(analysis: Analysis, claim: Claim, verdict: Verdict, seen: Evidence, out: Path) -> page.Section:
+    """Draw a claim that was tested, and write what decided it."""
+    drawing, decided = golmant.claim_figure(analysis, seen), [tables.parts_table(seen), tables.views_table(verdict)]
+    return replace(section(f"claim-{claim.id}", claim.id, drawing, decided, out), subtitle=claim.statement)
 
 
 def verdicts_on(analysis: Analysis) -> list[tuple[Claim, Verdict]]:
     """Return the verdict on every claim, empty where no plan among the runs' names a claim."""
     named = any(run.record.plan and run.record.plan.margins for run in analysis.runs)
     return [(claim, verdict_on(claim, analysis.workloads)) for claim in CLAIMS if named]
-
-
-def claimed(analysis: Analysis, verdicts: list[tuple[Claim, Verdict]], out: Path) -> list[page.Claimed]:
-    """Draw the claims that were tested, as the page shows them."""
-    found = []
-    for claim, verdict in verdicts:
-        if verdict.evidence:
-            name = f"claim-{claim.id}"
-            spots = golmant.claim_figure(analysis, verdict.evidence).save(both_kinds(out, name))
-            tables = [parts_table(verdict.evidence), *([views_table(verdict)] if verdict.rows else [])]
-            drawn = page.Section(claim.id, claim.statement, name, tables, spots)
-            found.append(page.Claimed(claim, verdict, drawn))
-    return found
-
-
-def claims_table(claims: list[page.Claimed]) -> Table:
-    """List the claims that were tested."""
-    columns = ["claim", "statement", "verdict", "reason", "n", "scale", "rerun"]
-    rows = []
-    for c in claims:
-        seen = c.verdict.evidence
-        stands_on = [seen.n, seen.scale] if seen else [0, ""]
-        rows.append([c.claim.id, c.claim.statement, c.verdict.verdict, c.verdict.reason, *stands_on, c.claim.rerun])
-    return Table("Claims", columns, rows)
 
 
 def make_figures(wanted: Wanted) -> str:
@@ -196,19 +160,18 @@ def make_figures(wanted: Wanted) -> str:
     sections, missing = named_sections(analysis, wanted.figures, wanted.out)
     if missing:
         raise ValueError(f"figure {missing[0][0]} cannot be drawn from these runs: {missing[0][1]}.")
-    return "\n\n".join(
-        "\n".join([s.title, s.subtitle, *map(plain, s.tables), f"{wanted.out}/figures/{s.figure}.svg"])
-        for s in sections
-    )
+    texts = [[s.title, s.subtitle, *map(plain, s.tables), f"{wanted.out}/figures/{s.name}.svg"] for s in sections]
+    return "\n\n".join(map("\n".join, texts))
 
 
 def clear(out: Path) -> None:
     """Make the folders that a report writes, without the tables and figures that an earlier report left there."""
     earlier = (out / "summary.json").exists()
-    for folder, kinds in (("figures", ("*.svg", "*.png")), ("tables", ("*.csv",))):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-        for file in (f for kind in kinds for f in (out / folder).glob(kind) if earlier):
-            file.unlink()
+    for folder in (out / "figures", out / "tables"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in folder.iterdir() if earlier else ():
+            if file.suffix in (".svg", ".png", ".csv"):
+                file.unlink()
 
 
 def make_report(wanted: Wanted) -> str:
@@ -218,31 +181,33 @@ def make_report(wanted: Wanted) -> str:
 
 def report_on(analysis: Analysis, wanted: Wanted) -> str:
     """Write the whole report on runs that are analyzed; return the text to print."""
-    out = wanted.out
+    out, given, verdicts, facts = wanted.out, answers(analysis), verdicts_on(analysis), facts_of(analysis)
     clear(out)
-    given = answers(analysis)
-    overview = critical_table(analysis, given)
-    write_csv(overview, out / "tables" / "critical-batch-sizes.csv")
-    write_csv(runs_table(analysis), out / "tables" / "runs.csv")
-    names = file_names([a.workload for a in given])
-    few = len(given) <= MOST_PICTURES
+    names, few = file_names([a.workload for a in given]), len(given) <= MOST_PICTURES
     first = [workload_section(analysis, a, name, few or a.answered, out) for a, name in zip(given, names, strict=True)]
-    more, missing = named_sections(analysis, list(FIGURES), out)
-    verdicts = verdicts_on(analysis)
-    claims, facts = claimed(analysis, verdicts, out), facts_of(analysis)
-    if claims:
-        write_csv(claims_table(claims), out / "tables" / "claims.csv")
+    sections, missing = named_sections(analysis, list(FIGURES), out)
+    tested = [(claim, v, claim_section(analysis, claim, v, v.evidence, out)) for claim, v in verdicts if v.evidence]
+    overview = tables.critical_table(analysis, given)
+    whole = {"critical-batch-sizes": overview, "runs": tables.runs_table(analysis)}
+    for name, table in (whole | {"claims": tables.claims_table(verdicts)} if tested else whole).items():
+        write_csv(table, out / "tables" / f"{name}.csv")
+    notes = {
+        "Left out": analysis.left_out,
+        "Figures these runs do not give": missing,
+        "Where this comes from": provenance(analysis, wanted),
+    }
     untested = [claim.id for claim, verdict in verdicts if verdict.verdict == NOT_TESTED]
-    contents = (facts, first, claims, untested, overview, more, missing, analysis.left_out)
-    page.write(out, page.Report(*contents, provenance(analysis, wanted)), wanted.lies_in)
+    shown = {title: items for title, items in notes.items() if items}
+    answered = list(zip(given, first, strict=True))
+    page.write(out, page.Report(facts, answered, tested, untested, overview, sections, shown), wanted.lies_in)
     content = page.summary(analysis, given, verdicts)
     (out / "summary.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    tables = map(printed_points, analysis.workloads)
-    return "\n\n".join([*tables, facts, *(a.text for a in given), str(out / "report.html")])
+    points = map(printed_points, analysis.workloads)
+    return "\n\n".join([*points, facts, *(a.text for a in given), str(out / "report.html")])
 
 
 def printed_points(w: Workload) -> str:
     """Return the columns of a table of batch sizes that fit a terminal."""
-    title, table = f"{w.name}; {w.target}", points_table(w)
+    title, table = f"{w.name}; {w.target}", tables.points_table(w)
     few = [table.columns.index(name) for name in PRINTED]
     return f"{title}\n{plain(Table(title, list(PRINTED), [[row[i] for i in few] for row in table.rows]))}"

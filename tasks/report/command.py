@@ -12,73 +12,67 @@ from typing import Any
 from tasks.wandb_mode import choose_mode, mode_message
 
 PROJECT = "batch-limit"  # of W&B, where WANDB_PROJECT names no other
-INIT_TIMEOUT, FINISH_TIMEOUT = "30", "60"  # seconds; wandb's own defaults block for minutes
+# seconds; wandb's own defaults block for minutes
+ENVIRONMENT = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "60", "WANDB_SILENT": "true"}
 HELP = {
-    "SOURCE": "a folder of runs, a file of kept runs (.jsonl.xz), an MLPerf reference file (.json), a W&B export "
-    "(.csv, .json), or a table (.csv) with the columns batch_size, seed, status, and steps or examples (also "
-    "learning_rate, stage, target)",
-    "target": "choose targets again from the curves: 'val/accuracy>=0.8', 'trainset/loss<=0.5', "
+    "--target": "choose targets again from the curves: 'val/accuracy>=0.8', 'trainset/loss<=0.5', "
     "'trainset/loss:golmant', 'val/accuracy:baseline=0.95' (repeatable)",
-    "figure": "draw only this figure: golmant-1 to golmant-5, you-optimizers, you-recipe, you-diffusion, "
+    "--figure": "draw only this figure: golmant-1 to golmant-5, you-optimizers, you-recipe, you-diffusion, "
     "time-and-cost, noise-scale, noise-along, curvature, cost (repeatable)",
-    "cluster": "the machine to project time and cost on: YAML such as configs/cluster/ethernet.yaml",
-    "examples-per-epoch": "the examples in an epoch of an MLPerf benchmark, for absolute steps; the batch scale needs "
-    "no number",
-    "keep": "also write the runs to one small file",
-    "wandb": "also log pages, tables and figures as a W&B artifact (of the sweep in WANDB_SWEEP_ID, if set)",
+    "--examples-per-epoch": "the examples in an epoch of an MLPerf benchmark, for absolute steps; the batch scale "
+    "needs no number (repeatable)",
+    "--cluster": "the machine to project time and cost on: YAML such as configs/cluster/ethernet.yaml",
+    "--keep": "also write the runs to one small file (.jsonl.xz)",
 }
+SOURCE = (
+    "a folder of runs, a file of kept runs (.jsonl.xz), an MLPerf reference file (.json), a W&B export (.csv, .json), "
+    "or a table (.csv) with the columns batch_size, seed, status, and steps or examples (also learning_rate, stage, "
+    "target, network, optimizer)"
+)
+WANDB = "also log pages, tables and figures as a W&B artifact (of the sweep in WANDB_SWEEP_ID, if set)"
+
+
+def epoch(text: str) -> tuple[str, int]:
+    """Return NAME=N as a name and a number."""
+    name, _, size = text.rpartition("=")
+    if not name or not size.isdigit() or int(size) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not understood; give NAME=N, as in resnet=1281167")
+    return name, int(size)
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     words = argparse.ArgumentParser(prog="python -m tasks report", description=__doc__)
-    words.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help=HELP["SOURCE"])
+    words.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help=SOURCE)
     words.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="default: report")
-    for name, value in (("target", "TARGET"), ("figure", "NAME"), ("examples-per-epoch", "NAME=N")):
-        words.add_argument(f"--{name}", action="append", default=[], metavar=value, help=HELP[name])
-    words.add_argument("--cluster", type=Path, metavar="FILE", help=HELP["cluster"])
-    words.add_argument("--keep", type=Path, metavar="FILE.jsonl.xz", help=HELP["keep"])
-    words.add_argument("--wandb", action="store_true", help=HELP["wandb"])
+    for name in ("--target", "--figure"):
+        words.add_argument(name, action="append", default=[], help=HELP[name])
+    name = "--examples-per-epoch"
+    words.add_argument(name, action="append", default=[], type=epoch, metavar="NAME=N", help=HELP[name])
+    for name in ("--cluster", "--keep"):
+        words.add_argument(name, type=Path, metavar="FILE", help=HELP[name])
+    words.add_argument("--wandb", action="store_true", help=WANDB)
     return words
-
-
-def epochs_of(texts: list[str]) -> dict[str, int]:
-    """Return NAME=N as numbers. Raises ValueError."""
-    found = {}
-    for text in texts:
-        name, _, size = text.rpartition("=")
-        if not name or not size.isdigit() or int(size) < 1:
-            raise ValueError(f"--examples-per-epoch {text!r} is not understood; give NAME=N, as in resnet=1281167.")
-        found[name] = int(size)
-    return found
 
 
 def main(argv: list[str] | None = None) -> int:
     """Make the report; return the exit status."""
-    options = parser().parse_args(argv)
+    given = parser().parse_args(argv)
     # Here and not above: the libraries are slow to import, and --help should not wait for them.
     from tasks.report.build import Wanted, make_figures, make_report
 
     command = shlex.join(["python", "-m", "tasks", "report", *(sys.argv[2:] if argv is None else argv)])
     try:
-        wanted = Wanted(
-            options.sources,
-            options.out,
-            options.target,
-            options.figure,
-            options.cluster,
-            epochs_of(options.examples_per_epoch),
-            options.keep,
-            command,
-        )
-        text = make_figures(wanted) if options.figure else make_report(wanted)
-        print(f"{log_report(options.out)}\n\n{text}" if options.wandb and not options.figure else text)
+        asked = (given.target, given.figure, given.cluster, given.keep, command, given.examples_per_epoch)
+        wanted = Wanted(given.sources, given.out, *asked)
+        text = make_figures(wanted) if given.figure else make_report(wanted)
+        print(f"{log_report(given.out)}\n\n{text}" if given.wandb and not given.figure else text)
+    except OSError as error:
+        mend = ": give another --out" if str(error.filename).startswith(str(given.out)) else ""
+        print(f"report: {str(error.filename)[:200]}: {error.strerror}{mend}", file=sys.stderr)
+        return 2
     except ValueError as error:
         print(f"report: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        mend = ": give another --out" if str(error.filename).startswith(str(options.out)) else ""
-        print(f"report: {str(error.filename)[:200]}: {error.strerror}{mend}", file=sys.stderr)
         return 2
     return 0
 
@@ -90,22 +84,17 @@ def log_report(out: Path) -> str:
     """
     import wandb
 
-    os.environ.setdefault("WANDB_INIT_TIMEOUT", INIT_TIMEOUT)
-    os.environ.setdefault("WANDB_FINISH_TIMEOUT", FINISH_TIMEOUT)
-    os.environ.setdefault("WANDB_SILENT", "true")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     mode, why = choose_mode()
     studies = sorted({w["name"].split(":")[0] for w in json.loads((out / "summary.json").read_text())["workloads"]})
-    options: dict[str, Any] = {
-        "project": os.environ.get("WANDB_PROJECT", PROJECT),
-        "job_type": "report",
-        "name": "report",
-    }
-    options |= {"config": {"studies": studies}, "dir": str(out)}
+    options: dict[str, Any] = {"job_type": "report", "name": "report", "config": {"studies": studies}, "dir": str(out)}
+    options["project"] = os.environ.get("WANDB_PROJECT", PROJECT)
     try:
         run = wandb.init(**options)
     except wandb.errors.Error as error:  # the report is written already: a broken server may not lose it
         mode, why = "offline", f"its server cannot be used: {error}"
-        run = wandb.init(**options | {"mode": mode})
+        run = wandb.init(**options, mode="offline")
     artifact = wandb.Artifact("batch-size-report", type="report", metadata={"studies": studies})
     for name in ("report.html", "report.md", "summary.json"):
         artifact.add_file(str(out / name))
@@ -113,15 +102,10 @@ def log_report(out: Path) -> str:
         artifact.add_dir(str(out / folder), name=folder)
     run.log_artifact(artifact)
     run.log({f"figures/{f.stem}": wandb.Image(str(f)) for f in sorted(out.glob("figures/*.png"))})
-    run.log({f"tables/{f.stem}": table(f) for f in sorted(out.glob("tables/*.csv"))})
+    shown = {}
+    for file in sorted(out.glob("tables/*.csv")):
+        columns, *rows = csv.reader(file.read_text().splitlines())
+        shown[f"tables/{file.stem}"] = wandb.Table(columns=list(columns), data=rows)
+    run.log(shown)
     run.finish()
     return mode_message(mode, why, str(out))
-
-
-def table(file: Path) -> object:
-    """Read a CSV table for W&B, as text."""
-    import wandb
-
-    with open(file, newline="") as rows:
-        header, *data = csv.reader(rows)
-    return wandb.Table(columns=list(header), data=data)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -19,6 +20,13 @@ CELL = 0.04  # scatter of log S between tuned cells that their seeds do not show
 
 Seeds = Mapping[int, float]
 Pair = tuple[Seeds, Seeds]  # log steps by seed at a small and at a large batch
+
+
+class Check(NamedTuple):
+    """A yes or no that a claim needs."""
+
+    what: str
+    holds: bool
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class Evidence:
     parts: list[Part]
     n: int
     scale: str
-    checks: dict[str, bool] = field(default_factory=dict)  # what else it needs, and whether that holds
+    checks: list[Check] = field(default_factory=list)  # what else it needs
     premise: Part | None = None  # the effect that the claim speaks of: shown to be absent, there is nothing to decide
     wide_enough: bool = True  # does the studied range contain the claim's?
     frozen: bool = True  # were the protocol's margins fixed before the runs, in all their plans?
@@ -89,7 +97,7 @@ def conjunction(evidence: Evidence) -> str:
     premise = evidence.premise
     if premise is not None and premise.verdict != SUPPORTED:
         return PREMISE_ABSENT if premise.verdict == CONTRADICTED else INCONCLUSIVE
-    verdicts = {p.verdict for p in evidence.parts} | {INCONCLUSIVE for holds in evidence.checks.values() if not holds}
+    verdicts = {p.verdict for p in evidence.parts} | {INCONCLUSIVE for c in evidence.checks if not c.holds}
     if CONTRADICTED in verdicts:
         return CONTRADICTED
     return SUPPORTED if verdicts == {SUPPORTED} else INCONCLUSIVE
@@ -107,7 +115,7 @@ def decide(evidence: Callable[[View], Found]) -> Verdict:
     reason = "by a frozen plan" if seen.frozen else "post hoc: not every run's plan fixed the protocol's margins"
     if found == INCONCLUSIVE:
         undecided = [p.what for p in [seen.premise, *seen.parts] if p is not None and p.verdict == INCONCLUSIVE]
-        undecided += [what for what, holds in seen.checks.items() if not holds]
+        undecided += [c.what for c in seen.checks if not c.holds]
         reason = f"not decided: {'; '.join(undecided)} ({reason})"
     elif {found, by_line} == {SUPPORTED, CONTRADICTED}:
         found, reason = INCONCLUSIVE, f"would be {found}, but the local line says {by_line}"

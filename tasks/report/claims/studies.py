@@ -14,7 +14,7 @@ from tasks.report.analysis.fits import Fit
 from tasks.report.analysis.intervals import NOTHING, Interval, proportion, resampled_interval
 from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
 from tasks.report.analysis.points import View
-from tasks.report.claims.rules import Evidence, Found, Pair, Part, Seeds, Verdict, decide
+from tasks.report.claims.rules import Check, Evidence, Found, Pair, Part, Seeds, Verdict, decide
 
 LEAST_SEEDS, LEAST_SIZES = 5, 5
 DRAWS = 2000  # of the runs, where a claim draws them again
@@ -190,7 +190,7 @@ class Case:
     def of_arms(self, parts: list[Part], arms: Sequence[Arm], rest: Sequence[Part] = ()) -> Evidence:
         """Return the evidence of arms, with the check that every rate used lies inside the rates tried."""
         points = [p for arm in arms for p in arm.curve.points if p.n >= LEAST_SEEDS]
-        checks = {"every rate lies between worse ones": not any(p.untuned for p in points)}
+        checks = [Check("every rate lies between worse ones", not any(p.untuned for p in points))]
         return self.evidence(parts, arms, checks=checks, rest=list(rest))
 
     def rule_cells(self, placed: Iterable[Placed]) -> dict[int, tuple[dict[str, Cells], list[Placed]]]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,41 +15,23 @@ from tasks.report.analysis.answer import Analysis, Answer
 from tasks.report.analysis.critical import Critical
 from tasks.report.analysis.curves import COUNTED, COUNTS, Curve, Observation, Point, Workload
 from tasks.report.analysis.intervals import NOTHING, Interval, number
-from tasks.report.claims.rules import Part, Verdict
+from tasks.report.claims.rules import Verdict
 from tasks.report.claims.studies import Claim
 from tasks.report.figures.style import Command, Spot, Table, markdown, sort_key
-from tasks.report.sources.runs import LeftOut, Run
-
-MOST_LINKS = 2000  # runs listed on the page; with more it names tables/runs.csv, and stays small
+from tasks.report.sources.runs import Run
 
 
 @dataclass(frozen=True)
 class Section:
-    """A figure with its numbers."""
+    """A figure with its numbers; `name` is that of its files and its anchor on the page."""
 
+    name: str
     title: str
     subtitle: str
-    figure: str | None  # its name without folder and ending, None where it is not drawn
     tables: list[Table]
     spots: list[Spot]
-    behind: list[tuple[str, list[Observation]]] = field(default_factory=list)  # what the numbers rest on
-
-
-@dataclass(frozen=True)
-class Answered(Section):
-    """A workload's section, which the page opens with."""
-
-    answer: Answer = field(kw_only=True)
-    anchor: str = field(kw_only=True)
-
-
-@dataclass(frozen=True)
-class Claimed:
-    """A claim that was tested, what was decided, and what that was made of."""
-
-    claim: Claim
-    verdict: Verdict
-    drawn: Section
+    drawn: bool = True
+    behind: Mapping[str, list[Observation]] = field(default_factory=dict)  # the runs that its numbers rest on
 
 
 @dataclass(frozen=True)
@@ -56,57 +39,12 @@ class Report:
     """Everything the pages show."""
 
     facts: str
-    answers: list[Answered]
-    claims: list[Claimed]
+    answers: list[tuple[Answer, Section]]
+    claims: list[tuple[Claim, Verdict, Section]]  # that were tested
     untested: list[str]  # names of claims that these runs do not test
     overview: Table
     sections: list[Section]
-    not_drawn: LeftOut
-    left_out: LeftOut
-    provenance: LeftOut
-
-
-HOW = [
-    (
-        "Steps to a target",
-        "A run's evaluations lie at steps that grow by a ratio. Through them the isotonic regression on log step is "
-        "laid: the best curve that never gets worse. The hit is where it crosses the target; it counts once the run "
-        "has gone on to 1.5 times that step. A run that spent its budget or diverged counts as infinite; failed and "
-        "running runs are not counted.",
-    ),
-    (
-        "A batch size's number and its interval",
-        "The mean of the logs over seeds with Student's t. Where a run did not arrive it is the median by ranks. The "
-        "number of runs stands beside it.",
-    ),
-    (
-        "How far the batch can be raised",
-        "One value per batch size is fitted, so that the scatter between sizes makes the interval. Where the examples "
-        "pass 1.2, 1.25 or 2 times the fewest is read off the convex curve nearest to the points. The interval holds "
-        "every answer of the curves steps = S_min [1 + (B_crit / B)^p]^(1/p) that the points do not reject, and "
-        "reaches over the same interval moved to the estimate. S_min are the steps no batch goes below, B_crit is "
-        "the batch at the bend, p how sharp the bend is. Sizes at which fewer than 80 % of the runs arrive, and "
-        "batches above a quarter of the data, are not fitted.",
-    ),
-    (
-        "The learning rate",
-        "On a tuned curve the rate is chosen at each batch size on tuning seeds and the steps are measured on fresh "
-        "seeds, where the plan has them.",
-    ),
-    (
-        "Confidence",
-        "High: the rate was tuned at each of 5 or more sizes with 5 or more seeds, the interval lies inside the range "
-        "studied, steps nearly halve with each doubling at the small end (slope above 0.8) and hardly change at the "
-        "large one (below 0.3), and forms of curve that fit as well agree within a factor of 1.5. Limited: the reasons "
-        "stand beside it.",
-    ),
-]
-CLAIMS_HOW = (
-    "Claims",
-    "An effect must lie with its whole 95 % interval on one side of a margin that the plan fixed before the runs. A "
-    "claim with several parts is supported when every part is. A verdict is taken back where the other unbiased way to "
-    "read a hit reverses it. Smoke studies and demos decide nothing.",
-)
+    notes: dict[str, list[tuple[str, str]]]  # by title: what was left out and why, where the report comes from
 
 
 def embedded(file: Path) -> Markup:
@@ -123,50 +61,40 @@ def link_to(run: Run, out: Path) -> str | None:
 
 def write(out: Path, report: Report, lies_in: Path | None = None) -> None:
     """Write report.html and report.md; the page's links are those from `lies_in`, where it is to be copied to."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    folder = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "sort_key": sort_key}
-    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     environment.tests["command"] = lambda cell: isinstance(cell, Command)
-    sections = [*report.answers, *(c.drawn for c in report.claims), *report.sections]
-    figures = {s.figure: embedded(out / "figures" / f"{s.figure}.svg") for s in sections if s.figure}
-    how = [*HOW, CLAIMS_HOW] if report.claims else HOW
-    listed = sum(len(runs) for s in report.answers for _, runs in s.behind) <= MOST_LINKS
-    template = environment.get_template("page.html")
-    given = {"report": report, "figures": figures, "how": how, "listed": listed, "alone": lies_in is not None}
-    page = template.render(**given, link=lambda run: link_to(run, lies_in or out))
+    sections = [*(s for _, s in report.answers), *(s for *_, s in report.claims), *report.sections]
+    figures = {s.name: embedded(out / "figures" / f"{s.name}.svg") for s in sections if s.drawn}
+    given = {"report": report, "figures": figures, "alone": lies_in is not None}
+    page = environment.get_template("page.html").render(**given, link=lambda run: link_to(run, lies_in or out))
     (out / "report.html").write_text(page)
-    (out / "report.md").write_text(as_markdown(report, how))
+    (out / "report.md").write_text(as_markdown(report))
 
 
-def as_markdown(report: Report, how: list[tuple[str, str]]) -> str:
+def as_markdown(report: Report) -> str:
     """Return the report as Markdown for a pull request, figures linked."""
     parts = ["# How large can the batch be?", report.facts]
-    for a in report.answers:
-        parts += [f"**{a.answer.sentence}** {a.answer.confidence} {a.answer.measured}", picture(a)]
+    for answer, s in report.answers:
+        parts += [f"**{answer.sentence}** {answer.confidence} {answer.measured}", picture(s)]
     if report.claims:
-        rows = [[c.claim.id, c.claim.statement, c.verdict.label, c.verdict.reason] for c in report.claims]
+        rows = [[claim.id, claim.statement, found.label, found.reason] for claim, found, _ in report.claims]
         parts += ["## The papers' claims", markdown(Table("", ["claim", "statement", "verdict", "reason"], rows))]
     parts += [f"## {report.overview.title}", markdown(report.overview), report.overview.note]
-    for s in (*report.answers, *report.sections):
-        parts += [f"## {s.title}", s.subtitle, *([] if isinstance(s, Answered) else [picture(s)])]
+    for s in (*(s for _, s in report.answers), *report.sections):
+        parts += [f"## {s.title}", s.subtitle, picture(s) if s in report.sections else ""]
         for table in s.tables:
-            parts += [f"### {table.title}", markdown(table), *([table.note] if table.note else [])]
-    parts += ["## How each number is made", "\n".join(f"- **{name}.** {text}" for name, text in how)]
-    for title, items in (("Figures these runs do not give", report.not_drawn), ("Left out", report.left_out)):
-        parts += [f"## {title}", "\n".join(f"- `{name}`: {reason}" for name, reason in items)] if items else []
-    parts += ["## Where this comes from", "\n".join(f"- {name}: `{text}`" for name, text in report.provenance)]
-    text = "\n\n".join(parts) + "\n"
+            parts += [f"### {table.title}", markdown(table), table.note]
+    for title, items in report.notes.items():
+        parts += [f"## {title}", "\n".join(f"- {name}: `{text}`" for name, text in items)]
+    text = "\n\n".join(part for part in parts if part) + "\n"
     return text.replace("&", "&amp;").replace("<", "&lt;")  # no name of a study is HTML
 
 
 def picture(section: Section) -> str:
-    """Return a section's figure as a link."""
-    return f"![{section.title}](figures/{section.figure}.png)" if section.figure else ""
+    """Return a section's figure as a link, empty where it is not drawn."""
+    return f"![{section.title}](figures/{section.name}.png)" if section.drawn else ""
 
 
 # summary.json (contract 6) --------------------------------------------------------------------------------
@@ -195,30 +123,13 @@ def point_summary(point: Point) -> dict[str, Any]:
 
 def critical_summary(found: Critical) -> dict[str, Any]:
     """Return B2, and the hyperbola's B_crit beside it."""
-    hyperbola = {
-        **ends(found.hyperbola),
-        "identified": found.identified and math.isfinite(found.hyperbola.high),
-        "lack_of_fit_p": found.hyperbola_lack_of_fit,
-    }
+    bounded = found.identified and math.isfinite(found.hyperbola.high)
     return {
-        "identified": found.identified,
-        "why_not": found.why_not,
-        "bound": found.bound,
-        **ends(found.b2),
+        **{"identified": found.identified, "why_not": found.why_not, "bound": found.bound, **ends(found.b2)},
         "method": "largest B with E(B) <= 2 min E: convex fit, profile interval",
-        "hyperbola": hyperbola,
+        "hyperbola": {**ends(found.hyperbola), "identified": bounded, "lack_of_fit_p": found.hyperbola_lack_of_fit},
         "ends": {factor: ends(end) for factor, end in found.ends.items()},
         "useful_end": ends(found.useful_end),
-    }
-
-
-def fit_summary(found: Critical) -> dict[str, Any]:
-    """Return the forms compared and the scatter between sizes."""
-    return {
-        "chosen": found.chosen,
-        "candidates": [{"name": c.name, "error": c.error, "b2": c.b2} for c in found.candidates],
-        "tau": found.tau,
-        "left_out": found.data.left_out,
     }
 
 
@@ -228,48 +139,46 @@ def curve_summary(workload: Workload, curve: Curve, found: Critical | None) -> d
     summary |= {"points": [point_summary(p) for p in curve.points]}
     if found is None:
         return summary
-    doublings = [(d.size, ends(d.saves, "value"), ends(d.costs, "value")) for d in found.doublings]
-    names = ("batch_size", "saves_percent", "costs_percent")
-    summary |= {
-        "critical_batch_size": critical_summary(found),
-        "next_doubling": [dict(zip(names, row, strict=True)) for row in doublings],
-        "fit": fit_summary(found),
-        "predicted": {"noise_scale": ends(found.noise), "curvature": ends(found.curvature)},
+    summary["critical_batch_size"] = critical_summary(found)
+    summary["next_doubling"] = [
+        {"batch_size": d.size, "saves_percent": ends(d.saves, "value"), "costs_percent": ends(d.costs, "value")}
+        for d in found.doublings
+    ]
+    summary["fit"] = {
+        "chosen": found.chosen,
+        "candidates": [{"name": c.name, "error": c.error, "b2": c.b2} for c in found.candidates],
+        "tau": found.tau,
+        "left_out": found.data.left_out,
     }
+    summary["predicted"] = {"noise_scale": ends(found.noise), "curvature": ends(found.curvature)}
     return summary
-
-
-def part_summary(part: Part) -> dict[str, Any]:
-    """Return one measured part of a claim."""
-    margins = {"verdict": part.verdict, "claimed": part.claimed, "above": part.above, "below": part.below}
-    return {"what": part.what, **ends(part.interval, "effect"), **margins}
 
 
 def claim_summary(claim: Claim, found: Verdict) -> dict[str, Any]:
     """Return one claim with its verdict; effect, low and high are those of its first part."""
-    seen = found.evidence
-    first = seen.parts[0].interval if seen and seen.parts else NOTHING
+    seen, parts = found.evidence, found.evidence.parts if found.evidence else []
+    margins = [{"verdict": p.verdict, "claimed": p.claimed, "above": p.above, "below": p.below} for p in parts]
+    effects = [ends(p.interval, "effect") for p in parts]
     return {
         **{"id": claim.id, "paper": claim.paper, "statement": claim.statement},
-        **{"verdict": found.verdict, "label": found.label, "reason": found.reason, **ends(first, "effect")},
+        **{"verdict": found.verdict, "label": found.label, "reason": found.reason},
+        **(effects[0] if effects else ends(NOTHING, "effect")),
         **{"n": seen.n if seen else 0, "scale": seen.scale if seen else "", "rerun": claim.rerun},
         "studies": claim.sweeps.split(),
-        "parts": [part_summary(p) for p in seen.parts] if seen else [],
+        "parts": [{"what": p.what, **e, **m} for p, e, m in zip(parts, effects, margins, strict=True)],
         "robustness": [{"row": row, "verdict": verdict} for row, verdict in found.rows],
     }
 
 
 def summary(analysis: Analysis, given: list[Answer], claims: list[tuple[Claim, Verdict]]) -> object:
     """Return the whole report."""
+    answers = []
+    for a in given:
+        sure = {"confident": a.confident, "because": a.because, "answered": a.answered}
+        answers.append({"workload": a.workload.name, "answer": a.text, **sure})
     content = {
         "version": 2,
-        "answers": [
-            {
-                **{"workload": a.workload.name, "answer": a.text, "confident": a.confident, "because": a.because},
-                "answered": a.answered,
-            }
-            for a in given
-        ],
+        "answers": answers,
         "workloads": [curve_summary(w, c, found) for w in analysis.workloads for c, found in analysis.pairs(w)],
         "claims": [claim_summary(claim, found) for claim, found in claims],
         "left_out": [{"path": path, "reason": reason} for path, reason in analysis.left_out],

@@ -6,14 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.report.sources.others import (
-    is_reference_point,
-    is_table,
-    read_mlperf,
-    read_table,
-    read_wandb_list,
-    read_wandb_rows,
-)
+from tasks.report.sources.others import EXAMPLES_IN_AN_EPOCH, POINT, is_table, read_mlperf, read_table, read_wandb
 from tasks.report.sources.runs import ENDING, Found, LeftOut, Run, read_kept, read_runs
 
 GROWING = "its batch grows in training (data.growth), so it has no one place over the batch size"
@@ -24,7 +17,7 @@ KINDS = (
 ENDINGS = (".json", ".csv", ENDING)
 
 
-def read_sources(sources: list[Path], epochs: Mapping[str, int] | None = None) -> Found:
+def read_sources(sources: list[Path], epochs: Mapping[str, int] = EXAMPLES_IN_AN_EPOCH) -> Found:
     """Read all sources, each run once; `epochs` has the examples in an epoch of an MLPerf benchmark.
 
     Raises ValueError where a source does not exist or no run is usable.
@@ -34,51 +27,47 @@ def read_sources(sources: list[Path], epochs: Mapping[str, int] | None = None) -
     for source in sources:
         if not source.exists():
             raise ValueError(f"{source} does not exist; {KINDS}.")
-        found, problems = read_source(source, epochs or {})
+        found, problems = read_source(source, epochs)
         growing = [run.source for run in found if run.record.data.growth]
         runs |= {run.source: run for run in found if run.source not in growing}
         left_out += [*problems, *((name, GROWING) for name in growing)]
     if not runs:
-        reason = f": {left_out[0][1]}" if len(left_out) == 1 else ""
-        reason = f" ({len(left_out)} left out, the first: {left_out[0][1]})" if len(left_out) > 1 else reason
-        hint = "" if left_out and KINDS in left_out[0][1] else f"; {KINDS}"
-        raise ValueError(f"no usable run in {', '.join(map(str, sources))}{reason}{hint}.")
+        first = f"{len(left_out)} left out, the first: {left_out[0][1]}; " if left_out else ""
+        raise ValueError(f"no usable run in {', '.join(map(str, sources))}: {first}{KINDS}.")
     return told_apart(list(runs.values())), left_out
 
 
-def read_source(source: Path, epochs: Mapping[str, int] | None = None) -> Found:
+def read_source(source: Path, epochs: Mapping[str, int] = EXAMPLES_IN_AN_EPOCH) -> Found:
     """Read a folder of runs, one file of another kind, or a folder of such files."""
     if source.is_dir():
         runs, left_out = read_runs(source)
         files = [] if runs or left_out else sorted(p for p in source.iterdir() if p.name.endswith(ENDINGS))
-        each = [read_source(file, epochs) for file in files]
-        return runs + [r for found, _ in each for r in found], left_out + [p for _, problems in each for p in problems]
+        for found, problems in (read_source(file, epochs) for file in files):
+            runs, left_out = runs + found, left_out + problems
+        return runs, left_out
     if source.name.endswith(ENDING):
         return read_kept(source)
     try:
-        return read_csv(source) if source.suffix == ".csv" else read_json(source, epochs or {})
-    except (UnicodeDecodeError, ValueError, RecursionError, csv.Error) as error:
-        return [], [(str(source), f"neither JSON nor CSV ({error}); {KINDS}")]
+        return read_csv(source) if source.suffix == ".csv" else read_json(source, epochs)
+    except (ValueError, RecursionError, csv.Error) as error:
+        return [], [(str(source), f"neither JSON nor CSV ({error})")]
 
 
 def read_csv(source: Path) -> Found:
-    """Read a tidy table or the export of a W&B runs table."""
+    """Read a tidy table, or W&B's table of the suite's runs, which has its columns."""
     with open(source, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns, rows = [name.strip().lower() for name in reader.fieldnames or []], list(reader)
-    if is_table(columns):
-        return read_table(source, [{k.strip().lower(): v for k, v in row.items() if k} for row in rows])
-    return read_wandb_rows(source, rows)
+        rows = [{k.strip().lower(): v or "" for k, v in row.items() if k} for row in csv.DictReader(file)]
+    return read_table(source, rows) if rows and is_table(rows[0]) else ([], [(str(source), "no table of runs")])
 
 
 def read_json(source: Path, epochs: Mapping[str, int]) -> Found:
     """Read MLPerf reference points or a list of W&B runs."""
     content = json.loads(source.read_text())
-    if isinstance(content, dict) and content and all(is_reference_point(p) for p in content.values()):
+    if isinstance(content, dict) and content and all(isinstance(p, dict) and set(p) >= POINT for p in content.values()):
         return read_mlperf(source, content, epochs)
     if isinstance(content, list):
-        return read_wandb_list(source, content)
-    return [], [(str(source), f"neither MLPerf reference points nor a W&B export; {KINDS}")]
+        return read_wandb(source, content)
+    return [], [(str(source), "neither MLPerf reference points nor a W&B export")]
 
 
 def told_apart(runs: list[Run]) -> list[Run]:
@@ -87,15 +76,15 @@ def told_apart(runs: list[Run]) -> list[Run]:
     for run in runs:
         plans = places.setdefault(run.record.study, {}).setdefault(place(run), set())
         plans.add(run.record.plan.hash if run.record.plan else None)
-    apart = {study for study, found in places.items() if not set.intersection(*found.values()) - {None}}
-    return [renamed(run) if len(places[run.record.study]) > 1 and run.record.study in apart else run for run in runs]
+    apart = {s for s, found in places.items() if len(found) > 1 and not set.intersection(*found.values()) - {None}}
+    return [
+        replace(run, record=replace(run.record, study=f"{run.record.study} ({place(run)})"))
+        if run.record.study in apart
+        else run
+        for run in runs
+    ]
 
 
 def place(run: Run) -> str:
     """Return the folder of a run's study, or the file that it comes from."""
     return str(run.folder.parent) if run.folder else run.source.split(": ")[0]
-
-
-def renamed(run: Run) -> Run:
-    """Return the run with its study named after where it lies."""
-    return replace(run, record=replace(run.record, study=f"{run.record.study} ({place(run)})"))

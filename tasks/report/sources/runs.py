@@ -5,21 +5,15 @@ import json
 import lzma
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from callbacks.record import (
-    Record,
-    TargetResult,
-    Unit,
-    Unusable,
-    from_fields,
-    read_record,
-    to_json,
-    write_atomically,
-)
+from callbacks.record import Record, TargetResult, Unit, Unusable, from_fields, read_record, to_json, write_atomically
 
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 ENDING = ".jsonl.xz"  # of kept studies: many runs in one file, a line of JSON a run, {"record": ..., "curve": ...}
 Columns = dict[str, list[float]]
 
@@ -65,11 +59,19 @@ LeftOut = list[tuple[str, str]]  # where, and why
 Found = tuple[list[Run], LeftOut]
 
 
-def run_of(source: str, found: Record | Unusable, curve: Columns | None = None, folder: Path | None = None) -> Run:
-    """Return the run of a record. Raises UnusableError where there is none.
+def read_each(items: Iterable[tuple[str, Item]], read: Callable[[Item], Read]) -> tuple[list[Read], LeftOut]:
+    """Read named items; return what they are, and the names of those that cannot be read with the reason."""
+    found, left_out = [], []
+    for name, item in items:
+        try:
+            found.append(read(item))
+        except UnusableError as reason:
+            left_out.append((name, str(reason)))
+    return found, left_out
 
-    The targets of a failed run are failed, whatever they say: it is never scored.
-    """
+
+def run_of(source: str, found: Record | Unusable, curve: Columns | None = None, folder: Path | None = None) -> Run:
+    """Return the run of a record; the targets of a failed run are failed. Raises UnusableError where there is none."""
     if isinstance(found, Unusable):
         raise UnusableError(found.reason)
     failed = {"status": "failed"} if found.status == "failed" else {}
@@ -88,21 +90,15 @@ def read_curve(path: Path) -> Columns:
     """Read a curve.csv into columns, NaN where a cell is empty; a last row cut short is left out."""
     try:
         with open(path, newline="") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UnusableError(f"curve.csv: {error}") from None
-    if not rows:
-        return {}
-    header, rows = rows[0], [row for row in rows[1:] if row]
-    if rows and len(rows[-1]) != len(header):
-        rows.pop()
-    if any(len(row) != len(header) for row in rows):
-        raise UnusableError("curve.csv has rows of different lengths")
-    try:
+            header, *rows = [row for row in csv.reader(file) if row] or [[]]
+        if rows and len(rows[-1]) != len(header):
+            rows.pop()
+        if any(len(row) != len(header) for row in rows):
+            raise ValueError("its rows have different lengths")
         columns = list(zip(*rows, strict=True)) or [()] * len(header)
         filled = [cells if all(cells) else [cell or "nan" for cell in cells] for cells in columns]
         return {name: list(map(float, cells)) for name, cells in zip(header, filled, strict=True)}
-    except ValueError as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UnusableError(f"curve.csv: {error}") from None
 
 
@@ -128,29 +124,20 @@ def find_runs(folder: Path) -> Iterator[Path]:
 
 
 def read_runs(folder: Path) -> Found:
-    """Read every run below a folder; return the runs, and (path, reason) of what was left out."""
-    runs, left_out = [], []
-    for path in find_runs(folder):
-        try:
-            runs.append(read_run(path))
-        except UnusableError as reason:
-            left_out.append((str(path), str(reason)))
-        inner = [found for below in sorted(path.glob("*/")) for found in find_runs(below)]
-        left_out += [(str(run), f"it lies within the run {path}") for run in inner]
-    return runs, left_out
+    """Read every run below a folder; a run within a run is left out."""
+    paths = list(find_runs(folder))
+    runs, left_out = read_each([(str(path), path) for path in paths], read_run)
+    inner = [(run, path) for path in paths for below in sorted(path.glob("*/")) for run in find_runs(below)]
+    return runs, left_out + [(str(run), f"it lies within the run {path}") for run, path in inner]
 
 
 def keep(runs: list[Run], path: Path) -> None:
     """Write runs to one file: the same runs give the same bytes, in whatever order and wherever they lie."""
-    lines = [
-        json.dumps(
-            {"record": json.loads(to_json(run.record)), "curve": {k: plain(v) for k, v in run.curve.items()}},
-            separators=(",", ":"),
-            allow_nan=False,
-        )
-        for run in sorted(runs, key=lambda run: (run.record.study, run.record.run))
-    ]
-    write_atomically(path, lzma.compress("".join(f"{line}\n" for line in lines).encode(), preset=9))
+    lines = []
+    for run in sorted(runs, key=lambda run: (run.record.study, run.record.run)):
+        fields = {"record": json.loads(to_json(run.record)), "curve": {k: plain(v) for k, v in run.curve.items()}}
+        lines.append(json.dumps(fields, separators=(",", ":"), allow_nan=False) + "\n")
+    write_atomically(path, lzma.compress("".join(lines).encode(), preset=9))
 
 
 def plain(values: list[float]) -> list[float | str]:
@@ -164,17 +151,12 @@ def read_kept(source: Path) -> Found:
         lines = lzma.decompress(source.read_bytes()).decode().splitlines()
     except (lzma.LZMAError, UnicodeDecodeError, EOFError) as error:
         return [], [(str(source), f"no whole file of kept runs ({error})")]
-    runs, left_out = [], []
-    for i, line in enumerate(lines):
-        try:
-            runs.append(kept_run(source, line))
-        except UnusableError as reason:
-            left_out.append((f"{source}: line {i + 1}", str(reason)))
-    return runs, left_out
+    return read_each([(f"{source}: line {number}", (source, line)) for number, line in enumerate(lines, 1)], kept_run)
 
 
-def kept_run(source: Path, line: str) -> Run:
-    """Return the run of one line. Raises UnusableError."""
+def kept_run(place: tuple[Path, str]) -> Run:
+    """Return the run of one line of a kept file. Raises UnusableError."""
+    source, line = place
     try:
         fields = json.loads(line)
         curve = {name: [float(v) for v in values] for name, values in fields["curve"].items()}
@@ -183,5 +165,4 @@ def kept_run(source: Path, line: str) -> Run:
         raise UnusableError(f"not a kept run ({type(error).__name__}: {error})") from None
     if len({len(values) for values in curve.values()}) > 1:
         raise UnusableError("its curve has columns of different lengths")
-    name = f"{source}: {record.study}/{record.run}" if isinstance(record, Record) else str(source)
-    return run_of(name, record, curve)
+    return run_of(f"{source}: {getattr(record, 'study', '')}/{getattr(record, 'run', '')}", record, curve)
