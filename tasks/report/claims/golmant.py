@@ -9,11 +9,11 @@ from tasks.report.analysis.curves import TRAIN, VALIDATION, Observation, group, 
 from tasks.report.analysis.intervals import Interval, proportion
 from tasks.report.analysis.measures import LINEAR_ERROR
 from tasks.report.claims import rules, studies
-from tasks.report.claims.rules import Found, Part
+from tasks.report.claims.rules import Found, Missing, Part
 from tasks.report.claims.studies import BASE, FIG1, LEAST_SEEDS, NETWORKS, RATIO, Case, Cells, Claim, Placed
 
-NO_CURVE = "no curve tuned at 5 or more batch sizes with 5 or more seeds each"
-NO_BOTH = "no tuned study with both a training and a validation target"
+NO_CURVE = Missing("no curve tuned at 5 or more batch sizes with 5 or more seeds each")
+NO_BOTH = Missing("no tuned study with both a training and a validation target")
 
 
 def claim_1(case: Case) -> Found:
@@ -47,7 +47,7 @@ def claim_4(case: Case) -> Found:
     tasks = (studies.CLASSIFICATION, "Segmentation", "LanguageModeling")
     first = {a.workload.task: a for a in reversed(case.arms(lambda _: True, tasks))}
     if set(tasks) - set(first):
-        return f"no tuned curve with two common sizes for {', '.join(sorted(set(tasks) - set(first)))}"
+        return Missing(f"no tuned curve with two common sizes for {', '.join(sorted(set(tasks) - set(first)))}")
     base, *others = (first[task] for task in tasks)
     ratio, what = case.margins["ratio"], "speed-up of classification over "
     parts = [rules.speed_up_part(base.pair, a.pair, what + a.workload.task, above=ratio) for a in others]
@@ -64,7 +64,7 @@ def claim_5(case: Case) -> Found:
         rest = [part for base, (cells, _) in found for part in rule_parts(cells, "sqrt", base, ratio)]
         if len(parts) >= 4:  # two from each of two baselines
             return case.evidence(parts, [p for _, (_, there) in found for p in there], rest=rest)
-    return "no studies of the rules none and linear from two baseline batch sizes with 5 seeds each"
+    return Missing("no studies of the rules none and linear from two baseline batch sizes with 5 seeds each")
 
 
 def rule_parts(cells: dict[str, Cells], rule: str, base: int, ratio: float) -> list[Part]:
@@ -92,7 +92,7 @@ def claim_6(case: Case) -> Found:
         reached = proportion(sum(lowest(o) <= goal for o in last), len(last))
         what = "share of the largest batch's runs that get to the lowest loss of the smallest"
         return case.evidence([Part(what, reached, below=case.margins["share"])], [p], counts_steps=False)
-    return "no tuned study whose runs at the smallest and the largest size make as many updates"
+    return Missing("no tuned study whose runs at the smallest and the largest size make as many updates")
 
 
 def claim_7(case: Case) -> Found:
@@ -157,7 +157,7 @@ def claim_8(case: Case) -> Found:
             parts.append(Part(what, found, -case.margins["doublings"], case.margins["doublings"]))
             used += members
     if not parts:
-        return f"no linear-scaling runs with {LINEAR_ERROR} at 3 or more batch sizes, 5 seeds each"
+        return Missing(f"no linear-scaling runs with {LINEAR_ERROR} at 3 or more batch sizes, 5 seeds each")
     return case.evidence(parts, used, counts_steps=False)
 
 
@@ -165,7 +165,7 @@ def claim_9(case: Case) -> Found:
     """The architecture changes where the plateau begins."""
     arms = studies.networks(case.momentum_arms())
     if len(arms) < 2:
-        return "no tuned arms of two or more networks at two common batch sizes"
+        return Missing("no tuned arms of two or more networks at two common batch sizes")
     name, most = rules.most_different({k: a.pair for k, a in arms.items()})
     part = Part(f"speed-up of {name}", most.mapped(rules.exponential), above=case.margins["ratio"])
     return case.of_arms([part], list(arms.values()))
@@ -176,7 +176,7 @@ def claim_10(case: Case) -> Found:
     base, same = studies.beside_base(case.momentum_arms())
     noisy = {a.workload.data.label_noise: a for a in same if a.workload.data.label_noise}
     if base is None or studies.HARD not in noisy:
-        return f"no tuned arms with clean labels and with {studies.HARD:.0%} wrong at two common batch sizes"
+        return Missing(f"no tuned arms with clean labels and with {studies.HARD:.0%} wrong at two common batch sizes")
     used = [base, *noisy.values()]
     ratio, what = case.margins["ratio"], "speed-up with clean labels over that with {:.0%} wrong"
     made = {n: rules.speed_up_part(base.pair, a.pair, what.format(n), ratio) for n, a in noisy.items()}
@@ -188,7 +188,7 @@ def claim_11(case: Case) -> Found:
     base, same = studies.beside_base(case.momentum_arms())
     parts_of = {a.workload.data.fraction: a for a in same}
     if base is None or set(studies.PARTS) - set(parts_of):
-        return "no tuned arms with 25, 50 and 100 % of the data at two common batch sizes"
+        return Missing("no tuned arms with 25, 50 and 100 % of the data at two common batch sizes")
     used = [base, *(parts_of[f] for f in studies.PARTS)]
     ratio, what = case.margins["ratio"], "speed-up with {:.0%} of the data over that with all"
     parts = [rules.speed_up_part(parts_of[f].pair, base.pair, what.format(f), 1 / ratio, ratio) for f in studies.PARTS]
@@ -205,7 +205,7 @@ def claim_12(case: Case) -> Found:
         if len(cells) > 1 and max(cells) >= 2 * min(cells):
             base, *longer = cells.values()
             return case.evidence([rules.saves_no_steps(base, longer, case.margins["ratio"])], [p])
-    return "no tuned study of two or more horizons at one batch size, 5 seeds each"
+    return Missing("no tuned study of two or more horizons at one batch size, 5 seeds each")
 
 
 def claim_13(case: Case) -> Found:
@@ -220,7 +220,7 @@ def claim_13(case: Case) -> Found:
                 pairs[f"{rule} scaling from m0 = {m0}"] = cells[rule][small], cells[rule][large]
                 used += there
     if base is None or len(pairs) < 5:
-        return "no study of 5 or more heuristics beside tuned momentum at two common batch sizes"
+        return Missing("no study of 5 or more heuristics beside tuned momentum at two common batch sizes")
     parts = []
     for name, pair in pairs.items():
         what = f"speed-up of {name} over that of tuned momentum"

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from tasks.report.claims import rules, studies
-from tasks.report.claims.rules import Found, Part
+from tasks.report.claims.rules import Found, Missing, Part
 from tasks.report.claims.studies import BASE, FIG1, GROWTH, LEAST_SEEDS, NETWORKS, RATIO, Case, Claim, by_seed
 
 FULL = 0.9  # of the largest throughput, from which the machine counts as filled
@@ -31,7 +31,7 @@ def claim_1(case: Case) -> Found:
             share, ratio = whole.found.b2.over(filling), case.margins["ratio"]
             part = Part(f"B2 / batch at {FULL:.0%} of the largest throughput", share, below=ratio)
             return case.evidence([part], [whole])
-    return "no tuned curve with examples a second (the Cost callback) at 5 or more batch sizes"
+    return Missing("no tuned curve with examples a second (the Cost callback) at 5 or more batch sizes")
 
 
 def claim_2(case: Case) -> Found:
@@ -41,7 +41,7 @@ def claim_2(case: Case) -> Found:
     quarter = next((a for a in same if a.workload.data.fraction == min(studies.PARTS)), None)
     noisy = next((a for a in same if a.workload.data.label_noise == studies.HARD), None)
     if base is None or quarter is None or noisy is None or len(others) < 2:
-        return "no tuned arms of two networks, 40 % label noise and 25 % of the data at two common sizes"
+        return Missing("no tuned arms of two networks, 40 % label noise and 25 % of the data at two common sizes")
     _, network = rules.most_different({k: a.pair for k, a in others.items()})
     noise, size = (rules.size_of(rules.speed_up_difference(a.pair, base.pair)) for a in (noisy, quarter))
     used = [base, quarter, noisy, *(a for a in others.values() if a is not base)]
@@ -60,7 +60,7 @@ def claim_3(case: Case) -> Found:
     same = [a for a in arms if base and a.workload.network == base.workload.network]  # its last layer is smaller
     merged = next((a for a in same if a.workload.data.classes), None)
     if base is None or merged is None:
-        return "no tuned arms with all classes and with merged ones at two common batch sizes"
+        return Missing("no tuned arms with all classes and with merged ones at two common batch sizes")
     what = f"speed-up with {merged.workload.data.classes} merged classes over that with all"
     part = rules.speed_up_part(merged.pair, base.pair, what, above=case.margins["ratio"])
     return case.of_arms([part], [base, merged])
@@ -70,7 +70,7 @@ def claim_4(case: Case) -> Found:
     """For every network and task tried, steps stop falling beyond some batch size."""
     found = case.whole(case.named())
     if len({(w.workload.task, w.workload.network, w.workload.parameters) for w in found}) < LEAST_KINDS:
-        return f"no tuned curves of {LEAST_KINDS} or more networks and tasks"
+        return Missing(f"no tuned curves of {LEAST_KINDS} or more networks and tasks")
     ratio = case.margins["ratio"]
     names = [f"{whole.workload.name}, {whole.workload.hit.metric}" for whole in found]
     parts = [rules.flat_top(w.fit, w.found.data.sizes[-1], name, ratio) for w, name in zip(found, names, strict=True)]
@@ -84,12 +84,12 @@ def claim_5(case: Case) -> Found:
         examples, share = whole.workload.data.train_examples, case.margins["share"]
         parts.append(rules.moderate_end(whole.found.linear_end, examples, share))
         return case.evidence(parts, [whole])
-    return "no curve of 5 or more batch sizes at one rate for all of them"
+    return Missing("no curve of 5 or more batch sizes at one rate for all of them")
 
 
 def claim_6(case: Case) -> Found:
     """Over 30,000 updates the distance still grows as a power of t."""
-    return studies.diffusion(case, "power") if case.named() else "no study of 30,000 updates"
+    return studies.diffusion(case, "power") if case.named() else Missing("no study of 30,000 updates")
 
 
 CURVES = "golmant_curve_language golmant_curve_segmentation golmant_curve_lenet golmant_curve_wide"

@@ -70,7 +70,13 @@ class Evidence:
     curves: list[tuple[str, Curve]] = field(default_factory=list)  # that it stands on, with what tells them apart
 
 
-Found = Evidence | str  # or why a claim cannot be tested
+class Missing(NamedTuple):
+    """Why a claim cannot be tested."""
+
+    reason: str
+
+
+Found = Evidence | Missing
 
 
 @dataclass(frozen=True)
@@ -106,12 +112,12 @@ def conjunction(evidence: Evidence) -> str:
 def decide(evidence: Callable[[View], Found]) -> Verdict:
     """Return the verdict on a claim, taken back where the local line, the other unbiased rule of hits, reverses it."""
     seen = evidence(PRIMARY)
-    if isinstance(seen, str):
-        return Verdict(NOT_TESTED, seen)
+    if isinstance(seen, Missing):
+        return Verdict(NOT_TESTED, seen.reason)
     found, by_line = conjunction(seen), ""
     if seen.counts_steps:
         other = evidence(View("line"))
-        by_line = NOT_TESTED if isinstance(other, str) else conjunction(other)
+        by_line = NOT_TESTED if isinstance(other, Missing) else conjunction(other)
     reason = "by a frozen plan" if seen.frozen else "post hoc: not every run's plan fixed the protocol's margins"
     if found == INCONCLUSIVE:
         undecided = [p.what for p in [seen.premise, *seen.parts] if p is not None and p.verdict == INCONCLUSIVE]

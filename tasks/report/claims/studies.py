@@ -14,7 +14,7 @@ from tasks.report.analysis.fits import Fit
 from tasks.report.analysis.intervals import NOTHING, Interval, proportion, resampled_interval
 from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
 from tasks.report.analysis.points import View
-from tasks.report.claims.rules import Check, Evidence, Found, Pair, Part, Seeds, Verdict, decide
+from tasks.report.claims.rules import Check, Evidence, Found, Missing, Pair, Part, Seeds, Verdict, decide
 
 LEAST_SEEDS, LEAST_SIZES = 5, 5
 DRAWS = 2000  # of the runs, where a claim draws them again
@@ -285,4 +285,4 @@ def diffusion(case: Case, wins: str) -> Found:
         what = f"share of runs in which the {wins} form wins ({len(known)} of {len(runs)} identifiable)"
         part = Part(what, replace(surely, high=perhaps.high), above=case.margins["share"])
         return case.evidence([part], [p], counts_steps=False)
-    return f"no study with {DISTANCE} at constant rate, 3 batch sizes and 5 seeds"
+    return Missing(f"no study with {DISTANCE} at constant rate, 3 batch sizes and 5 seeds")

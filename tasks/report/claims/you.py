@@ -8,13 +8,13 @@ from tasks.report.analysis.curves import Observation, confirmed, group, ingredie
 from tasks.report.analysis.intervals import exact, proportion
 from tasks.report.analysis.measures import accuracy
 from tasks.report.claims import rules
-from tasks.report.claims.rules import Found, Part
+from tasks.report.claims.rules import Found, Missing, Part
 from tasks.report.claims.studies import GROWTH, LEAST_SEEDS, Case, Claim, Placed, by_seed, diffusion
 
 OPTIMIZERS = ("SGD", "LARS", "LAMB")
 UNTUNED = frozenset({"untuned baseline"})
-NO_CONTENT = "no empirical content"
-NO_EQUAL = "no tuned study with test accuracies whose runs make as many updates at both ends of its sizes"
+NO_CONTENT = Missing("no empirical content")
+NO_EQUAL = Missing("no tuned study with test accuracies whose runs make as many updates at both ends of its sizes")
 
 
 def claim_1(case: Case) -> Found:
@@ -27,11 +27,11 @@ def claim_1(case: Case) -> Found:
     largest = max((len(k) for k in arms if k != UNTUNED), default=0)
     best = [v for k, v in arms.items() if k != UNTUNED and len(k) >= max(2, largest - 1)]
     if not best or frozenset() not in arms or UNTUNED not in arms:
-        return "no recipe of two or more ingredients beside its tuned and its untuned baseline at full batch"
+        return Missing("no recipe of two or more ingredients beside its tuned and its untuned baseline at full batch")
     size = placed[0].workload.data.train_examples
     critical = case.whole(p for p in case.placed() if p.workload.data.train_examples == size)
     if not critical:
-        return "no measured critical batch size on the images of the recipe"
+        return Missing("no measured critical batch size on the images of the recipe")
     margins, level = case.margins, 1 - 0.05 / len(best)
     parts = []
     for name, base in (("tuned", arms[frozenset()]), ("untuned", arms[UNTUNED])):
@@ -101,7 +101,7 @@ def claim_10(case: Case) -> Found:
     arms = group(runs, lambda o: o.run.record.optimizer.name)
     values = {k: by_seed(confirmed(arms[k]), accuracy) for k in OPTIMIZERS if k in arms}
     if len(values) < len(OPTIMIZERS) or min(map(len, values.values())) < LEAST_SEEDS:
-        return "no study of SGD, LARS and LAMB at B = N with test accuracies and 5 seeds each"
+        return Missing("no study of SGD, LARS and LAMB at B = N with test accuracies and 5 seeds each")
     points = case.margins["points"]
     parts = [
         Part(f"{a} - {b} on test (points)", rules.difference(values[a], values[b]), above=points)
@@ -134,7 +134,7 @@ def claim_11(case: Case) -> Found:
                 Part(f"share of LARS with warm-up that arrives at B = {size}", warm, above=limit),
             ]
             return case.evidence(parts, used, counts_steps=False)
-    return "no study with linear scaling, LARS with warm-up, and LARS without as control, 5 seeds each"
+    return Missing("no study with linear scaling, LARS with warm-up, and LARS without as control, 5 seeds each")
 
 
 RECIPE = "you_recipe_whole you_recipe_baseline you_recipe_untuned you_recipe_critical"
