@@ -261,18 +261,18 @@ _RECORDS = TypeAdapter(Record)
 _PLANS = TypeAdapter(Plan)
 
 
-def _plain(value: object) -> object:
+def as_json(value: object) -> object:
     """Return `value` with every number that JSON cannot hold as the text nan, inf or -inf."""
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: as_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [as_json(v) for v in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_json(record: Record) -> str:
     """Return the record as JSON, one field a line."""
-    return json.dumps(_plain(asdict(record)), indent=1, allow_nan=False) + "\n"
+    return json.dumps(as_json(asdict(record)), indent=1, allow_nan=False) + "\n"
 
 
 def _why(error: ValidationError) -> str:
@@ -310,7 +310,7 @@ def _version_fault(text: str | bytes) -> str | None:
 def from_fields(fields: Mapping[str, Any]) -> Record | Unusable:
     """Return the record of nested fields, such as an export has, or why they are none."""
     try:
-        return from_json(json.dumps(_plain(fields), default=str))
+        return from_json(json.dumps(as_json(fields), default=str))
     except (ValueError, RecursionError) as error:
         return Unusable(f"not a run record ({error})")
 

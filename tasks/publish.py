@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.report.analysis.intervals import Interval, mean_interval, number
-from tasks.report.build import Wanted, read, report_on
+from tasks.report.build import Wanted, make_report, read
 from tasks.report.claims import own
 from tasks.report.figures.style import Table, markdown
 from tasks.report.sources.runs import ENDING, Run, keep, read_runs
@@ -260,7 +260,7 @@ def make(out: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Make the report of the kept runs in `out`; return its summary and the generated blocks."""
     wanted = Wanted(sources(), out, command="python -m tasks report results/*.jsonl.xz", lies_in=RESULTS)
     analysis = read(wanted)
-    report_on(analysis, wanted)
+    make_report(wanted, analysis)
     content = json.loads((out / "summary.json").read_text())
     return content, blocks(content, analysis.runs)
 

@@ -8,11 +8,11 @@ import pytest
 
 from tasks.report.analysis.answer import analyze
 from tasks.report.analysis.projection import Cluster, project, read_cluster, reduce_seconds
-from tasks.report.figures.own import sentence, time_and_cost
+from tasks.report.figures.own import time_and_cost
 from tests.helpers.made_up import hyperbola, placed, study
 
 FILES = sorted(Path("configs/cluster").glob("*.yaml"))
-HAND = Cluster(devices=(1, 4), bandwidth=1e9, latency=1e-5, price=3.6, overlap=0.5)
+HAND = Cluster(devices=(1, 4), bandwidth=1e9, latency=1e-5, price=3.6)
 MEGA = 10**6  # parameters
 
 
@@ -37,7 +37,7 @@ def test_a_cluster_file_is_read_and_a_bad_one_refused(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("name: two\ndevices: [1, 2]\nprice: 5\n")
     assert read_cluster(file) == Cluster(name="two", devices=(1, 2), price=5)
-    bad_values = ["overlap: 3", "latency: -1", "price: abc", "price: -1", "contention: 0.5", "bandwidth: .inf"]
+    bad_values = ["overlap: 0.5", "latency: -1", "price: abc", "price: -1", "contention: 0.5", "bandwidth: .inf"]
     bad_values += [f"devices: {wrong}" for wrong in ("[0, 2]", "[two]", "[-4, 2]", "[]", "[1.5]", "4")]
     file.write_text("bandwidth: 1e9\n")  # text to YAML
     assert read_cluster(file).bandwidth == 1e9
@@ -50,9 +50,9 @@ def test_a_cluster_file_is_read_and_a_bad_one_refused(tmp_path):
 def test_all_reduces_by_hand():
     """4 MB over 8 devices at 1 GB/s and 10 us: a ring passes 14 messages of 0.5 MB, a tree 6 levels and 2 x 4 MB."""
     slow = replace(HAND, latency=1e-2)  # where the tree is faster
-    assert reduce_seconds(MEGA, 8, slow) == pytest.approx(0.5 * (6 * 1e-2 + 8e-3))
-    assert reduce_seconds(MEGA, 8, HAND) == pytest.approx(0.5 * 14 * (1e-5 + 0.5e-3))  # half is hidden
-    assert reduce_seconds(1000, 1000, HAND) == pytest.approx(0.5 * (20 * 1e-5 + 8e-6))  # 1,000 devices: 10 levels
+    assert reduce_seconds(MEGA, 8, slow) == pytest.approx(6 * 1e-2 + 8e-3)
+    assert reduce_seconds(MEGA, 8, HAND) == pytest.approx(14 * (1e-5 + 0.5e-3))
+    assert reduce_seconds(1000, 1000, HAND) == pytest.approx(20 * 1e-5 + 8e-6)  # 1,000 devices: 10 levels
 
 
 def test_ring_messages_counted_by_passing_them_on():
@@ -65,7 +65,7 @@ def test_ring_messages_counted_by_passing_them_on():
         for d, chunk, parts in passed:
             held[(d + 1) % devices][chunk] |= parts
         rounds += 1
-    cluster = replace(HAND, overlap=0.0)
+    cluster = HAND
     assert reduce_seconds(devices * 250_000, devices, cluster) == pytest.approx(rounds * (1e-5 + 1e6 / 1e9))
 
 
@@ -74,7 +74,7 @@ def test_projection_agrees_with_the_formula_by_hand():
     times = {(size, devices): (seconds, cost) for size, devices, seconds, cost in found.table.rows}
     steps = 200 * (1 + 500 / 1024)
     assert times[1024, 1][0] == pytest.approx(steps * (0.001 + 0.01024), rel=0.03)
-    reduce = 2 * 3 * (1e-5 + MEGA * 4 / 4 / 1e9) * 0.5
+    reduce = 2 * 3 * (1e-5 + MEGA * 4 / 4 / 1e9)
     assert times[1024, 4][0] == pytest.approx(steps * (0.001 + 0.00256 + reduce), rel=0.03)
     assert times[1024, 4][1] == pytest.approx(times[1024, 4][0] * 4 * 3.6 / 3600)
     assert times[16, 4][0] > times[16, 1][0]  # of small batches, sharing costs more than it saves
@@ -85,15 +85,13 @@ def test_time_stops_falling_where_the_closed_form_says(devices):
     """T = S_min (1 + B_c / B) (c B / P + a) is least at B = sqrt(B_c a P / c), at the latency that puts it there."""
     critical, example, least = 500.0, 1e-5, 2048
     a = least**2 * example / critical / devices
-    cluster = Cluster(devices=(1, devices), latency=a / 2 / math.log2(devices), bandwidth=1e15)
+    cluster = Cluster(devices=(devices,), latency=a / 2 / math.log2(devices), bandwidth=1e15)
     curve = placed(study(hyperbola(critical), scatter=0.0, each=measured(0.0, example)))[0].curves[0]
-    found = project(curve, MEGA, cluster)
-    assert found.best(1)[0] == least
-    assert found.best(0)[0] == 16  # one device, no overhead: time is examples, and small batches need least
+    assert project(curve, MEGA, cluster).best[0] == least
+    alone = project(curve, MEGA, replace(cluster, devices=(1,)))
+    assert alone.best[0] == 16  # one device, no overhead: time is examples, and small batches need least
 
 
 def test_time_that_still_falls_at_the_largest_batch_is_said_to():
-    curve = placed(study(hyperbola(1e7), each=measured(0.1, 1e-5)))[0].curves[0]
-    found = project(curve, MEGA, replace(HAND, devices=(1, 64)))
-    assert found.best()[0] == math.inf
-    assert "not within the batches studied" in sentence(found, HAND)
+    found = analyze(study(hyperbola(1e7), each=measured(0.1, 1e-5)), cluster=replace(HAND, devices=(1, 64)))
+    assert "not within the batches studied" in time_and_cost(found).caption

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from tasks.report.analysis import fits
-from tasks.report.analysis.critical import critical, fit_curve, size_interval
+from tasks.report.analysis.critical import ARRIVAL, FitData, critical, fit_curve, fit_data, size_interval
 from tasks.report.analysis.intervals import middle_log
-from tasks.report.analysis.points import ARRIVAL, FitData, fit_data
 from tasks.report.analysis.targets import parse, retarget
 from tasks.report.claims.rules import difference
 from tests.helpers import noisy_quadratic, seen_noise

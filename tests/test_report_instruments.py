@@ -45,12 +45,12 @@ def test_a_run_with_the_instruments_is_read_back_with_what_they_measured(tmp_pat
     (run,) = runs
     assert not left_out
     assert all(math.isfinite(run.curve[name][-1]) for name in (NOISE, DISTANCE))
-    assert all(math.isfinite(run.final[name]) for name in (LINEAR_ERROR, CURVATURE))
+    assert all(math.isfinite(run.record.final[name]) for name in (LINEAR_ERROR, CURVATURE))
     loss = run.curve["trainset/loss"]
     (workload,) = workloads(retarget(runs, [parse(f"trainset/loss<={sorted(loss)[2]}")]))
     (curve,) = workload.curves
     noise = [v for v in run.curve[NOISE] if math.isfinite(v)]  # none before the first step
     assert min(noise) <= noise_scale_of(curve).value <= max(noise)
-    assert curvature_batch_of(curve).value == pytest.approx(run.final[CURVATURE])
+    assert curvature_batch_of(curve).value == pytest.approx(run.record.final[CURVATURE])
     assert critical(curve) is None  # one batch size
     assert curve_tables([(curve, None)]) == {}

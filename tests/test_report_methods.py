@@ -8,12 +8,7 @@ from lifelines import KaplanMeierFitter
 from scipy import stats
 
 from callbacks.record import UNITS
-from tasks.report.analysis.intervals import (
-    difference_interval,
-    median_interval,
-    rank_of,
-    shift_interval,
-)
+from tasks.report.analysis.intervals import mean_interval, median_interval, rank_of, shift_interval, welch_interval
 from tasks.report.analysis.targets import parse, quartile, retarget
 from tasks.report.sources.runs import Run, read_runs
 from tests.helpers.fake_runs import make_run, make_study
@@ -112,13 +107,12 @@ def test_shifts_by_rank_where_values_are_lost():
 
 
 def test_differences_are_scipys():
-    a, b = {1: 3.0, 2: 5.0, 3: 4.5}, {1: 2.0, 2: 4.5, 3: 3.0}
-    paired = stats.ttest_rel(list(a.values()), list(b.values())).confidence_interval()
-    found = difference_interval(a, b)
+    a, b, c = [3.0, 5.0, 4.5], [2.0, 4.5, 3.0], [1.0, 2.5, 2.0, 9.0]
+    paired = stats.ttest_rel(a, b).confidence_interval()
+    found = mean_interval(np.subtract(a, b))
     assert (found.low, found.high) == pytest.approx((paired.low, paired.high))
-    c = {7: 1.0, 8: 2.5, 9: 2.0, 10: 9.0}
-    welch = stats.ttest_ind(list(a.values()), list(c.values()), equal_var=False).confidence_interval()
-    found = difference_interval(a, c)
+    welch = stats.ttest_ind(a, c, equal_var=False).confidence_interval()
+    found = welch_interval(a, c)
     assert (found.low, found.high) == pytest.approx((welch.low, welch.high))
 
 

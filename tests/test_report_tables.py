@@ -142,10 +142,8 @@ def test_a_long_list_of_runs_is_counted(tmp_path):
     assert page.count("20 runs, seed 0 (reached), seed 1 (reached), seed 2 (reached) and 17 more") == 2
 
 
-def test_of_two_networks_of_one_name_the_wider_says_so(tmp_path):
-    for name, channels in (("a", [16, 32]), ("b", [16, 32, 64])):
-        network = {"class_path": "SmallCNN", "init_args": {"channels": channels}}
-        settings = {"model": {"init_args": {"network": network}}}
-        make_study(tmp_path / name, lambda b: 100 + 9000 / b, [16, 64], [0], network="SmallCNN", settings=settings)
+def test_of_two_networks_of_one_name_each_says_its_size(tmp_path):
+    for name, parameters in (("a", 20490), ("b", 33770)):
+        make_study(tmp_path / name, lambda b: 100 + 9000 / b, [16, 64], [0], network="SmallCNN", parameters=parameters)
     told = [a.sentence.split(" on ")[0] for a in answers(analyze(read_sources([tmp_path])[0]))]
-    assert sorted(told) == ["A small CNN", "A wider small CNN (16, 32, 64 channels)"]
+    assert sorted(told) == ["A small CNN (20,490 parameters)", "A small CNN (33,770 parameters)"]

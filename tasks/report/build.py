@@ -115,7 +115,8 @@ def section(name: str, title: str, drawing: Drawing | None, numbers: list[Table]
 def workload_section(analysis: Analysis, given: Answer, name: str, drawn: bool, out: Path) -> page.Section:
     """Write one workload's tables, and its figure where it is to be drawn."""
     w, pairs = given.workload, analysis.pairs(given.workload)
-    drawing = golmant.steps_to_target(w, pairs) if drawn else None
+    named = [(curve.name, curve, found) for curve, found in pairs]
+    drawing = golmant.side_by_side({f"{w.name}\n{w.target}": named}) if drawn else None
     made = section(name, w.name, drawing, [tables.points_table(w), *tables.curve_tables(pairs).values()], out)
     behind = {
         f"batch {p.batch_size:,}{f', {curve.name}' * (len(pairs) > 1)}": list(dict.fromkeys(p.observations + p.trials))
@@ -134,14 +135,14 @@ def named_sections(analysis: Analysis, names: Sequence[str], out: Path) -> tuple
         if isinstance(drawing, NotDrawable):
             missing.append((name, drawing.reason))
         else:
-            sections.append(section(name, title, drawing, drawing.tables, out))
+            sections.append(section(name, title, drawing, [drawing.table], out))
     return sections, missing
 
 
 def claim_section(analysis: Analysis, claim: Claim, verdict: Verdict, seen: Evidence, out: Path) -> page.Section:
     """Draw a claim that was tested, and write what decided it."""
-    drawing, decided = golmant.claim_figure(analysis, seen), [tables.parts_table(seen), tables.views_table(verdict)]
-    return replace(section(f"claim-{claim.id}", claim.id, drawing, decided, out), subtitle=claim.statement)
+    drawing, decided = golmant.claim_figure(analysis, seen), tables.parts_table(seen, verdict)
+    return replace(section(f"claim-{claim.id}", claim.id, drawing, [decided], out), subtitle=claim.statement)
 
 
 def verdicts_on(analysis: Analysis) -> list[tuple[Claim, Verdict]]:
@@ -174,13 +175,9 @@ def clear(out: Path) -> None:
                 file.unlink()
 
 
-def make_report(wanted: Wanted) -> str:
-    """Write the whole report; return the text to print, whose last line is the path of the page."""
-    return report_on(read(wanted), wanted)
-
-
-def report_on(analysis: Analysis, wanted: Wanted) -> str:
-    """Write the whole report on runs that are analyzed; return the text to print."""
+def make_report(wanted: Wanted, known: Analysis | None = None) -> str:
+    """Write the whole report, on runs that are analyzed already if `known`; return the text to print."""
+    analysis = known or read(wanted)
     out, given, verdicts, facts = wanted.out, answers(analysis), verdicts_on(analysis), facts_of(analysis)
     clear(out)
     names, few = file_names([a.workload for a in given]), len(given) <= MOST_PICTURES

@@ -1,7 +1,6 @@
 """`python -m tasks report SOURCE... --out DIR`: from runs to a page, figures, tables and JSON."""
 
 import argparse
-import csv
 import json
 import os
 import shlex
@@ -11,9 +10,7 @@ from typing import Any
 
 from tasks.wandb_mode import choose_mode, mode_message
 
-PROJECT = "batch-limit"  # of W&B, where WANDB_PROJECT names no other
-# seconds; wandb's own defaults block for minutes
-ENVIRONMENT = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "60", "WANDB_SILENT": "true"}
+ENVIRONMENT = {"WANDB_INIT_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT": "60", "WANDB_SILENT": "true"}  # not minutes
 HELP = {
     "--target": "choose targets again from the curves: 'val/accuracy>=0.8', 'trainset/loss<=0.5', "
     "'trainset/loss:golmant', 'val/accuracy:baseline=0.95' (repeatable)",
@@ -89,7 +86,7 @@ def log_report(out: Path) -> str:
     mode, why = choose_mode()
     studies = sorted({w["name"].split(":")[0] for w in json.loads((out / "summary.json").read_text())["workloads"]})
     options: dict[str, Any] = {"job_type": "report", "name": "report", "config": {"studies": studies}, "dir": str(out)}
-    options["project"] = os.environ.get("WANDB_PROJECT", PROJECT)
+    options["project"] = os.environ.get("WANDB_PROJECT", "batch-limit")
     try:
         run = wandb.init(**options)
     except wandb.errors.Error as error:  # the report is written already: a broken server may not lose it
@@ -102,10 +99,5 @@ def log_report(out: Path) -> str:
         artifact.add_dir(str(out / folder), name=folder)
     run.log_artifact(artifact)
     run.log({f"figures/{f.stem}": wandb.Image(str(f)) for f in sorted(out.glob("figures/*.png"))})
-    shown = {}
-    for file in sorted(out.glob("tables/*.csv")):
-        columns, *rows = csv.reader(file.read_text().splitlines())
-        shown[f"tables/{file.stem}"] = wandb.Table(columns=list(columns), data=rows)
-    run.log(shown)
     run.finish()
     return mode_message(mode, why, str(out))

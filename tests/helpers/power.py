@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.report.analysis import fits
-from tasks.report.analysis.critical import size_interval
+from tasks.report.analysis.critical import FitData, size_interval
 from tasks.report.analysis.intervals import proportion
-from tasks.report.analysis.points import FitData
 from tasks.report.build import CLAIMS
 from tasks.report.claims import rules
 from tasks.report.claims.rules import CONTRADICTED, SUPPORTED, Evidence, Part, Seeds, conjunction

@@ -81,44 +81,30 @@ class Answer:
 
 def answers(analysis: Analysis) -> list[Answer]:
     """Return one answer a workload, those first that say how far the batch can be raised."""
-    given = [answer(w, *analysis.main(w), width=wider(w, analysis.workloads)) for w in analysis.workloads]
+    given = [answer(w, *analysis.main(w)) for w in analysis.workloads]
     return sorted(given, key=lambda a: (not a.confident, not a.answered))
 
 
-def answer(w: Workload, curve: Curve, found: Critical | None, width: str = "") -> Answer:
+def answer(w: Workload, curve: Curve, found: Critical | None) -> Answer:
     """Return how far the batch of a workload can be raised, how sure that is, and what is fastest and cheapest."""
-    sentence = f"{subject(w, width)}: {limit(found)}. {rate_there(curve, found)}".strip()
+    sentence = f"{subject(w)}: {limit(found)}. {rate_there(curve, found)}".strip()
     return Answer(w, curve, found, sentence, doubts(curve, found), fastest_and_cheapest(curve))
 
 
-def subject(w: Workload, width: str = "") -> str:
-    """Return what was trained, on what, and to which target; `width` is given where another of its name is narrower."""
+def subject(w: Workload) -> str:
+    """Return what was trained, on what, and to which target."""
     network = spaced(w.network)
     first = network.split()[0]
     if first[1:].islower():
         network = network[0].lower() + network[1:]
-    network = f"wider {network} ({width})" if width else network
     vowel = network[0] in (SPOKEN_AN if first.isupper() else "aeiouAEIOU")
     article = "" if network.startswith(("your ", "MLPerf's ")) else "An " if vowel else "A "
+    network += f" ({w.parameters:,} parameters)" if w.parameters else ""
     data, n = spaced(w.data.name), w.data.train_examples
     examples = f"{n:,} {data} examples" if n else data
     noise = f" ({100 * w.data.label_noise:g} % of the labels wrong)" if w.data.label_noise else ""
     text = f"{article}{network} on {examples}{noise} to {goal(w)}"
     return text[0].upper() + text[1:]
-
-
-def channels(w: Workload) -> list[int]:
-    """Return the channels of a workload's network as its settings have them, empty where they do not."""
-    here: object = w.curves[0].record.settings
-    for key in ("model", "init_args", "network", "init_args", "channels"):
-        here = here.get(key) if isinstance(here, dict) else None
-    return here if isinstance(here, list) and here and all(isinstance(width, int) for width in here) else []
-
-
-def wider(w: Workload, others: list[Workload]) -> str:
-    """Return the channels of a network that is wider than another of its name, else nothing."""
-    narrowest = min((max(channels(o)) for o in others if o.network == w.network and channels(o)), default=0)
-    return f"{', '.join(map(str, channels(w)))} channels" if max(channels(w), default=0) > narrowest else ""
 
 
 def spaced(name: str) -> str:

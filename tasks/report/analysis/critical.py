@@ -1,4 +1,4 @@
-"""How far each batch of a curve costs so many times the fewest examples, and how sure that is (rules 16 to 19)."""
+"""One value a batch size, and up to where a batch costs so many times the fewest examples (rules 16 to 19)."""
 
 import math
 from collections.abc import Callable
@@ -7,18 +7,75 @@ from functools import lru_cache
 
 import numpy as np
 
+from callbacks.record import Rule
 from tasks.report.analysis import fits
-from tasks.report.analysis.curves import Curve
-from tasks.report.analysis.intervals import NOTHING, Interval
+from tasks.report.analysis.curves import ARRIVAL, Curve, Observation, Point
+from tasks.report.analysis.intervals import NOTHING, Interval, middle_log
 from tasks.report.analysis.measures import curvature_batch_of, noise_scale_of
-from tasks.report.analysis.points import PRIMARY, FitData, View, fit_data
 
+SHARE_OF_DATA = 4  # batches above a quarter of the data have visibly less gradient noise
 LEAST_STEPS = 20  # at the largest batch, below which steps are too coarse a measure
 LEAST_SIZES, LEAST_SEEDS = 5, 5
 CANDIDATES_AGREE = 1.5
 WORTH_DOUBLING = 0.2
 FACTORS = (1.2, 1.25, 2.0)  # of the fewest examples
 Predictor = Callable[[np.ndarray, np.ndarray, float], float]  # of log S at a log size, from log sizes and log S
+
+
+@dataclass(frozen=True)
+class FitData:
+    """One value per batch size, ready to be fitted, and what was not fitted and why."""
+
+    sizes: np.ndarray
+    log_steps: np.ndarray
+    within: float  # variance of a point that the seeds explain
+    runs: int
+    left_out: dict[int, str] = field(default_factory=dict)
+
+
+def reason_to_leave_out(point: Point, values: list[float]) -> str | None:
+    """Return why a point cannot be fitted, if so."""
+    n = point.observations[0].run.record.data.train_examples
+    arrived = sum(math.isfinite(v) for v in values)
+    if not values or any(math.isnan(v) or v <= 0 for v in values):
+        return "no run with a result"
+    if arrived < ARRIVAL * len(values):
+        return f"only {arrived} of {len(values)} runs arrived"
+    if n and point.batch_size > n / SHARE_OF_DATA:
+        return f"more than 1/{SHARE_OF_DATA} of the {n:,} examples"
+    return None
+
+
+def quantization(runs: list[Observation], rule: Rule) -> float:
+    """Return the squares of log S that equal steps hide: of a uniform as wide as the source could tell them apart."""
+    arrived = [o for o in runs if 0 < o.value("steps", rule) < math.inf]
+    if len({o.value("steps", rule) for o in arrived}) == len(arrived):
+        return 0.0
+    return sum(math.log(o.hit.resolution) ** 2 / 12 for o in arrived)
+
+
+def fit_data(curve: Curve, rule: Rule = "hit") -> FitData:
+    """Return a curve as one value of log S per batch size: the mean, or the median where runs did not arrive."""
+    sizes, log_steps, shares, squares, dof, runs, left_out = [], [], [], 0.0, 0, 0, {}
+    for point in curve.points:
+        seen = point.counted
+        values = [o.value("steps", rule) for o in seen]
+        reason = reason_to_leave_out(point, values)
+        if reason:
+            left_out[point.batch_size] = reason
+            continue
+        finite = np.log([v for v in values if math.isfinite(v)])
+        squares += float(((finite - finite.mean()) ** 2).sum()) + quantization(seen, rule)
+        dof += len(finite) - 1
+        runs += len(values)
+        record, size = seen[0].run.record, point.batch_size
+        n = record.data.train_examples if record.batch.epoch_end == "keep" else None
+        sizes.append(n / math.ceil(n / size) if n else float(size))  # of a ragged epoch, the mean
+        log_steps.append(middle_log(np.array(values)))
+        lost = len(finite) < len(values)  # then it is a median, whose variance is so much larger
+        shares.append((math.pi / 2 if lost and len(values) > 2 else 1) / len(values))
+    within = squares / dof * float(np.mean(shares)) if dof else 0.0
+    return FitData(np.array(sizes), np.array(log_steps), within, runs, left_out)
 
 
 @dataclass(frozen=True)
@@ -53,20 +110,6 @@ class Fitted:
         """Return the largest batch that needs at most twice the examples of the cheapest."""
         return self.ends[2.0]
 
-    @property
-    def linear_end(self) -> Interval:
-        """Return the largest batch that needs at most a quarter more examples than the cheapest."""
-        return self.ends[1.25]
-
-    @property
-    def bound(self) -> str:
-        """Say what is known of B2 where it is not identified."""
-        low, high = self.b2.low, self.b2.high
-        above, below = self.data.sizes[0] < low < math.inf, high < self.data.sizes[-1]
-        if above and below:
-            return f"between {low:,.0f} and {high:,.0f}"
-        return f"above {low:,.0f}" if above else f"below {high:,.0f}" if below else "not bounded"
-
 
 @dataclass(frozen=True)
 class Critical(Fitted):
@@ -77,7 +120,6 @@ class Critical(Fitted):
     curvature: Interval  # m*, the batch that curvature predicts
     useful_end: Interval = NOTHING  # largest B whose doubling saves 20 % of the steps; infinite past, 0 below the range
     hyperbola: Interval = NOTHING
-    hyperbola_lack_of_fit: float = math.nan
     candidates: list[Candidate] = field(default_factory=list)
     chosen: str = ""
     doublings: list[Doubling] = field(default_factory=list)
@@ -103,13 +145,13 @@ def size_interval(data: FitData, fitted: fits.Fit | None, factor: float) -> Inte
     # the estimate assumes no form, the family does: the interval holds as well what the family's would be around it
     moved = value / found.value if math.isfinite(value) and math.isfinite(found.value) else 1.0
     low, high = min(found.low, moved * found.low), max(found.high, moved * found.high)
-    return Interval(value, min(low, value, last), math.inf if high > last else max(high, value), fitted.dof)
+    return Interval(value, min(low, value, last), math.inf if high > last else max(high, value))
 
 
 @lru_cache(maxsize=4096)  # claims look at the same curves as the analysis
-def fit_curve(curve: Curve, view: View = PRIMARY) -> Fitted | None:
+def fit_curve(curve: Curve, rule: Rule = "hit") -> Fitted | None:
     """Fit a curve and read its ends off it; None with fewer than two sizes."""
-    data = fit_data(curve, view)
+    data = fit_data(curve, rule)
     if len(data.sizes) < 2:
         return None
     fitted = fits.fit(fits.softened(tuple(data.sizes)), data.log_steps, data.within, data.runs)
@@ -134,7 +176,6 @@ def critical(curve: Curve) -> Critical | None:
         *(data, seen.fit, seen.ends, reasons_not_identified(curve, seen, near), *predicted),
         useful_end=useful_end.mapped(lambda size: math.inf if size > last else 0.0 if size < first else size),
         hyperbola=bend_of(hyperbola),
-        hyperbola_lack_of_fit=fits.lack_of_fit(hyperbola),
         candidates=candidates,
         chosen=near[0].name,  # the simplest
         doublings=doublings_of(data, seen.fit),

@@ -24,6 +24,7 @@ COUNTED = ("reached", "budget", "diverged")  # the ends that are results; failed
 COUNTS = {"reached": "reached", "censored": "budget", "diverged": "diverged", "failed": "failed", "running": "running"}
 WORDS = {"rate.base_batch_size": "m0 =", "rate.base": "base rate", "rate.warmup": "warm-up"}
 WORDS |= {"batch.ghost": "ghost batch", "begun_from": "begun from the checkpoint"}
+ARRIVAL = 0.8  # of the runs of a cell, below which its middle is neither fitted nor compared
 MOMENTA = ("momentum", "betas", "beta", "alpha")  # vary with the batch size where they are scaled with it
 ARM = (
     *("optimizer.name", "rate.scaling_rule", "rate.base_batch_size", "rate.schedule"),
@@ -88,7 +89,6 @@ def ingredients(record: Record) -> frozenset[str]:
         "decaying rate": not constant_rate(record),
         "label smoothing": bool(record.regularization.label_smoothing),
         "no decay of norms and biases": not record.regularization.decay_norm_bias,
-        "ghost batch": record.batch.ghost not in (None, "global"),
     }
     return frozenset(word for word, there in found.items() if there)
 
@@ -221,7 +221,7 @@ def without_repeats(observations: list[Observation]) -> list[Observation]:
 
 def distance_to_target(o: Observation) -> float:
     """Return how far a run's end is from its target, 0 if it was reached; infinite if it diverged or is not known."""
-    end = o.run.final.get(o.hit.metric, math.nan)
+    end = o.run.record.final.get(o.hit.metric, math.nan)
     if o.status == "reached":
         return 0.0
     if o.status != "budget" or o.hit.value is None or math.isnan(end):
@@ -324,8 +324,3 @@ def at_largest(workload: Workload) -> list[Observation]:
 def main_curve(w: Workload) -> Curve:
     """Return the curve that stands for a workload: the tuned one, else the one with the same rate, else any."""
     return min(w.curves, key=lambda c: (not c.tuned, c.record.rate.scaling_rule != "none", -len(c.counted)))
-
-
-def same_but_target(workload: Workload) -> tuple[object, ...]:
-    """Return what two targets of the same runs share."""
-    return experiment(workload.curves[0].record)

@@ -1,8 +1,7 @@
 """Fits of steps against batch size, and intervals for whatever follows from them.
 
-The family of curves is a grid of shapes known up to their height. With the height free, fitting is one matrix product,
-and every shape that the data do not reject says what a quantity may still be. One point per batch size is fitted, so
-that the scatter between sizes, not that between seeds, makes the interval (protocol rule 16).
+The family is a grid of shapes known up to their height: every shape that is not rejected says what a quantity may be.
+One point a batch size is fitted, so that the scatter between sizes makes the interval (protocol rule 16).
 """
 
 import math
@@ -111,7 +110,7 @@ class Fit:
         if self.within_dof > 0:
             slack = max(slack, self.within * stats.t.ppf(0.975, self.within_dof) ** 2)
         inside = values[self.squares <= self.squares.min() + slack]
-        return Interval(float(values[self.best]), float(inside.min()), float(inside.max()), self.dof)
+        return Interval(float(values[self.best]), float(inside.min()), float(inside.max()))
 
 
 def fit(family: Hyperbolas, log_steps: np.ndarray, within: float = 0.0, runs: int = 0) -> Fit | None:
@@ -123,12 +122,6 @@ def fit(family: Hyperbolas, log_steps: np.ndarray, within: float = 0.0, runs: in
     squares = np.maximum((y**2).sum() + norms - 2 * shapes @ y, 0)
     best, variance = int(squares.argmin()), float(squares.min()) / dof
     return Fit(family, log_steps, squares, best, variance, dof, within, max(runs - len(log_steps), 0))
-
-
-def lack_of_fit(fitted: Fit) -> float:
-    """Return the p-value of the residuals between sizes being no larger than the seeds' scatter explains."""
-    known = fitted.within > 0 and fitted.within_dof > 0
-    return float(stats.f.sf(fitted.variance / fitted.within, fitted.dof, fitted.within_dof)) if known else math.nan
 
 
 def convex_steps(sizes: np.ndarray, log_steps: np.ndarray) -> np.ndarray:

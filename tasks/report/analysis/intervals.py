@@ -1,7 +1,7 @@
 """Numbers with their 95 % intervals, from runs of which some may never have arrived."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,10 @@ class Interval:
     value: float
     low: float
     high: float
-    dof: float = math.inf  # of the t-distribution behind the interval
 
     def mapped(self, change: Callable[[float], float]) -> "Interval":
         """Return the interval of an increasing function of the value."""
-        return Interval(change(self.value), change(self.low), change(self.high), self.dof)
+        return Interval(change(self.value), change(self.low), change(self.high))
 
     def over(self, other: "Interval") -> "Interval":
         """Return the interval of the ratio of two positive values, as wide as both together can make it."""
@@ -59,7 +58,7 @@ def middle_interval(values: Sequence[float], resolution: float = 1.0) -> Interva
     if math.isnan(found.value):
         return median_interval(values, resolution)
     reach = math.log(resolution) / 2 if len(set(values)) < len(values) else 0.0
-    return Interval(math.exp(found.value), math.exp(found.low - reach), math.exp(found.high + reach), found.dof)
+    return Interval(math.exp(found.value), math.exp(found.low - reach), math.exp(found.high + reach))
 
 
 def rank_of(n: int) -> tuple[int, float]:
@@ -123,7 +122,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     if n < 2 or not np.isfinite(x).all():
         return NOTHING
     half = stats.t.ppf((1 + level) / 2, n - 1) * x.std(ddof=1) / math.sqrt(n)
-    return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half), n - 1)
+    return Interval(float(x.mean()), float(x.mean() - half), float(x.mean() + half))
 
 
 def welch_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Interval:
@@ -133,17 +132,9 @@ def welch_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) 
         return NOTHING
     value = float(x.mean() - y.mean())
     if max(np.ptp(x), np.ptp(y)) <= SAME:
-        return Interval(value, value, value, len(x) + len(y) - 2)
-    found = stats.ttest_ind(x, y, equal_var=False)
-    ends = found.confidence_interval(level)
-    return Interval(value, float(ends.low), float(ends.high), float(found.df))
-
-
-def difference_interval(a: Mapping[int, float], b: Mapping[int, float]) -> Interval:
-    """Return the mean of a - b, both by seed: paired where the seeds are the same, else Welch's."""
-    if set(a) == set(b):
-        return mean_interval([a[seed] - b[seed] for seed in a])
-    return welch_interval(list(a.values()), list(b.values()))
+        return Interval(value, value, value)
+    ends = stats.ttest_ind(x, y, equal_var=False).confidence_interval(level)
+    return Interval(value, float(ends.low), float(ends.high))
 
 
 def shift_interval(a: Sequence[float], b: Sequence[float]) -> Interval:

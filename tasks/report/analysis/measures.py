@@ -61,7 +61,7 @@ def noise_scale_of(curve: Curve) -> Interval:
 
 def curvature_batch_of(curve: Curve) -> Interval:
     """Return the median m* over the runs that reached the target: at their final weights, whatever the target."""
-    reached = [o.run.final.get(CURVATURE, math.nan) for o in curve.counted if o.status == "reached"]
+    reached = [o.run.record.final.get(CURVATURE, math.nan) for o in curve.counted if o.status == "reached"]
     return median_interval([v for v in reached if v > 0])
 
 

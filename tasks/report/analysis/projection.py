@@ -1,4 +1,4 @@
-"""Wall-clock time on machines that were not there: T(B, P) = compute(B / P) + all-reduce(P) - what is hidden of it.
+"""Wall-clock time on machines that were not there: T(B, P) = compute(B / P) + all-reduce(P).
 
 A message of n bytes takes latency + n / bandwidth. Only steps and the seconds of one on one device are measured.
 """
@@ -33,7 +33,6 @@ class Cluster:
     bandwidth: Positive = 12.5e9  # bytes a second between neighbours
     latency: NotNegative = 20e-6  # seconds a message
     price: NotNegative = 2.0  # money a device and hour
-    overlap: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of communication hidden behind computing
     contention: Annotated[Finite, Field(ge=1)] = 1.0  # a device's seconds when its neighbours compute too, over alone
 
 
@@ -50,7 +49,7 @@ def read_cluster(file: Path) -> Cluster:
 
 
 def reduce_seconds(parameters: int, devices: int, c: Cluster) -> float:
-    """Return the seconds of an all-reduce of the gradient that are not hidden: the faster kind's, as NCCL chooses.
+    """Return the seconds of an all-reduce of the gradient, by the faster kind, as NCCL chooses.
 
     A ring passes 2 (P - 1) messages of 1/P of it one after the other. A double binary tree goes up and down log2 P
     levels, in small pieces, so that levels add latency alone (Sanders, Speck and Träff 2009; NCCL's tree).
@@ -58,7 +57,7 @@ def reduce_seconds(parameters: int, devices: int, c: Cluster) -> float:
     size = parameters * BYTES
     ring = 2 * (devices - 1) * (c.latency + size / devices / c.bandwidth)
     tree = 2 * math.ceil(math.log2(devices)) * c.latency + 2 * size / c.bandwidth
-    return min(ring, tree) * (1 - c.overlap)
+    return min(ring, tree)
 
 
 def step_seconds(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
@@ -95,13 +94,12 @@ class Projection:
     seconds: np.ndarray
     money: np.ndarray
 
-    def best(self, row: int | None = None) -> tuple[float, float, float, int]:
-        """Return the fastest way to the target, on any or on this row's devices: batch, seconds, money, devices."""
-        among = self.seconds if row is None else self.seconds[row : row + 1]
-        i, j = map(int, np.unravel_index(among.argmin(), among.shape))
-        i, seconds = i if row is None else row, float(among.min())
-        size = math.inf if j == len(self.sizes) - 1 else float(self.sizes[j])  # infinite: it still falls at the largest
-        return size if math.isfinite(seconds) else math.nan, seconds, float(self.money[i, j]), self.devices[i]
+    @property
+    def best(self) -> tuple[float, float, int]:
+        """Return the fastest way to the target: batch (infinite: it still falls at the largest), seconds, devices."""
+        i, j = map(int, np.unravel_index(self.seconds.argmin(), self.seconds.shape))
+        last = j == len(self.sizes) - 1
+        return math.inf if last else float(self.sizes[j]), float(self.seconds[i, j]), self.devices[i]
 
 
 def project(curve: Curve, parameters: int, cluster: Cluster) -> Projection | None:

@@ -11,7 +11,6 @@ from callbacks.hit import crossing_at, hits
 from tasks.report.analysis.curves import experiment, group
 from tasks.report.sources.runs import Hit, Run
 
-QUARTILE = 0.25
 Goal = tuple[float, set[int]]  # a target's value, and the ids of runs it does not score
 
 
@@ -57,7 +56,7 @@ def quartile(run: Run, spec: TargetSpec) -> float:
     keep = np.isfinite(value)
     order = np.argsort(value[keep] if spec.direction == "min" else -value[keep])
     share = weight[keep][order].cumsum() / weight[keep].sum()
-    return float(value[keep][order][np.searchsorted(share, QUARTILE)])
+    return float(value[keep][order][np.searchsorted(share, 0.25)])
 
 
 def golmant_goal(runs: list[Run], spec: TargetSpec) -> Goal:

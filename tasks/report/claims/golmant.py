@@ -38,7 +38,7 @@ def claim_3(case: Case) -> Found:
     """The linear regime ends at a moderate batch size."""
     for whole in case.whole_images():
         examples, share = whole.workload.data.train_examples, case.margins["share"]
-        return case.evidence([rules.moderate_end(whole.found.linear_end, examples, share)], [whole])
+        return case.evidence([rules.moderate_end(whole.found.ends[1.25], examples, share)], [whole])
     return NO_CURVE
 
 
@@ -103,7 +103,7 @@ def claim_7(case: Case) -> Found:
     train, other = (next(targets[m] for m in targets if m.startswith(kind)) for kind in (TRAIN, VALIDATION))
     used = [targets.get("val/loss", other), train]
     goals = "/".join(f"S({whole.workload.target})" for whole in used)
-    change = rules.paired_trend(log_ratios(*(case.cells(whole.curve) for whole in used))).mapped(rules.exponential)
+    change = rules.paired_trend(log_ratios(*(case.cells(whole.curve) for whole in used))).mapped(math.exp)
     gap = gap_at_matched_loss(*studies.ends(train.curve))
     parts = [
         Part(f"{goals}, change from the smallest to the largest size", change, above=case.margins["ratio"]),
@@ -136,7 +136,7 @@ def gap_at_matched_loss(first: list[Observation], last: list[Observation]) -> In
 def failures_apart(sizes: list[int], runs: list[list[Observation]]) -> float:
     """Return log2(B where the median error passes 1 / B where half of the runs are lost), NaN if outside the range."""
     logs = np.log2(sizes)
-    known = [[e for o in at if 0 < (e := o.run.final.get(LINEAR_ERROR, math.nan)) < math.inf] for at in runs]
+    known = [[e for o in at if 0 < (e := o.run.record.final.get(LINEAR_ERROR, math.nan)) < math.inf] for at in runs]
     errors = [float(np.median(np.log(at))) if at else math.inf for at in known]
     lost = [float(np.mean([o.status != "reached" for o in at])) for at in runs]
     passes, fails = studies.first_at(0.0, logs, errors), studies.first_at(0.5, logs, lost)
@@ -148,7 +148,9 @@ def claim_8(case: Case) -> Found:
     linear = [p for p in case.placed() if p.curve.record.rate.scaling_rule == "linear"]
     parts, used = list[Part](), list[Placed]()
     for base, members in group(linear, lambda p: p.curve.record.rate.base_batch_size).items():
-        seen = [o for p in members for o in p.curve.counted if o.status == "diverged" or LINEAR_ERROR in o.run.final]
+        seen = [
+            o for p in members for o in p.curve.counted if o.status == "diverged" or LINEAR_ERROR in o.run.record.final
+        ]
         by_size = sorted(group(seen, lambda o: o.run.batch_size).items())
         runs = {size: same for size, same in by_size if len(same) >= LEAST_SEEDS}
         if len(runs) >= 3:
@@ -167,7 +169,7 @@ def claim_9(case: Case) -> Found:
     if len(arms) < 2:
         return Missing("no tuned arms of two or more networks at two common batch sizes")
     name, most = rules.most_different({k: a.pair for k, a in arms.items()})
-    part = Part(f"speed-up of {name}", most.mapped(rules.exponential), above=case.margins["ratio"])
+    part = Part(f"speed-up of {name}", most.mapped(math.exp), above=case.margins["ratio"])
     return case.of_arms([part], list(arms.values()))
 
 

@@ -82,7 +82,7 @@ def claim_5(case: Case) -> Found:
     for whole in case.whole(case.named(), tuned=False):
         parts = rules.regimes(whole.fit, whole.found.data.sizes, case.margins["linear"], case.margins["flat"])
         examples, share = whole.workload.data.train_examples, case.margins["share"]
-        parts.append(rules.moderate_end(whole.found.linear_end, examples, share))
+        parts.append(rules.moderate_end(whole.found.ends[1.25], examples, share))
         return case.evidence(parts, [whole])
     return Missing("no curve of 5 or more batch sizes at one rate for all of them")
 

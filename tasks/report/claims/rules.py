@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from callbacks.record import Rule
 from tasks.report.analysis import fits
-from tasks.report.analysis.curves import Curve
+from tasks.report.analysis.curves import ARRIVAL, Curve
 from tasks.report.analysis.intervals import NOTHING, Interval, mean_interval, proportion, shift_interval, welch_interval
-from tasks.report.analysis.points import ARRIVAL, PRIMARY, View
 
 PAPERS_DATA = {"CIFAR10", "CIFAR100", "SVHN", "Cityscapes", "WikiText2", "ImageNet"}
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
@@ -109,14 +109,14 @@ def conjunction(evidence: Evidence) -> str:
     return SUPPORTED if verdicts == {SUPPORTED} else INCONCLUSIVE
 
 
-def decide(evidence: Callable[[View], Found]) -> Verdict:
+def decide(evidence: Callable[[Rule], Found]) -> Verdict:
     """Return the verdict on a claim, taken back where the local line, the other unbiased rule of hits, reverses it."""
-    seen = evidence(PRIMARY)
+    seen = evidence("hit")
     if isinstance(seen, Missing):
         return Verdict(NOT_TESTED, seen.reason)
     found, by_line = conjunction(seen), ""
     if seen.counts_steps:
-        other = evidence(View("line"))
+        other = evidence("line")
         by_line = NOT_TESTED if isinstance(other, Missing) else conjunction(other)
     reason = "by a frozen plan" if seen.frozen else "post hoc: not every run's plan fixed the protocol's margins"
     if found == INCONCLUSIVE:
@@ -143,7 +143,7 @@ def minus(a: Interval, b: Interval) -> Interval:
     value = a.value - b.value
     low = math.hypot(a.value - a.low, b.high - b.value)
     high = math.hypot(a.high - a.value, b.value - b.low)
-    return Interval(value, value - low, value + high, min(a.dof, b.dof))
+    return Interval(value, value - low, value + high)
 
 
 def widened(found: Interval, cells: int, level: float = 0.95) -> Interval:
@@ -160,18 +160,13 @@ def speed_up_difference(a: Pair, b: Pair, level: float = 0.95) -> Interval:
 def largest_of(intervals: Sequence[Interval]) -> Interval:
     """Return the interval of the largest quantity: above a margin if any is surely, below one only if all are."""
     best = max(intervals, key=lambda i: i.value)
-    return Interval(best.value, max(i.low for i in intervals), max(i.high for i in intervals), best.dof)
+    return Interval(best.value, max(i.low for i in intervals), max(i.high for i in intervals))
 
 
 def size_of(effect: Interval) -> Interval:
     """Return the absolute value of an effect."""
     low = 0.0 if effect.low <= 0 <= effect.high else min(abs(effect.low), abs(effect.high))
-    return Interval(abs(effect.value), low, max(abs(effect.low), abs(effect.high)), effect.dof)
-
-
-def exponential(x: float) -> float:
-    """Return e^x, infinite where a rank interval is."""
-    return math.exp(x) if x < 700 else math.inf
+    return Interval(abs(effect.value), low, max(abs(effect.low), abs(effect.high)))
 
 
 def slope(fitted: fits.Fit, small: float, large: float) -> Interval:
@@ -210,7 +205,7 @@ def paired_trend(ratios: Mapping[int, Seeds]) -> Interval:
     found = stats.linregress(x, [float(np.mean(list(ratios[b].values()))) for b in sizes])
     value, error = (float(of_slope * (x[-1] - x[0])) for of_slope in (found.slope, found.stderr))
     half = float(stats.t.ppf(0.975, len(sizes) - 2)) * error
-    return Interval(value, value - half, value + half, len(sizes) - 2)
+    return Interval(value, value - half, value + half)
 
 
 def speed_up_part(a: Pair, b: Pair, what: str, above: float | None = None, below: float | None = None) -> Part:
@@ -230,12 +225,12 @@ def helps_somewhere(none: Mapping[int, Seeds], rule: Mapping[int, Seeds], ratio:
     """Return golmant-5's first part: at some batch size above the base the rule saves steps (Bonferroni over sizes)."""
     found = [difference(none[b], rule[b], 1 - 0.05 / len(rule)) for b in rule]
     known = [i for i in found if not math.isnan(i.value)]
-    return Part(what, largest_of(known or [NOTHING]).mapped(exponential), above=ratio)
+    return Part(what, largest_of(known or [NOTHING]).mapped(math.exp), above=ratio)
 
 
 def fails_at_the_top(none: Seeds, rule: Seeds, ratio: float, what: str) -> Part:
     """Return golmant-5's second part: at the largest size the rule saves no steps, or most of its runs are lost."""
-    part = Part(f"S(none)/S({what})", difference(none, rule).mapped(exponential), below=ratio)
+    part = Part(f"S(none)/S({what})", difference(none, rule).mapped(math.exp), below=ratio)
     return unless_lost(part, rule, f"share of runs that do not arrive, {what}")
 
 
@@ -250,4 +245,4 @@ def saves_no_steps(base: Seeds, longer: Sequence[Seeds], ratio: float) -> Part:
     level = 1 - 0.05 / len(longer)  # paired by seed: at the full batch a seed is the initial weights and nothing else
     saved = [mean_interval([base[seed] - x[seed] for seed in base if seed in x], level) for x in longer]
     found = largest_of([widened(each, 2, level) for each in saved])
-    return Part("S(shortest horizon)/S(best of the longer ones)", found.mapped(exponential), below=ratio)
+    return Part("S(shortest horizon)/S(best of the longer ones)", found.mapped(math.exp), below=ratio)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from callbacks.record import Rule
 from tasks.report.analysis import curves
 from tasks.report.analysis.critical import LEAST_STEPS, Fitted, fit_curve
 from tasks.report.analysis.curves import TRAIN, VALIDATION, Curve, Observation, Point, T, Workload, group
 from tasks.report.analysis.fits import Fit
 from tasks.report.analysis.intervals import NOTHING, Interval, proportion, resampled_interval
 from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
-from tasks.report.analysis.points import View
 from tasks.report.claims.rules import Check, Evidence, Found, Missing, Pair, Part, Seeds, Verdict, decide
 
 LEAST_SEEDS, LEAST_SIZES = 5, 5
@@ -59,7 +59,7 @@ def verdict_on(claim: Claim, workloads: Iterable[Workload]) -> Verdict:
     """Return the verdict on one claim from the project's own runs that no plan calls a smoke study."""
     own = [w for w in workloads if w.data.train_examples]
     smoke = {w for w in own for c in w.curves for o in c.runs if o.run.record.plan and o.run.record.plan.smoke}
-    return decide(lambda view: claim.evidence(Case(claim, [w for w in own if w not in smoke], view)))
+    return decide(lambda rule: claim.evidence(Case(claim, [w for w in own if w not in smoke], rule)))
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ Measure = Callable[[Observation], float | None]
 
 @dataclass(frozen=True)
 class Case:
-    """One claim under one view of the runs."""
+    """One claim and the runs, read by one rule for hits."""
 
     claim: Claim
     workloads: list[Workload]
-    view: View
+    rule: Rule  # by which hits are read
 
     def given(self, curve: Curve) -> list[dict[str, float]]:
         """Return the margins for the claim in the plans of a curve's runs, one each, empty where there are none."""
@@ -140,7 +140,7 @@ class Case:
 
     def cell(self, point: Point) -> Seeds:
         """Return log steps by seed at one batch size, infinite where a run did not arrive."""
-        found = {o.seed: o.value("steps", self.view.rule) for o in point.counted}
+        found = {o.seed: o.value("steps", self.rule) for o in point.counted}
         return {seed: math.log(v) if v > 0 else math.nan for seed, v in found.items()}
 
     def cells(self, curve: Curve) -> Cells:
@@ -151,7 +151,7 @@ class Case:
         """Return those curves, tuned or not, of 5 sizes or more with enough seeds and rates inside their grids."""
         whole = []
         for p in placed:
-            found = fit_curve(p.curve, self.view) if p.curve.tuned == tuned else None
+            found = fit_curve(p.curve, self.rule) if p.curve.tuned == tuned else None
             if found is None or found.fit is None or len(found.data.sizes) < LEAST_SIZES:
                 continue
             used = [point for point in p.curve.points if point.batch_size not in found.data.left_out]
@@ -166,7 +166,7 @@ class Case:
 
     def both_targets(self) -> dict[str, Whole]:
         """Return, by metric, the whole curves of a study with both training and validation targets, if there is one."""
-        for members in group(self.whole_images(), lambda whole: curves.same_but_target(whole.workload)).values():
+        for members in group(self.whole_images(), lambda whole: curves.experiment(whole.curve.record)).values():
             found = {whole.workload.hit.metric: whole for whole in members}
             if all(any(metric.startswith(kind) for metric in found) for kind in (TRAIN, VALIDATION)):
                 return found

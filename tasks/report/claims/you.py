@@ -20,10 +20,8 @@ NO_EQUAL = Missing("no tuned study with test accuracies whose runs make as many 
 def claim_1(case: Case) -> Found:
     """A staged recipe lifts accuracy far above the baseline at a huge batch (the 18 %: not tested)."""
     placed, runs = full_batch(case)
-    arms = {
-        k: by_seed(confirmed(same), accuracy) for k, same in group(runs, lambda o: ingredients(o.run.record)).items()
-    }
-    arms = {k: v for k, v in arms.items() if len(v) >= LEAST_SEEDS}
+    same = group(runs, lambda o: ingredients(o.run.record))
+    arms = {k: v for k in same if len(v := by_seed(confirmed(same[k]), accuracy)) >= LEAST_SEEDS}
     largest = max((len(k) for k in arms if k != UNTUNED), default=0)
     best = [v for k, v in arms.items() if k != UNTUNED and len(k) >= max(2, largest - 1)]
     if not best or frozenset() not in arms or UNTUNED not in arms:
@@ -92,7 +90,7 @@ def claim_9(case: Case) -> Found:
 
 def train_less_test(share: float, o: Observation) -> float:
     """Return training accuracy at the end less a share of test accuracy, in per cent."""
-    return 100 * o.run.final.get("trainset/accuracy", math.nan) - share * (accuracy(o) or 0.0)
+    return 100 * o.run.record.final.get("trainset/accuracy", math.nan) - share * (accuracy(o) or 0.0)
 
 
 def claim_10(case: Case) -> Found:

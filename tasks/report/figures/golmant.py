@@ -17,9 +17,9 @@ from tasks.report.analysis.curves import (
     Curve,
     Observation,
     Workload,
+    experiment,
     group,
     main_curve,
-    same_but_target,
 )
 from tasks.report.analysis.intervals import Interval, exact, log_median, number
 from tasks.report.analysis.measures import LINEAR_ERROR, mean_of, test_accuracy
@@ -126,11 +126,6 @@ def side_by_side(panels: dict[str, Named], caption: str = "") -> Drawing:
             curves_panel(panel, named, title)
 
     return Drawing(len(panels), draw, steps_table(panels), caption)
-
-
-def steps_to_target(workload: Workload, pairs: list[tuple[Curve, Critical | None]]) -> Drawing:
-    """Draw one workload: steps to the target against batch size, log-log."""
-    return side_by_side({f"{workload.name}\n{workload.target}": [(curve.name, curve, found) for curve, found in pairs]})
 
 
 def as_claimed(part: Part) -> list[float]:
@@ -248,7 +243,7 @@ def figure_2(analysis: Analysis) -> Drawing | NotDrawable:
     w = max(found, key=lambda w: sum(len(c.counted) for c in fixed[w]))
     curves = fixed[w]
     tested = {c.name: by_size(c, test_accuracy) for c in curves}
-    errors = {c.name: by_size(c, lambda o: o.run.final.get(LINEAR_ERROR)) for c in curves}
+    errors = {c.name: by_size(c, lambda o: o.run.record.final.get(LINEAR_ERROR)) for c in curves}
     gained = {c.name: speedups(c) for c in curves}
 
     def draw(panels: Panels) -> None:
@@ -275,22 +270,21 @@ def told_apart(analysis: Analysis, key: Callable[[Workload], object], label: Cal
     return list(named.values()) if len(named) > 1 else []
 
 
+def data_of(w: Workload) -> str:
+    """Return a workload's data set, with its label noise."""
+    return w.data.name + (f", {100 * w.data.label_noise:g} % label noise" if w.data.label_noise else "")
+
+
+def network_of(w: Workload) -> str:
+    """Return a workload's network, with its size."""
+    return f"{w.network}, {w.parameters:,} parameters" if w.parameters else w.network
+
+
 def figure_3(analysis: Analysis) -> Drawing | NotDrawable:
     """Architectures on the same data; data sets (or label noise) with the same architecture."""
-
-    def data(w: Workload) -> str:
-        noise = w.data.label_noise
-        return w.data.name + (f", {100 * noise:g} % label noise" if noise else "")
-
-    def network(w: Workload) -> str:
-        return f"{w.network}, {w.parameters:,} parameters" if w.parameters else w.network
-
-    panels = {
-        "Architecture": told_apart(analysis, lambda w: (w.study, w.data.hash, w.hit.metric), network),
-        "Complexity of the data": told_apart(
-            analysis, lambda w: (w.study, w.network, w.data.fraction, w.hit.metric), data
-        ),
-    }
+    architecture = told_apart(analysis, lambda w: (w.study, w.data.hash, w.hit.metric), network_of)
+    complexity = told_apart(analysis, lambda w: (w.study, w.network, w.data.fraction, w.hit.metric), data_of)
+    panels = {"Architecture": architecture, "Complexity of the data": complexity}
     shown = {title: named for title, named in panels.items() if named}
     none = NotDrawable("no study with two or more networks, data sets or levels of label noise")
     return side_by_side(shown) if shown else none
@@ -300,17 +294,19 @@ def figure_4(analysis: Analysis) -> Drawing | NotDrawable:
     """The same data set at several sizes."""
     named = told_apart(
         analysis,
-        lambda w: (w.study, w.data.name, w.network, w.data.label_noise, w.hit.metric),
+        lambda w: (w.study, data_of(w), w.network, w.hit.metric),
         lambda w: f"{100 * w.data.fraction:g} % of the data",
     )
-    return (
-        side_by_side({"Size of the data": named}) if named else NotDrawable("no study with two or more data fractions")
-    )
+    none = NotDrawable("no study with two or more data fractions")
+    return side_by_side({"Size of the data": named}) if named else none
 
 
 def figure_5(analysis: Analysis) -> Drawing | NotDrawable:
     """Steps to a training and to a validation target, and test accuracy at the end."""
-    groups = group([w for w in analysis.workloads if w.hit.metric.startswith((TRAIN, VALIDATION))], same_but_target)
+    groups = group(
+        [w for w in analysis.workloads if w.hit.metric.startswith((TRAIN, VALIDATION))],
+        lambda w: experiment(main_curve(w).record),
+    )
     if not groups:
         return NotDrawable("no run with a training or validation target")
     members = max(groups.values(), key=lambda ws: (len({w.hit.metric.startswith(TRAIN) for w in ws}), len(ws)))

@@ -11,7 +11,7 @@ from tasks.report.analysis.answer import Analysis
 from tasks.report.analysis.curves import Observation, Workload, group, main_curve
 from tasks.report.analysis.intervals import NOTHING, Interval, exact, number
 from tasks.report.analysis.measures import CURVATURE, LINEAR_ERROR, NOISE, mean_of
-from tasks.report.analysis.projection import HELD_OUT, Cluster, Projection, project
+from tasks.report.analysis.projection import HELD_OUT, project
 from tasks.report.figures.style import (
     GREY,
     Drawing,
@@ -33,25 +33,6 @@ ERROR = "noise_scale/standard_error"
 RELATIVE = "linear_error/relative"
 KESKAR, TOP = "sharpness/keskar", "sharpness/top_eigenvalue"
 EXAMPLE = "sharpness/example_eigenvalue"
-
-
-def stops_table(found: Projection) -> Table:
-    """List, at the best P and at each P, the batch beyond which time to target stops falling."""
-    rows = [["best at each batch", *found.best()]]
-    rows += [[str(d), *found.best(row)] for row, d in enumerate(found.devices)]
-    note = (
-        "Projected. The studied batch size with the least time to target; ∞: time still falls at the largest batch "
-        "studied."
-    )
-    columns = ["devices", "time stops falling at batch", "least seconds to target", "its cost", "its devices"]
-    return Table("Beyond which batch does wall-clock time stop falling? (projected)", columns, rows, note)
-
-
-def sentence(found: Projection, cluster: Cluster) -> str:
-    """Answer the first paper's question for this machine."""
-    at, seconds, _, devices = found.best()
-    where = f"at batch {number(at)}" if math.isfinite(at) else "not within the batches studied"
-    return f"On {cluster.name}, time to target stops falling {where}: {number(seconds)} s on {devices} devices."
 
 
 def time_and_cost(analysis: Analysis) -> Drawing | NotDrawable:
@@ -80,10 +61,12 @@ def time_and_cost(analysis: Analysis) -> Drawing | NotDrawable:
             axes.plot(least[0], least[column], "*", color="#000000", markersize=13, label="least time", zorder=5)
         panels[0].legend()
 
-    caption = f"{w.name}, {w.target}. Projected, not measured; the device is the one measured on. "
-    caption += f"{sentence(found, cluster)} {HELD_OUT}."
+    at, seconds, on = found.best
+    where = f"at batch {number(at)}" if math.isfinite(at) else "not within the batches studied"
+    caption = f"{w.name}, {w.target}. Projected, not measured; the device is the one measured on. On {cluster.name}, "
+    caption += f"time to target stops falling {where}: {number(seconds)} s on {on} devices. {HELD_OUT}."
     table = Table("Projected time and cost", ["batch size", "devices", "seconds to target", "cost"], rows)
-    return Drawing(2, draw, table, caption, (stops_table(found),))
+    return Drawing(2, draw, table, caption)
 
 
 def noise_scale(analysis: Analysis) -> Drawing | NotDrawable:
@@ -186,12 +169,12 @@ def noise_along(analysis: Analysis) -> Drawing | NotDrawable:
 
 def curvature(analysis: Analysis) -> Drawing | NotDrawable:
     """Linear-approximation error, sharpness, and the batch that the curvature predicts, against batch size."""
-    found = choose(analysis.workloads, lambda o: LINEAR_ERROR in o.run.final or KESKAR in o.run.final)
+    found = choose(analysis.workloads, lambda o: LINEAR_ERROR in o.run.record.final or KESKAR in o.run.record.final)
     if not found:
         return NotDrawable(f"no runs with {LINEAR_ERROR} or {KESKAR}")
     w, runs = found
     names = (LINEAR_ERROR, RELATIVE, KESKAR, TOP, EXAMPLE, CURVATURE)
-    means = {n: {size: mean_of(o.run.final.get(n) for o in same) for size, same in runs.items()} for n in names}
+    means = {n: {size: mean_of(o.run.record.final.get(n) for o in same) for size, same in runs.items()} for n in names}
 
     sides = {
         "|L(w) - L_lin(w)| after a step": {"": means[LINEAR_ERROR]},

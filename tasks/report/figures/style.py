@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import matplotlib
 
@@ -24,10 +23,6 @@ from tasks.report.analysis.intervals import Interval, number
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 GREY = "#777777"
 MARKERS = "osD^vPX"
-SVG = "{http://www.w3.org/2000/svg}"
-EVERYWHERE = "*{font-family: DejaVu Sans, sans-serif; stroke-linejoin: round; stroke-linecap: butt}"
-ElementTree.register_namespace("", SVG[1:-1])
-ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
     "font.size": 10,
@@ -35,21 +30,16 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name with a dollar is no formula
     "svg.hashsalt": "report",
-    "lines.linewidth": 1.6,
 }
 
 
 class Command(str):
     """A command line, which the page offers to copy."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -77,23 +67,22 @@ def sort_key(value: object) -> str:
 
 def write_csv(table: Table, file: Path) -> None:
     """Write a table with full precision; an interval takes three columns; what is not known is empty."""
-    wide = {i for row in table.rows for i, cell in enumerate(row) if isinstance(cell, Interval)}
+    wide = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
+    ends = ("value", "low", "high")
+
+    def spread(cell: object, is_wide: bool) -> list[object]:
+        if isinstance(cell, Interval):
+            return [getattr(cell, end) for end in ends]
+        return [cell, "", ""] if is_wide else [cell]
+
+    header: list[list[object]] = [
+        [f"{name} {end}" for end in ends] if w else [name] for name, w in zip(table.columns, wide, strict=True)
+    ]
+    rows = [[spread(cell, w) for cell, w in zip(row, wide, strict=True)] for row in table.rows]
     with open(file, "w", newline="") as out:
-        writer = csv.writer(out)
-        for row in [table.columns, *table.rows]:
-            cells: list[Any] = []
-            for i, cell in enumerate(row):
-                if isinstance(cell, Interval):
-                    cells += [cell.value, cell.low, cell.high]
-                elif i in wide:
-                    cells += (
-                        [f"{cell} {end}" for end in ("value", "low", "high")]
-                        if row is table.columns
-                        else [cell, "", ""]
-                    )
-                else:
-                    cells.append(cell)
-            writer.writerow(["" if isinstance(c, float) and math.isnan(c) else c for c in cells])
+        for row in [header, *rows]:
+            cells = [cell for part in row for cell in part]
+            csv.writer(out).writerow(["" if isinstance(c, float) and math.isnan(c) else c for c in cells])
 
 
 def markdown(table: Table) -> str:
@@ -143,13 +132,7 @@ class Drawing:
     draw: Callable[[Panels], None]
     table: Table  # the numbers beside the figure
     caption: str
-    more: tuple[Table, ...] = ()
     height: float = 0.0  # inches, where it is not the usual
-
-    @property
-    def tables(self) -> list[Table]:
-        """Return the numbers beside the figure."""
-        return [self.table, *self.more]
 
     def save(self, files: list[Path]) -> list[Spot]:
         """Draw the figure into files; return its noted points."""
@@ -176,44 +159,19 @@ class Drawing:
 
 
 def shortened(svg: str) -> str:
-    """Return a figure at half its length: to a tenth of a point, without groups, each look said once."""
-    root = ElementTree.fromstring(svg)
-    ungroup(root)
+    """Return a figure at half its length: to a tenth of a point, each look and each name said once."""
     names: dict[str, str] = {}  # of what is referred to
-    classes: dict[str, str] = {}
-    for element in root.iter():
-        element.tail = "\n"
-        looks = {child.get("style") for child in element}
-        if element.tag == f"{SVG}g" and len(looks) == 1:  # markers that look alike
-            element.set("style", element[0].get("style", ""))
-            for marker in element:
-                marker.attrib.pop("style", None)
-        for key, value in element.items():
-            value = re.sub(r"\b[mp][0-9a-f]{10}\b", lambda m: names.setdefault(m[0], f"i{len(names)}"), value)
-            element.set(key, re.sub(r"\d+\.\d{3,}", lambda m: f"{round(float(m[0]), 1):g}", value))
-        if element.get("transform", "").startswith("rotate(-0 "):
-            del element.attrib["transform"]
-        if path := element.get("d"):
-            element.set("d", re.sub(r"\s*([A-Za-z])\s*", r"\1", path).strip())
-        style, clip = element.attrib.pop("style", ""), element.attrib.pop("clip-path", "")
-        look = re.sub(r"; font-family: [^;]*|; stroke-dashoffset: 0|(?<=[:;]) ", "", style) + (
-            f";clip-path:{clip}" if clip else ""
-        )
-        if look:
-            element.set("class", classes.setdefault(look, f"c{len(classes)}"))
-    rules = [f".{name}{{{look}}}" for look, name in classes.items()]
-    next(root.iter(f"{SVG}style")).text = "".join([EVERYWHERE, *rules])
-    return ElementTree.tostring(root, encoding="unicode").replace(" />", "/>")
-
-
-def ungroup(parent: ElementTree.Element) -> None:
-    """Take a drawing's metadata away, and the groups that say nothing of what is in them."""
-    children: list[ElementTree.Element] = []
-    for child in parent:
-        ungroup(child)
-        if child.tag != f"{SVG}metadata":
-            children += child if child.tag == f"{SVG}g" and not child.attrib.keys() - {"id"} else [child]
-    parent[:] = children
+    classes: dict[str, str] = {}  # of looks
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\d+\.\d{2,}", lambda m: f"{float(m[0]):.1f}".removesuffix(".0"), svg)
+    svg = re.sub(r"\b[mp][0-9a-f]{10}\b", lambda m: names.setdefault(m[0], f"i{len(names)}"), svg)
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(
+        r"; font-family: [^;\"]*|; stroke-dashoffset: 0|; stroke-linejoin: round|; stroke-linecap: butt", "", svg
+    )
+    svg = re.sub(r'style="([^"]*)"', lambda m: f'class="{classes.setdefault(m[1], f"c{len(classes)}")}"', svg)
+    rules = "".join(f".{name}{{{look}}}" for look, name in classes.items())
+    return svg.replace("</style>", f"text{{font-family: DejaVu Sans, sans-serif}}{rules}</style>", 1)
 
 
 def note(axes: Axes, x: float, y: float, text: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tasks.report.analysis.answer import Analysis
 from tasks.report.analysis.curves import Observation, Workload, at_largest, confirmed, group, ingredients
-from tasks.report.analysis.intervals import difference_interval, mean_interval
+from tasks.report.analysis.intervals import mean_interval, welch_interval
 from tasks.report.analysis.measures import DISTANCE, GAIN, Growth, accuracy, mean_of
 from tasks.report.figures.style import Drawing, NotDrawable, Panels, Table, choose, draw_intervals, log_axis, look
 
@@ -66,7 +66,7 @@ def recipe(analysis: Analysis) -> Drawing | NotDrawable:
         return NotDrawable("no study that adds ingredients to a baseline at its largest batch")
     rows: list[list[Any]] = [["baseline", len(ladder[0][1]), mean_of(ladder[0][1].values()), None]]
     for (less, before), (more, values) in itertools.pairwise(ladder):
-        gain = difference_interval(values, before)
+        gain = welch_interval(list(values.values()), list(before.values()))
         rows.append(["+ " + ", ".join(sorted(more - less)), len(values), mean_of(values.values()), gain])
 
     def draw(panels: Panels) -> None:
@@ -76,13 +76,7 @@ def recipe(analysis: Analysis) -> Drawing | NotDrawable:
         draw_intervals(axes, [(at, row[2]) for at, row in enumerate(rows)], 0, **BAR)
         for at, (*_, mean, gain) in enumerate(rows):
             if gain is not None and math.isfinite(gain.value):
-                place: dict[str, Any] = {
-                    "xytext": (0, 10),
-                    "textcoords": "offset points",
-                    "ha": "center",
-                    "fontsize": 8,
-                }
-                axes.annotate(f"{gain.value:+.1f}", (at, mean.value), **place)
+                axes.text(at, mean.value, f"{gain.value:+.1f}\n", ha="center", va="bottom", fontsize=8)
         axes.set_xticks(range(len(rows)), [row[0] for row in rows], rotation=30, ha="right")
         axes.set_ylabel("test accuracy (%)")
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
+from callbacks.record import as_json
 from tasks.report.analysis.answer import Analysis, Answer
 from tasks.report.analysis.critical import Critical
 from tasks.report.analysis.curves import COUNTED, COUNTS, Curve, Observation, Point, Workload
@@ -77,36 +78,22 @@ def as_markdown(report: Report) -> str:
     """Return the report as Markdown for a pull request, figures linked."""
     parts = ["# How large can the batch be?", report.facts]
     for answer, s in report.answers:
-        parts += [f"**{answer.sentence}** {answer.confidence} {answer.measured}", picture(s)]
+        parts += [
+            f"**{answer.sentence}** {answer.confidence} {answer.measured}",
+            f"![{s.title}](figures/{s.name}.png)" if s.drawn else "",
+        ]
     if report.claims:
         rows = [[claim.id, claim.statement, found.label, found.reason] for claim, found, _ in report.claims]
         parts += ["## The papers' claims", markdown(Table("", ["claim", "statement", "verdict", "reason"], rows))]
     parts += [f"## {report.overview.title}", markdown(report.overview), report.overview.note]
     for s in (*(s for _, s in report.answers), *report.sections):
-        parts += [f"## {s.title}", s.subtitle, picture(s) if s in report.sections else ""]
+        parts += [f"## {s.title}", s.subtitle, f"![{s.title}](figures/{s.name}.png)" if s in report.sections else ""]
         for table in s.tables:
             parts += [f"### {table.title}", markdown(table), table.note]
     for title, items in report.notes.items():
         parts += [f"## {title}", "\n".join(f"- {name}: `{text}`" for name, text in items)]
     text = "\n\n".join(part for part in parts if part) + "\n"
     return text.replace("&", "&amp;").replace("<", "&lt;")  # no name of a study is HTML
-
-
-def picture(section: Section) -> str:
-    """Return a section's figure as a link, empty where it is not drawn."""
-    return f"![{section.title}](figures/{section.name}.png)" if section.drawn else ""
-
-
-# summary.json (contract 6) --------------------------------------------------------------------------------
-
-
-def plain(value: object) -> object:
-    """Return what JSON can hold: infinity and NaN become the record's strings, throughout."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def ends(interval: Interval, name: str = "estimate") -> dict[str, float]:
@@ -125,9 +112,9 @@ def critical_summary(found: Critical) -> dict[str, Any]:
     """Return B2, and the hyperbola's B_crit beside it."""
     bounded = found.identified and math.isfinite(found.hyperbola.high)
     return {
-        **{"identified": found.identified, "why_not": found.why_not, "bound": found.bound, **ends(found.b2)},
+        **{"identified": found.identified, "why_not": found.why_not, **ends(found.b2)},
         "method": "largest B with E(B) <= 2 min E: convex fit, profile interval",
-        "hyperbola": {**ends(found.hyperbola), "identified": bounded, "lack_of_fit_p": found.hyperbola_lack_of_fit},
+        "hyperbola": {**ends(found.hyperbola), "identified": bounded},
         "ends": {factor: ends(end) for factor, end in found.ends.items()},
         "useful_end": ends(found.useful_end),
     }
@@ -183,4 +170,4 @@ def summary(analysis: Analysis, given: list[Answer], claims: list[tuple[Claim, V
         "claims": [claim_summary(claim, found) for claim, found in claims],
         "left_out": [{"path": path, "reason": reason} for path, reason in analysis.left_out],
     }
-    return plain(content)
+    return as_json(content)

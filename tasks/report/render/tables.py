@@ -15,8 +15,6 @@ from tasks.report.claims.rules import Evidence, Verdict
 from tasks.report.claims.studies import Claim
 from tasks.report.figures.style import Command, Table
 
-# every batch size -----------------------------------------------------------------------------------------
-
 
 def on_front(point: Point, others: list[Point]) -> bool:
     """Return whether no other batch size is as cheap in steps, examples, seconds and money and cheaper in one."""
@@ -92,25 +90,21 @@ def runs_table(analysis: Analysis) -> Table:
     return Table("Runs", columns, rows)
 
 
-# what the curves say --------------------------------------------------------------------------------------
-
-
 def critical_row(given: Answer, curve: Curve, found: Critical | None) -> list[Any]:
     """Return one curve's row of the table of critical batch sizes."""
     name = f"{given.workload.name}, {given.workload.target}"
     sure = ("high" if given.confident else "limited") if curve is given.curve else ""
     if found is None:
-        return [name, *[NOTHING] * 4, sure, curve.name, "no", "too few points", NOTHING, math.nan, ""]
-    known = ["yes", ""] if found.identified else ["no", found.bound]
-    told = [found.hyperbola, found.hyperbola_lack_of_fit, "; ".join(found.why_not)]
-    return [name, found.useful_end, *reversed(found.ends.values()), sure, curve.name, *known, *told]
+        return [name, *[NOTHING] * 4, sure, curve.name, "no", NOTHING, "too few points"]
+    told = ["yes" if found.identified else "no", found.hyperbola, "; ".join(found.why_not)]
+    return [name, found.useful_end, *reversed(found.ends.values()), sure, curve.name, *told]
 
 
 def critical_table(analysis: Analysis, given: list[Answer]) -> Table:
     """List what every curve says about batch size."""
     columns = ["workload", "doubling saves a fifth up to", "at most twice the fewest examples up to (B2)"]
     columns += ["at most 1.25 times up to", "at most 1.2 times up to", "confidence", "curve"]
-    columns += ["identified", "B2 is", "hyperbola B_crit", "lack of fit p", "why not identified"]
+    columns += ["identified", "hyperbola B_crit", "why not identified"]
     rows = [critical_row(answer, *pair) for answer in given for pair in analysis.pairs(answer.workload)]
     note = (
         "Batch sizes with 95 % intervals; ∞: beyond the largest batch studied. B2, the largest batch at most twice as "
@@ -158,22 +152,15 @@ def curve_tables(pairs: Iterable[tuple[Curve, Critical | None]]) -> dict[str, Ta
     return tables
 
 
-# claims ---------------------------------------------------------------------------------------------------
-
-
-def parts_table(seen: Evidence) -> Table:
+def parts_table(seen: Evidence, verdict: Verdict) -> Table:
     """List the parts that a verdict was made of, the premise first, and what was seen beside them."""
     kinds = {"premise": [seen.premise] if seen.premise else [], "decides": seen.parts, "beside": seen.rest}
     rows: list[list[Any]] = [
         [p.what, p.interval, p.claimed, p.verdict, kind] for kind, parts in kinds.items() for p in parts
     ]
     rows += [[c.what, "yes" if c.holds else "no", "yes", "", "check"] for c in seen.checks]
+    rows += [[view, "", "", said, "beside"] for view, said in verdict.rows]
     return Table("Parts", ["measure", "effect", "claim says", "verdict", "role"], rows)
-
-
-def views_table(verdict: Verdict) -> Table:
-    """List what the other rule for a hit says."""
-    return Table("Seen otherwise", ["view", "verdict"], [list(row) for row in verdict.rows])
 
 
 def claims_table(verdicts: Iterable[tuple[Claim, Verdict]]) -> Table:

@@ -20,8 +20,6 @@ def made_run(source: str, hits: list[Hit], final: Mapping[str, float], **fields:
     return Run(source, Record(VERSION, hits[0].status, targets=tuple(hits), final=dict(final), **fields), hits)
 
 
-# a table, one row a run: anybody's own, or W&B's of the suite's own runs ----------------------------------------
-
 NEEDED = {"batch_size", "seed", "status"}  # and steps or examples
 ENDS = ("reached", "budget", "diverged", "outrun", "failed", "running")
 USUAL = {"task": "your table", "network": "your network", "data": "your data", "optimizer": "your optimizer"}
@@ -98,8 +96,6 @@ def table_run(source: str, study: str, row: Row) -> Run:
     )
 
 
-# MLPerf: how many epochs, or examples, a benchmark took at each batch size ------------------------------------
-
 EXAMPLES_IN_AN_EPOCH = {"resnet": 1_281_167}  # where MLPerf counts epochs: ImageNet's training images
 NOMINAL = 1_000_000  # examples in an epoch of data of unknown size: ratios, and so the batch scale, do not need it
 POINT = {"BS", "Benchmark", "Epochs to converge"}  # what an entry of such a file has
@@ -148,8 +144,6 @@ def reference_runs(source: Path, name: str, point: Fields, epochs: Mapping[str, 
         runs.append(made_run(f"{source}: {name} #{i}", [hit], final, **same, run=f"{name}-{i}", seed=i))
     return runs
 
-
-# W&B: a JSON list of runs with their histories -----------------------------------------------------------------
 
 STATES = {"finished": "budget", "running": "running"}  # every other end of a W&B run is a failure
 

@@ -45,14 +45,9 @@ class Run:
         """Return the global batch size."""
         return self.record.batch.size
 
-    @property
-    def final(self) -> dict[str, float]:
-        """Return the last evaluation's numbers: step, examples, epoch, seconds, metrics."""
-        return self.record.final
-
     def stopped_at(self, unit: Unit) -> float:
         """Return how far the run went, NaN if it does not tell."""
-        return self.final.get({"steps": "step", "epochs": "epoch"}.get(unit, unit), math.nan)
+        return self.record.final.get({"steps": "step", "epochs": "epoch"}.get(unit, unit), math.nan)
 
 
 LeftOut = list[tuple[str, str]]  # where, and why
