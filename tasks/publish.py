@@ -151,7 +151,7 @@ def studies_index(took: Mapping[str, tuple[int, float]]) -> str:
 
 
 def head(content: dict[str, Any]) -> str:
-    """Return the counts of verdicts and the answers of the tuned studies, for the README."""
+    """Return the counts of verdicts and the claims that are decided, for the README."""
     rows = verdict_rows(content)
     counts = Counter(row[-1] for row in rows)
     shown = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
@@ -246,6 +246,16 @@ def differences(kept: object, made: object, path: str = "") -> Iterator[str]:
         yield f"{path}: {kept!r} kept, {made!r} made"[:300]
 
 
+def alike(kept: Path, made: Path) -> bool:
+    """Return whether two figures say the same: words exactly, places to a fifth of a point, as machines round."""
+    words, places = [], []
+    for text in (file.read_text() for file in (kept, made)):
+        split = re.split(r"(-?\d+(?:\.\d+)?)", " ".join(re.findall(r"<[^>]*>", text)))
+        words.append((re.split(r"<[^>]*>", text), split[::2]))
+        places.append(list(map(float, split[1::2])))
+    return words[0] == words[1] and all(abs(a - b) <= 0.2 for a, b in zip(*places, strict=True))
+
+
 def sources() -> list[Path]:
     """Return the kept studies. Raises ValueError where there are none."""
     found = sorted(RESULTS.glob("*.jsonl.xz"))
@@ -302,8 +312,11 @@ def check(out: Path) -> int:
         for place in PLACES
         if filled(place.read_text(), made) != place.read_text()
     ]
-    made_figures, kept_figures = ({f.name for f in d.glob("claim-*.svg")} for d in (out / "figures", FIGURES))
-    wrong += [f"{FIGURES}/{name} is only in one" for name in sorted(made_figures ^ kept_figures)]
+    made_figures, kept_figures = ({f.name: f for f in d.glob("claim-*.svg")} for d in (out / "figures", FIGURES))
+    wrong += [f"{FIGURES}/{name} is only in one" for name in sorted(made_figures.keys() ^ kept_figures.keys())]
+    pairs = [(kept_figures[name], file) for name, file in made_figures.items() if name in kept_figures]
+    pairs.append((RESULTS / "steps.svg", out / "figures" / f"{PICTURE}.svg"))
+    wrong += [f"{kept} differs from its runs: run `make publish`" for kept, file in pairs if not alike(kept, file)]
     for line in wrong[:40]:
         print(line, file=sys.stderr)
     if not wrong:

@@ -75,7 +75,7 @@ def test_projection_onto_two_ranks_and_its_error():
     table = {key: np.array([[row[key] for row in rank] for rank in ranks]).mean(0) for key in ranks[0][0]}
     contention = table["beside"] / table["alone"]
     small, large = np.median(table["reduce"], axis=0)
-    link = {"latency": small / 2, "bandwidth": ELEMENTS[1] * 4 / (large - small), "reduce": "ring"}
+    link = {"latency": small / 2, "bandwidth": ELEMENTS[1] * 4 / (large - small)}
     print(f"\nlatency {link['latency']:.2g} s, bandwidth {link['bandwidth']:.3g} B/s")
     parameters = sum(p.numel() for p in NETWORK(2, 3).parameters())
     print(f"{parameters:,} parameters, load {os.getloadavg()[0]:.1f}")

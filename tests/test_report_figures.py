@@ -16,7 +16,7 @@ from tasks.report.build import FIGURES
 from tasks.report.command import main
 from tasks.report.command import parser as command_parser
 from tasks.report.figures import own
-from tasks.report.figures.style import Drawing, NotDrawable
+from tasks.report.figures.style import Drawing, NotDrawable, shortened
 from tasks.report.render.page import curve_summary
 from tasks.report.render.tables import curve_tables
 from tests.helpers.fake_runs import make_study
@@ -307,3 +307,18 @@ def test_bad_figures_and_clusters_are_one_sentence(folder, tmp_path, capsys):
     for more in (["--figure", "golmant-9"], ["--figure", "you-recipe"], ["--cluster", str(bad)], ["--target", "x"]):
         assert main([str(folder), "--out", str(tmp_path / "out"), *more]) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_figure_is_shortened_in_its_places_and_not_in_its_words():
+    path = '<path d="M 1.2345 2.0001" style="opacity: 0.08"/>'
+    text = '<text x="3.456" transform="rotate(-0 1.2345 2)" style="font-size: 10px">0.955 [0.712, 1.28]</text>'
+    short = shortened(f'<svg><style>*{{a: b}}</style><g id="x">{path}{text}</g></svg>')
+    assert 'd="M 1.2 2"' in short
+    assert "opacity: 0.08" in short
+    assert ">0.955 [0.712, 1.28]<" in short
+
+
+def test_rules_of_which_none_arrives_at_the_smallest_size_still_give_a_figure(tmp_path):
+    same = {"tuned": False, "each": with_test, "rate__base_batch_size": 16}
+    never = [study(lambda b: math.inf, rate__scaling_rule=rule, **same) for rule in ("none", "linear")]
+    FIGURES["golmant-2"][1](analyzed(*never)).save([tmp_path / "f.svg"])

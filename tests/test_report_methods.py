@@ -8,9 +8,19 @@ from lifelines import KaplanMeierFitter
 from scipy import stats
 
 from callbacks.record import UNITS
-from tasks.report.analysis.intervals import mean_interval, median_interval, rank_of, shift_interval, welch_interval
+from tasks.report.analysis.intervals import (
+    NOTHING,
+    Interval,
+    mean_interval,
+    median_interval,
+    rank_of,
+    shift_interval,
+    welch_interval,
+)
 from tasks.report.analysis.targets import parse, quartile, retarget
+from tasks.report.claims.rules import largest_of
 from tasks.report.sources.runs import Run, read_runs
+from tests.helpers import made_up
 from tests.helpers.fake_runs import make_run, make_study
 
 INF = math.inf
@@ -175,3 +185,21 @@ def test_targets_that_are_not_understood_are_refused_with_the_forms_there_are(te
 def test_a_metric_that_no_run_has_is_refused_with_those_there_are(runs):
     with pytest.raises(ValueError, match="val/accuracy"):
         retarget(runs, [parse("val/miou>=0.5")])
+
+
+def test_what_is_not_known_may_be_the_largest():
+    known = Interval(0.1, 0.0, 0.2)
+    for order in ([known, NOTHING], [NOTHING, known]):
+        assert largest_of(order) == Interval(0.1, 0.0, INF)
+    assert math.isnan(largest_of([NOTHING]).value)
+
+
+def test_rank_intervals_are_wider_at_a_higher_level():
+    a, b = np.arange(12.0), np.arange(12.0) ** 1.1
+    usual, both = shift_interval(a, b), shift_interval(a, b, 0.975)
+    assert both.low < usual.low < usual.high < both.high
+
+
+def test_golmant_s_target_of_runs_that_did_not_measure_it_is_not_known():
+    made = made_up.run([], 16, 0, {"step": [0, 10, 20], "trainset/loss": [2.3, math.nan, math.nan]})
+    assert math.isnan(quartile(made, parse("trainset/loss:golmant")))

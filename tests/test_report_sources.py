@@ -161,3 +161,30 @@ def test_runs_that_mirror_their_record_to_wandb_are_placed_by_a_target_from_thei
     (again,) = retarget([found], [parse("val/accuracy>=0.8")])
     assert again.hits[0].at("steps") == pytest.approx(run.hits[0].at("steps"))
     assert again.batch_size == 64
+
+
+def test_w_and_b_counts_its_own_rows_and_the_optimizer_s_steps_apart(run, tmp_path):
+    history = [{"_step": row, "trainer/global_step": 10 * row, "val/accuracy": 0.1 * row} for row in range(1, 9)]
+    content = [{"state": "finished", "config": mirrored(run.record), "history": history}]
+    (tmp_path / "export.json").write_text(json.dumps(content))
+    (found,), _ = read_source(tmp_path / "export.json")
+    assert found.curve["step"][-1] == 80
+
+
+@pytest.mark.parametrize(
+    "broken", [{"config": []}, {"config": "x"}, {"config": {}, "history": [3]}, {"config": {"batch_size": "9" * 400}}]
+)
+def test_a_broken_w_and_b_run_is_named_and_the_others_are_read(run, tmp_path, broken):
+    sound = {"state": "finished", "config": mirrored(run.record), "history": []}
+    (tmp_path / "export.json").write_text(json.dumps([sound, broken]))
+    runs, left_out = read_source(tmp_path / "export.json")
+    assert (len(runs), len(left_out)) == (1, 1)
+
+
+@pytest.mark.parametrize("broken", [{"Hyperparams": [1]}, {"BS": 10**400}, {"Epochs to converge": [10**400]}])
+def test_a_broken_reference_point_is_named_and_the_others_are_read(tmp_path, broken):
+    content = {"a": reference(8, [20, 30]), "b": reference(8, [20, 30]) | broken}
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    runs, left_out = read_source(tmp_path / "r.json")
+    assert len(runs) == 2
+    assert [path.split(": ")[-1] for path, _ in left_out] == ["b"]

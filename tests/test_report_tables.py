@@ -147,3 +147,17 @@ def test_of_two_networks_of_one_name_each_says_its_size(tmp_path):
         make_study(tmp_path / name, lambda b: 100 + 9000 / b, [16, 64], [0], network="SmallCNN", parameters=parameters)
     told = [a.sentence.split(" on ")[0] for a in answers(analyze(read_sources([tmp_path])[0]))]
     assert sorted(told) == ["A small CNN (20,490 parameters)", "A small CNN (33,770 parameters)"]
+
+
+def test_a_failed_row_is_not_scored_and_no_study_has_another_s_target(tmp_path):
+    rows = ["64,1,reached,a,100,", "64,2,failed,a,100,", "64,1,budget,b,,", "64,2,reached,b,,70"]
+    header = "batch_size,seed,status,study,steps_to_target/a,steps_to_target/b"
+    runs, left_out = read_source(write_table(tmp_path / "t.csv", rows, header))
+    assert not left_out
+    told = [(r.record.study, r.record.status, [(h.metric, h.status) for h in r.hits]) for r in runs]
+    assert told == [
+        ("a", "reached", [("a", "reached")]),
+        ("a", "failed", [("a", "failed")]),
+        ("b", "budget", [("b", "budget")]),
+        ("b", "reached", [("b", "reached")]),
+    ]

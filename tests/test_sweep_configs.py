@@ -128,3 +128,14 @@ def test_w_and_b_s_own_engine_accepts_every_file_and_refuses_no_more_than_the_ch
         if refused:
             with pytest.raises(ValueError, match="parameters"):
                 parameters.check(content["parameters"])
+
+
+def test_a_published_figure_may_differ_by_a_rounding_and_no_more(tmp_path):
+    files = [tmp_path / f"{name}.svg" for name in "ab"]
+    for path, text, same in [
+        *(("M1 2.1L3 4", "0.8", True), ("M1 2.5L3 4", "0.8", False), ("M1 2L3 4L5 6", "0.8", False)),
+        *(("M1 2l3 4", "0.8", False), ("M1 2L3 4", "0.7", False)),
+    ]:
+        for file, content in zip(files, (("M1 2L3 4", "0.8"), (path, text)), strict=True):
+            file.write_text("<path d='{}'/><text>{}</text>".format(*content))
+        assert publish.alike(*files) == same

@@ -116,14 +116,14 @@ def workload_section(analysis: Analysis, given: Answer, name: str, drawn: bool, 
     """Write one workload's tables, and its figure where it is to be drawn."""
     w, pairs = given.workload, analysis.pairs(given.workload)
     named = [(curve.name, curve, found) for curve, found in pairs]
-    drawing = golmant.side_by_side({f"{w.name}\n{w.target}": named}) if drawn else None
+    drawing = golmant.side_by_side({f"{w.name}\n{w.hit.label}": named}) if drawn else None
     made = section(name, w.name, drawing, [tables.points_table(w), *tables.curve_tables(pairs).values()], out)
     behind = {
         f"batch {p.batch_size:,}{f', {curve.name}' * (len(pairs) > 1)}": list(dict.fromkeys(p.observations + p.trials))
         for curve, _ in pairs
         for p in curve.points
     }
-    return replace(made, subtitle=f"Steps to {w.target}", behind=behind)
+    return replace(made, subtitle=f"Steps to {w.hit.label}", behind=behind)
 
 
 def named_sections(analysis: Analysis, names: Sequence[str], out: Path) -> tuple[list[page.Section], LeftOut]:
@@ -205,6 +205,6 @@ def make_report(wanted: Wanted, known: Analysis | None = None) -> str:
 
 def printed_points(w: Workload) -> str:
     """Return the columns of a table of batch sizes that fit a terminal."""
-    title, table = f"{w.name}; {w.target}", tables.points_table(w)
+    title, table = f"{w.name}; {w.hit.label}", tables.points_table(w)
     few = [table.columns.index(name) for name in PRINTED]
     return f"{title}\n{plain(Table(title, list(PRINTED), [[row[i] for i in few] for row in table.rows]))}"

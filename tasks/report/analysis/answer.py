@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from callbacks.record import Unit
 from tasks.report.analysis.critical import LEAST_SEEDS, Critical, critical
-from tasks.report.analysis.curves import Curve, Observation, Point, Workload, every_run, main_curve, workloads
+from tasks.report.analysis.curves import Curve, Observation, Point, Workload, main_curve, workloads
 from tasks.report.analysis.intervals import NOTHING, Interval, number
 from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
 from tasks.report.analysis.projection import Cluster
@@ -42,7 +42,7 @@ def analyze(runs: list[Run], left_out: LeftOut | None = None, cluster: Cluster |
     found = workloads(runs)
     if not found:
         raise ValueError("no run has a target to measure steps to; choose one with --target METRIC>=VALUE.")
-    growth = {o: growth_of(o) for w in found for o in every_run(w) if DISTANCE in o.run.curve}
+    growth = {o: growth_of(o) for w in found for o in main_curve(w).counted if DISTANCE in o.run.curve}
     critical_sizes = {c: critical(c) for w in found for c in w.curves}
     return Analysis(runs, found, critical_sizes, growth, left_out or [], cluster or Cluster())
 
@@ -116,7 +116,7 @@ def goal(w: Workload) -> str:
     """Return the target in words."""
     split, _, metric = w.hit.metric.partition("/")
     if w.hit.value is None or split not in SPLITS:
-        return w.target
+        return w.hit.label
     metric = metric.replace("miou", "mean IoU")
     if metric in ("accuracy", "mean IoU"):
         return f"{100 * w.hit.value:.3g} % {SPLITS[split]} {metric}"

@@ -59,7 +59,7 @@ def setting(record: Record) -> Setting:
 def arm(record: Record) -> Facts:
     """Return what is the same all along a curve, whether tuned or not."""
     recipe = None if record.recipe is None else ", ".join(record.recipe) or "baseline"
-    begun_from = record.settings.get("run", {}).get("begun_from")
+    begun_from = (record.settings.get("run") or {}).get("begun_from")
     facts = dict(zip(ARM, attrgetter(*ARM)(record), strict=True))
     return facts | {"callbacks": foreign_callbacks(record), "begun_from": begun_from, "recipe": recipe}
 
@@ -88,6 +88,7 @@ def ingredients(record: Record) -> frozenset[str]:
         "warm-up": rate.warmup_steps > 0,
         "decaying rate": not constant_rate(record),
         "label smoothing": bool(record.regularization.label_smoothing),
+        "ghost batch": record.batch.ghost not in (None, "global"),
         "no decay of norms and biases": not record.regularization.decay_norm_bias,
     }
     return frozenset(word for word, there in found.items() if there)
@@ -186,11 +187,6 @@ class Workload:
     parameters: int | None
     hit: Hit
     curves: list[Curve]
-
-    @property
-    def target(self) -> str:
-        """Name the target."""
-        return self.hit.label
 
     @property
     def name(self) -> str:

@@ -103,8 +103,7 @@ class Fit:
     def interval(self, values: np.ndarray) -> Interval:
         """Return a quantity's 95 % interval from its value for every shape: its range over those not rejected.
 
-        A shape is rejected if its squares exceed the least by more than variance x t^2: the profile likelihood
-        interval with the scatter between sizes unknown. Of the two variances the one that rejects less is taken.
+        A shape is, if its squares exceed the least by more than variance x t^2, by the variance that rejects less.
         """
         slack = self.variance * stats.t.ppf(0.975, self.dof) ** 2
         if self.within_dof > 0:

@@ -49,10 +49,9 @@ def middle_log(values: np.ndarray) -> float:
 
 
 def middle_interval(values: Sequence[float], resolution: float = 1.0) -> Interval:
-    """Return what positive values cost in the middle, with its 95 % interval.
+    """Return what positive values cost in the middle: the mean of their logs with Student's t interval.
 
-    The mean of their logs with Student's t; where some are infinite, which are runs that never arrived, the median by
-    ranks. Equal values reach over their resolution, the ratio of two that could just be told apart.
+    Where some are infinite, the median by ranks. Equal values reach over the ratio of two that could be told apart.
     """
     found = mean_interval([math.log(v) for v in values]) if all(0 < v < math.inf for v in values) else NOTHING
     if math.isnan(found.value):
@@ -62,10 +61,7 @@ def middle_interval(values: Sequence[float], resolution: float = 1.0) -> Interva
 
 
 def rank_of(n: int) -> tuple[int, float]:
-    """Return the rank k, from either end, whose order statistics hold the median of n values in 95 % or more.
-
-    And the weight of rank k + 1 beside it, which makes it 95 % (Hettmansperger and Sheather 1986). Rank 0: too few.
-    """
+    """Return the rank k whose order statistics hold the median in 95 % or more, and the weight of k + 1; 0: too few."""
     k = int(stats.binom.ppf(0.025, n, 0.5))
     if k == 0:
         return 0, 0.0
@@ -77,9 +73,9 @@ def rank_of(n: int) -> tuple[int, float]:
 def median_interval(values: Sequence[float], resolution: float = 1.0) -> Interval:
     """Return the median with its 95 % interval; an infinite value is a run that never arrived, and the largest.
 
-    From 6 values on the interval is that of two order statistics, interpolated on the log scale, which assumes no
-    distribution. With fewer it is Student's t on the log scale, where the runs that arrived are at least 2 and the
-    median is finite; its upper end is infinite if any run did not arrive. Equal values reach over their resolution.
+    From 6 values on by two order statistics, interpolated on the log scale (Hettmansperger and Sheather 1986). With
+    fewer by Student's t on that scale, where 2 or more arrived and the median is finite; the upper end is infinite if
+    any run did not arrive. Equal values reach over their resolution.
     """
     x = np.sort(np.asarray(values, dtype=float))
     if not len(x) or np.isnan(x).any():
@@ -137,11 +133,11 @@ def welch_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) 
     return Interval(value, float(ends.low), float(ends.high))
 
 
-def shift_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
+def shift_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Interval:
     """Return by how much a exceeds b, where infinite values are the largest (Hodges and Lehmann).
 
     The median of all differences, with the shifts that the rank-sum test does not reject; two infinite values are
-    tied whatever the shift. Not bounded where there are too few values for a test at 5 %.
+    tied whatever the shift. Not bounded where there are too few values for a test at this level.
     """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     m, n = len(x), len(y)
@@ -155,8 +151,8 @@ def shift_interval(a: Sequence[float], b: Sequence[float]) -> Interval:
     lost = np.isinf(x).sum(), np.isinf(y).sum()
     ties = (sum(lost) ** 3 - sum(lost)) / ((m + n) * (m + n - 1))
     spread = math.sqrt(m * n / 12 * (m + n + 1 - ties))
-    rank = math.floor(m * n / 2 - stats.norm.ppf(0.975) * spread - math.prod(lost) / 2)
-    if rank < 0 or 2 / math.comb(m + n, m) > 0.05:
+    rank = math.floor(m * n / 2 - stats.norm.ppf((1 + level) / 2) * spread - math.prod(lost) / 2)
+    if rank < 0 or 2 / math.comb(m + n, m) > 1 - level + 1e-9:
         return Interval(value, -math.inf, math.inf)
     return Interval(value, float(differences[rank]), float(differences[-1 - rank]))
 

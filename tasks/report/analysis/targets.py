@@ -45,15 +45,14 @@ def parse(text: str) -> TargetSpec:
 
 
 def quartile(run: Run, spec: TargetSpec) -> float:
-    """Return the value that a quarter of a run's iterations were better than.
-
-    Evaluations lie at geometric steps, so each stands for the steps since the one before.
-    """
+    """Return the value that a quarter of a run's iterations were better than; an evaluation stands for those before."""
     step, value = (np.array(run.curve.get(name, []), dtype=float) for name in ("step", spec.metric))
     if len(step) < 2 or len(step) != len(value):
         return math.nan
     weight, value = np.diff(step), value[1:]
     keep = np.isfinite(value)
+    if not keep.any():
+        return math.nan
     order = np.argsort(value[keep] if spec.direction == "min" else -value[keep])
     share = weight[keep][order].cumsum() / weight[keep].sum()
     return float(value[keep][order][np.searchsorted(share, 0.25)])

@@ -57,7 +57,7 @@ def claim_4(case: Case) -> Found:
 def claim_5(case: Case) -> Found:
     """Linear and square-root scaling help only in the small-to-medium range and are never ideal."""
     fixed = [p for p in case.placed() if not p.curve.tuned]
-    same = group(fixed, lambda p: (p.workload.data.hash, p.workload.network, p.workload.target))
+    same = group(fixed, lambda p: (p.workload.data.hash, p.workload.network, p.workload.hit.label))
     for members in same.values():
         found, ratio = case.rule_cells(members).items(), case.margins["ratio"]
         parts = [part for base, (cells, _) in found for part in rule_parts(cells, "linear", base, ratio)]
@@ -102,7 +102,7 @@ def claim_7(case: Case) -> Found:
         return NO_BOTH
     train, other = (next(targets[m] for m in targets if m.startswith(kind)) for kind in (TRAIN, VALIDATION))
     used = [targets.get("val/loss", other), train]
-    goals = "/".join(f"S({whole.workload.target})" for whole in used)
+    goals = "/".join(f"S({whole.workload.hit.label})" for whole in used)
     change = rules.paired_trend(log_ratios(*(case.cells(whole.curve) for whole in used))).mapped(math.exp)
     gap = gap_at_matched_loss(*studies.ends(train.curve))
     parts = [

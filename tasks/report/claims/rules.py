@@ -12,6 +12,7 @@ from callbacks.record import Rule
 from tasks.report.analysis import fits
 from tasks.report.analysis.curves import ARRIVAL, Curve
 from tasks.report.analysis.intervals import NOTHING, Interval, mean_interval, proportion, shift_interval, welch_interval
+from tasks.report.sources.runs import Run
 
 PAPERS_DATA = {"CIFAR10", "CIFAR100", "SVHN", "Cityscapes", "WikiText2", "ImageNet"}
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
@@ -68,6 +69,11 @@ class Evidence:
     counts_steps: bool = True  # does it rest on steps to a target, so that the hit's rule matters?
     rest: list[Part] = field(default_factory=list)  # readings beside the one that decides, shown and not judged
     curves: list[tuple[str, Curve]] = field(default_factory=list)  # that it stands on, with what tells them apart
+
+    @property
+    def runs(self) -> list[Run]:
+        """Return the runs that it stands on."""
+        return list(dict.fromkeys(o.run for _, curve in self.curves for o in curve.counted))
 
 
 class Missing(NamedTuple):
@@ -135,7 +141,7 @@ def difference(a: Seeds, b: Seeds, level: float = 0.95) -> Interval:
     x, y = list(a.values()), list(b.values())
     if min(len(x), len(y)) < 2 or np.isfinite([*x, *y]).all():
         return welch_interval(x, y, level)
-    return shift_interval(x, y) if min(np.isfinite(v).mean() for v in (x, y)) >= ARRIVAL else NOTHING
+    return shift_interval(x, y, level) if min(np.isfinite(v).mean() for v in (x, y)) >= ARRIVAL else NOTHING
 
 
 def minus(a: Interval, b: Interval) -> Interval:
@@ -159,8 +165,9 @@ def speed_up_difference(a: Pair, b: Pair, level: float = 0.95) -> Interval:
 
 def largest_of(intervals: Sequence[Interval]) -> Interval:
     """Return the interval of the largest quantity: above a margin if any is surely, below one only if all are."""
-    best = max(intervals, key=lambda i: i.value)
-    return Interval(best.value, max(i.low for i in intervals), max(i.high for i in intervals))
+    known = [i for i in intervals if not math.isnan(i.value)]  # one that is not known may be any
+    high = max(i.high for i in known) if len(known) == len(intervals) else math.inf
+    return Interval(max(i.value for i in known), max(i.low for i in known), high) if known else NOTHING
 
 
 def size_of(effect: Interval) -> Interval:

@@ -133,7 +133,7 @@ class Case:
         used = list(dict.fromkeys(Placed(p.workload, p.curve) for p in used))
         n, given = sum(len(p.curve.counted) for p in used), [m for p in used for m in self.given(p.curve)]
         frozen = all(margins == self.claim.margins for margins in [self.margins, *given])
-        names = dict.fromkeys(f"{p.workload.name}, {p.workload.target} ({p.curve.name})" for p in used)
+        names = dict.fromkeys(f"{p.workload.name}, {p.workload.hit.label} ({p.curve.name})" for p in used)
         sizes = [point.batch_size for p in used for point in p.curve.points]
         scale = f"{'; '.join(names)}; batch {min(sizes):,} to {max(sizes):,}"
         return Evidence(parts, n, scale, frozen=frozen, curves=told_apart(used), **more)
@@ -230,7 +230,7 @@ def sure(cell: Seeds) -> bool:
 
 def told_apart(used: Sequence[Placed]) -> list[tuple[str, Curve]]:
     """Return each curve with a name, of what is not the same for all of them."""
-    rows = [(p.workload.study, p.workload.network, p.workload.target, p.curve.name) for p in used]
+    rows = [(p.workload.study, p.workload.network, p.workload.hit.label, p.curve.name) for p in used]
     telling = [i for i in range(4) if len({row[i] for row in rows}) > 1] or [3]
     return [(", ".join(row[i] for i in telling), p.curve) for row, p in zip(rows, used, strict=True)]
 

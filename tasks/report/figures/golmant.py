@@ -57,11 +57,8 @@ def draw_points(axes: Axes, curve: Curve, index: int, shift: float, **more: Any)
         if math.isfinite(i.value):
             text = f"batch {p.batch_size:,}: {number(i)} steps, {p.count('reached')} of {p.n} runs arrived"
             note(axes, at, i.value, text)
-    marks: dict[str, Any] = {
-        "color": look(index)["color"],
-        "markerfacecolor": "none",
-        "rasterized": len(curve.counted) > MOST_MARKS,
-    }
+    marks: dict[str, Any] = {"color": look(index)["color"], "markerfacecolor": "none"}
+    marks["rasterized"] = len(curve.counted) > MOST_MARKS
     for status, (marker, alpha, size) in MARKS.items():
         runs = [(at, o) for at, p, _ in points for o in p.counted if o.status == status]
         steps = [o.value("steps") if status == "reached" else o.run.stopped_at("steps") for _, o in runs]
@@ -99,6 +96,8 @@ def curves_panel(axes: Axes, named: Named, title: str = "") -> None:
         if count := sum(p.count(status) for p in points):
             label = f"{words} ({count} runs)"
             axes.plot([], [], MARKS[status][0], color="#444444", markerfacecolor="none", label=label)
+    if len(named) > IN_LEGEND:
+        axes.plot([], [], " ", label=f"{len(named)} curves, the first {IN_LEGEND} named")
     batch_axis(axes, sizes)
     log_axis(axes, "steps to target (optimizer updates)")
     axes.set_title(title, fontsize=9, loc="left")
@@ -177,10 +176,7 @@ def losses(o: Observation) -> np.ndarray:
 
 
 def contours(curve: Curve) -> list[tuple[float, int, float]]:
-    """Return (training loss, batch size, median steps to it) where a size gets there.
-
-    The losses are evenly spaced on the log scale, from what all sizes pass to the lowest that any reaches.
-    """
+    """Return (training loss, batch size, median steps to it) where a size gets there, losses evenly spaced in log."""
     seen = {o: losses(o) for o in curve.counted}
     start = min((found[0, 1] for found in seen.values() if len(found)), default=0.0)
     low = min((found[:, 1].min() for found in seen.values() if len(found) > 1), default=0.0)
@@ -259,7 +255,7 @@ def figure_2(analysis: Analysis) -> Drawing | NotDrawable:
 
     rows = [[name, size, *found] for name, points in gained.items() for size, found in points.items()]
     table = Table("Speed-up by rule", ["curve", "batch size", "speed-up", "ideal"], rows)
-    return Drawing(2 + any_known(errors), draw, table, f"{w.name}, {w.target}.")
+    return Drawing(2 + any_known(errors), draw, table, f"{w.name}, {w.hit.label}.")
 
 
 def told_apart(analysis: Analysis, key: Callable[[Workload], object], label: Callable[[Workload], str]) -> Named:
@@ -310,7 +306,7 @@ def figure_5(analysis: Analysis) -> Drawing | NotDrawable:
     if not groups:
         return NotDrawable("no run with a training or validation target")
     members = max(groups.values(), key=lambda ws: (len({w.hit.metric.startswith(TRAIN) for w in ws}), len(ws)))
-    named = [(w.target, *analysis.main(w)) for w in members]
+    named = [(w.hit.label, *analysis.main(w)) for w in members]
     tested = {"": by_size(named[0][1], test_accuracy)}
 
     def draw(panels: Panels) -> None:

@@ -63,7 +63,9 @@ def time_and_cost(analysis: Analysis) -> Drawing | NotDrawable:
 
     at, seconds, on = found.best
     where = f"at batch {number(at)}" if math.isfinite(at) else "not within the batches studied"
-    caption = f"{w.name}, {w.target}. Projected, not measured; the device is the one measured on. On {cluster.name}, "
+    caption = (
+        f"{w.name}, {w.hit.label}. Projected, not measured; the device is the one measured on. On {cluster.name}, "
+    )
     caption += f"time to target stops falling {where}: {number(seconds)} s on {on} devices. {HELD_OUT}."
     table = Table("Projected time and cost", ["batch size", "devices", "seconds to target", "cost"], rows)
     return Drawing(2, draw, table, caption)
@@ -71,12 +73,8 @@ def time_and_cost(analysis: Analysis) -> Drawing | NotDrawable:
 
 def noise_scale(analysis: Analysis) -> Drawing | NotDrawable:
     """What noise and curvature predict at a target against the batch size measured there, at four targets or more."""
-    found = [(w, critical) for w in analysis.workloads if (critical := analysis.main(w)[1])]
-    rows: list[list[Any]] = [
-        [w.name, w.target, critical.noise, critical.curvature, critical.hyperbola, critical.b2]
-        for w, critical in found
-        if not math.isnan(critical.noise.value)
-    ]
+    found = [(w, c) for w in analysis.workloads if (c := analysis.main(w)[1]) and not math.isnan(c.noise.value)]
+    rows: list[list[Any]] = [[w.name, w.hit.label, c.noise, c.curvature, c.hyperbola, c.b2] for w, c in found]
     if len(rows) < LEAST_TARGETS:
         return NotDrawable(
             f"fewer than {LEAST_TARGETS} targets with {NOISE} and a fitted curve (choose more with --target)"
@@ -151,7 +149,7 @@ def noise_along(analysis: Analysis) -> Drawing | NotDrawable:
                 draw_intervals(panels[1], [(size * 1.06**i, b) for b in brackets], index, linestyle="none")
         log_axis(panels[0], "epochs", "x", (1.0,))
         log_axis(panels[0], "noise scale (examples), 2 standard errors")
-        log_axis(panels[1], "probe: keeps up (marker), falls behind (line's end), 95 %")
+        log_axis(panels[1], "probe: keeps up (marker), falls behind (line's end; none: never), 95 %")
         batch_axis(panels[1], runs)
         for axes in panels:
             draw_measured(axes, analysis, w)
@@ -164,7 +162,7 @@ def noise_along(analysis: Analysis) -> Drawing | NotDrawable:
     )
     rows = [along_row(o) for same in runs.values() for o in same]
     table = Table("Noise scale and probe", [*columns, "probe: critical batch"], rows, note)
-    return Drawing(2, draw, table, f"{w.name}. Measured at {w.target}.")
+    return Drawing(2, draw, table, f"{w.name}. Measured at {w.hit.label}.")
 
 
 def curvature(analysis: Analysis) -> Drawing | NotDrawable:
@@ -176,15 +174,11 @@ def curvature(analysis: Analysis) -> Drawing | NotDrawable:
     names = (LINEAR_ERROR, RELATIVE, KESKAR, TOP, EXAMPLE, CURVATURE)
     means = {n: {size: mean_of(o.run.record.final.get(n) for o in same) for size, same in runs.items()} for n in names}
 
-    sides = {
-        "|L(w) - L_lin(w)| after a step": {"": means[LINEAR_ERROR]},
-        "sharpness (Keskar, %)": {"": means[KESKAR]},
-        "examples, and eigenvalue": {
-            "m* = β / λ + 1": means[CURVATURE],
-            "λ, top eigenvalue of the Hessian": means[TOP],
-        },
-    }
+    sides = {"|L(w) - L_lin(w)| after a step": {"": means[LINEAR_ERROR]}, "sharpness (Keskar, %)": {"": means[KESKAR]}}
+    sides["examples, and eigenvalue"] = {"m* = β / λ + 1": means[CURVATURE], "λ, the Hessian's top": means[TOP]}
     known = {label: curves for label, curves in sides.items() if any_known(curves)}
+    if not known:
+        return NotDrawable("no run whose curvature is known")
 
     def draw(panels: Panels) -> None:
         for axes, (label, curves) in zip(panels, known.items(), strict=True):

@@ -25,7 +25,6 @@ GREY = "#777777"
 MARKERS = "osD^vPX"
 STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
-    "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -163,7 +162,7 @@ def shortened(svg: str) -> str:
     names: dict[str, str] = {}  # of what is referred to
     classes: dict[str, str] = {}  # of looks
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"\d+\.\d{2,}", lambda m: f"{float(m[0]):.1f}".removesuffix(".0"), svg)
+    svg = re.sub(r'(?<=[dxy])="[^"]*"|(?<=transform)="[^"]*"', lambda place: tenths(place[0]), svg)  # of no text
     svg = re.sub(r"\b[mp][0-9a-f]{10}\b", lambda m: names.setdefault(m[0], f"i{len(names)}"), svg)
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
     svg = re.sub(
@@ -172,6 +171,11 @@ def shortened(svg: str) -> str:
     svg = re.sub(r'style="([^"]*)"', lambda m: f'class="{classes.setdefault(m[1], f"c{len(classes)}")}"', svg)
     rules = "".join(f".{name}{{{look}}}" for look, name in classes.items())
     return svg.replace("</style>", f"text{{font-family: DejaVu Sans, sans-serif}}{rules}</style>", 1)
+
+
+def tenths(places: str) -> str:
+    """Return coordinates to a tenth of a point."""
+    return re.sub(r"\d+\.\d{2,}", lambda m: f"{float(m[0]):.1f}".removesuffix(".0"), places)
 
 
 def note(axes: Axes, x: float, y: float, text: str) -> None:
@@ -206,7 +210,8 @@ def against_batch(axes: Axes, curves: ByBatch, label: str, log: bool = False) ->
     axes.set_ylabel(label)
     if log:
         log_axis(axes, label)
-    batch_axis(axes, [size for values in curves.values() for size in values])
+    if sizes := [size for values in curves.values() for size in values]:
+        batch_axis(axes, sizes)
 
 
 def largest(workloads: Iterable[Workload]) -> Workload:

@@ -122,7 +122,7 @@ def critical_summary(found: Critical) -> dict[str, Any]:
 
 def curve_summary(workload: Workload, curve: Curve, found: Critical | None) -> dict[str, Any]:
     """Return one curve of one workload."""
-    summary = {"name": workload.name, "curve": curve.name, "target": workload.target, "tuned": curve.tuned}
+    summary = {"name": workload.name, "curve": curve.name, "target": workload.hit.label, "tuned": curve.tuned}
     summary |= {"points": [point_summary(p) for p in curve.points]}
     if found is None:
         return summary

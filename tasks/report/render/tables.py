@@ -92,7 +92,7 @@ def runs_table(analysis: Analysis) -> Table:
 
 def critical_row(given: Answer, curve: Curve, found: Critical | None) -> list[Any]:
     """Return one curve's row of the table of critical batch sizes."""
-    name = f"{given.workload.name}, {given.workload.target}"
+    name = f"{given.workload.name}, {given.workload.hit.label}"
     sure = ("high" if given.confident else "limited") if curve is given.curve else ""
     if found is None:
         return [name, *[NOTHING] * 4, sure, curve.name, "no", NOTHING, "too few points"]

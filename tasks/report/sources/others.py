@@ -17,7 +17,7 @@ Fields = dict[str, Any]
 
 def made_run(source: str, hits: list[Hit], final: Mapping[str, float], **fields: Any) -> Run:
     """Return a run of which little is known; `fields` are those of its record without defaults, and more."""
-    return Run(source, Record(VERSION, hits[0].status, targets=tuple(hits), final=dict(final), **fields), hits)
+    return Run(source, Record(VERSION, targets=tuple(hits), final=dict(final), **fields), hits)
 
 
 NEEDED = {"batch_size", "seed", "status"}  # and steps or examples
@@ -36,7 +36,10 @@ def is_table(columns: Collection[str]) -> bool:
 
 def read_table(source: Path, rows: Iterable[Row]) -> Found:
     """Return the runs of a table's rows, and the rows that are none with the reason."""
-    items = [(f"{source}: line {line}", row) for line, row in enumerate(rows, 2)]
+    rows = list(rows)
+    asked = {(row.get("study"), name) for row in rows for name, cell in row.items() if cell}  # no other is a target
+    told = [{name: cell for name, cell in row.items() if (row.get("study"), name) in asked} for row in rows]
+    items = [(f"{source}: line {line}", row) for line, row in enumerate(told, 2)]
     return read_each([(name, (name, source.stem, row)) for name, row in items], lambda item: table_run(*item))
 
 
@@ -49,8 +52,8 @@ def number_in(row: Row, name: str, least: float = 0.0) -> float | None:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value > least):
-        raise UnusableError(f"{name} is {text!r}; give a number above {least:g}")
+    if not least < value < 1e15:
+        raise UnusableError(f"{name} is {text[:200]!r}; give a number above {least:g}")
     return value
 
 
@@ -61,7 +64,8 @@ def outcomes(row: Row, target: str, status: str, size: float) -> list[tuple[str,
     logged = {column.removeprefix(STEPS_TO): number_in(row, column) for column in row if column.startswith(STEPS_TO)}
     if logged:
         missed = "budget" if status == "reached" else status
-        return [(name, missed if steps is None else "reached", steps) for name, steps in logged.items()]
+        ends = {name: missed if steps is None or status == "failed" else "reached" for name, steps in logged.items()}
+        return [(name, ends[name], steps) for name, steps in logged.items()]
     steps, examples = number_in(row, "steps"), number_in(row, "examples")
     steps = examples / size if steps is None and examples is not None else steps
     if steps is None and status == "reached":
@@ -77,14 +81,16 @@ def table_run(source: str, study: str, row: Row) -> Run:
     parameters, effective = number_in(row, "parameters"), number_in(row, "learning_rate") or math.nan
     if size is None or size != int(size) or seed is None:
         raise UnusableError("batch_size and seed must be whole numbers")
-    hits, steps = [], None
-    for target, status, steps in outcomes(row, told["target"], told["status"].lower(), size):
-        at = Crossing(steps, steps * size) if steps is not None and status == "reached" else None
-        hits.append(Hit(target, "max", None, cast(Status, status), hit=at))
+    status, hits, last = cast(Status, told["status"].lower()), [], 0.0
+    for target, ended, steps in outcomes(row, told["target"], status, size):
+        at = Crossing(steps, steps * size) if steps is not None and ended == "reached" else None
+        hits.append(Hit(target, "max", None, cast(Status, ended), hit=at))
+        last = max(last, steps or 0.0)
     return made_run(
         source,
         hits,
-        {} if steps is None else {"step": steps, "examples": steps * size},
+        {"step": last, "examples": last * size} if last else {},
+        status=status,
         **{name: told[name] for name in ("study", "run", "task", "network", "precision")},
         seed=int(seed),
         parameters=int(parameters) if parameters else None,
@@ -110,10 +116,7 @@ def read_mlperf(source: Path, content: Mapping[str, Fields], epochs: Mapping[str
 
 
 def resolution(values: list[float]) -> float:
-    """Return the unit of a group's numbers: what all are multiples of or, if some are equal, their smaller gaps.
-
-    0 if they do not tell.
-    """
+    """Return the unit of a group's numbers: what all are multiples of, else the smaller gaps of some; 0: not known."""
     unit: float = math.gcd(*(int(v) for v in values)) if all(v == int(v) for v in values) else 0
     gaps = np.diff(sorted(set(values)))
     if len(gaps) + 1 < len(values) and len(gaps):
@@ -124,15 +127,15 @@ def resolution(values: list[float]) -> float:
 def reference_runs(source: Path, name: str, point: Fields, epochs: Mapping[str, int]) -> list[Run]:
     """Make runs of one reference point; each number lies in its last unit. Raises UnusableError."""
     size, values, benchmark = point["BS"], point["Epochs to converge"], str(point["Benchmark"])
-    numbers = isinstance(values, list) and all(isinstance(v, int | float) and 0 < v < math.inf for v in values)
-    if type(size) is not int or size < 1 or not numbers or not values:
+    numbers = isinstance(values, list) and all(isinstance(v, int | float) and 0 < v < 1e15 for v in values)
+    if type(size) is not int or not 0 < size < 10**15 or not numbers or not values:
         raise UnusableError("no positive batch size and epochs")
     per_epoch = 1 if max(values) > LARGEST_EPOCHS else epochs.get(benchmark)
     counted = "" if per_epoch else f", an epoch counted as {NOMINAL:,} examples"
     given = (point.get("Hyperparams") or {}).get("opt_base_learning_rate")
     rate = float(given) if isinstance(given, int | float) else math.nan
     same: Fields = {"study": source.stem, "task": "MLPerf reference", "network": f"MLPerf's {benchmark}"}
-    same |= {"data": Data(f"its data{counted}"), "optimizer": Optimizer("as submitted")}
+    same |= {"status": "reached", "data": Data(f"its data{counted}"), "optimizer": Optimizer("as submitted")}
     same |= {"rate": Rate(rate, rate), "batch": Batch(size)}
     unit, runs = resolution(values), []
     for i, value in enumerate(values):
@@ -163,6 +166,7 @@ def wandb_run(source: str, study: str, item: object) -> Run:
     run = table_run(source, study, row)
     names = dict.fromkeys(name for evaluation in history for name in evaluation)
     columns = {name: [evaluation.get(name) for evaluation in history] for name in names}
-    curve = {n.removeprefix("_"): [math.nan if v is None else v for v in column] for n, column in columns.items()}
-    final = {name: values[-1] for name, values in curve.items()}
+    curve = {n: [float(v) if isinstance(v, int | float) else math.nan for v in values] for n, values in columns.items()}
+    curve["step"] = curve.get("trainer/global_step", curve.get("_step", []))  # W&B's own step counts its rows
+    final = {name: values[-1] for name, values in curve.items() if values}
     return replace(run, curve=curve, record=replace(run.record, final=final))

@@ -18,10 +18,7 @@ ENDINGS = (".json", ".csv", ENDING)
 
 
 def read_sources(sources: list[Path], epochs: Mapping[str, int] = EXAMPLES_IN_AN_EPOCH) -> Found:
-    """Read all sources, each run once; `epochs` has the examples in an epoch of an MLPerf benchmark.
-
-    Raises ValueError where a source does not exist or no run is usable.
-    """
+    """Read all sources, each run once. Raises ValueError where one does not exist or no run is usable."""
     runs: dict[str, Run] = {}
     left_out: LeftOut = []
     for source in sources:

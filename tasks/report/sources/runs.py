@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from callbacks.record import Record, TargetResult, Unit, Unusable, from_fields, read_record, to_json, write_atomically
+from callbacks.record import (
+    Record,
+    TargetResult,
+    Unit,
+    Unusable,
+    as_json,
+    from_fields,
+    read_record,
+    to_json,
+    write_atomically,
+)
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -62,6 +72,8 @@ def read_each(items: Iterable[tuple[str, Item]], read: Callable[[Item], Read]) -
             found.append(read(item))
         except UnusableError as reason:
             left_out.append((name, str(reason)))
+        except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError) as error:
+            left_out.append((name, f"not what a run has ({type(error).__name__}: {str(error)[:200]})"))
     return found, left_out
 
 
@@ -75,7 +87,7 @@ def run_of(source: str, found: Record | Unusable, curve: Columns | None = None, 
 
 def foreign_callbacks(record: Record) -> str:
     """Return the run's callbacks that are neither this suite's nor Lightning's, which may do anything to it."""
-    given = record.settings.get("trainer", {}).get("callbacks") or []
+    given = (record.settings.get("trainer") or {}).get("callbacks") or []
     own = ("callbacks.", "pytorch_lightning.", "lightning.")
     foreign = [c for c in given if isinstance(c, dict) and not str(c.get("class_path")).startswith(own)]
     return ", ".join(sorted(f"{c.get('class_path')} {c.get('init_args') or ''}".strip() for c in foreign))
@@ -130,14 +142,9 @@ def keep(runs: list[Run], path: Path) -> None:
     """Write runs to one file: the same runs give the same bytes, in whatever order and wherever they lie."""
     lines = []
     for run in sorted(runs, key=lambda run: (run.record.study, run.record.run)):
-        fields = {"record": json.loads(to_json(run.record)), "curve": {k: plain(v) for k, v in run.curve.items()}}
+        fields = {"record": json.loads(to_json(run.record)), "curve": as_json(run.curve)}
         lines.append(json.dumps(fields, separators=(",", ":"), allow_nan=False) + "\n")
     write_atomically(path, lzma.compress("".join(lines).encode(), preset=9))
-
-
-def plain(values: list[float]) -> list[float | str]:
-    """Return numbers as JSON can hold them: whole ones short, those that are not finite as text."""
-    return [str(v) if not math.isfinite(v) else int(v) if v == int(v) and abs(v) < 2**53 else v for v in values]
 
 
 def read_kept(source: Path) -> Found:
@@ -156,7 +163,7 @@ def kept_run(place: tuple[Path, str]) -> Run:
         fields = json.loads(line)
         curve = {name: [float(v) for v in values] for name, values in fields["curve"].items()}
         record = from_fields(fields["record"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise UnusableError(f"not a kept run ({type(error).__name__}: {error})") from None
     if len({len(values) for values in curve.values()}) > 1:
         raise UnusableError("its curve has columns of different lengths")
