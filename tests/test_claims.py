@@ -34,6 +34,7 @@ def verdict(claim: str, *studies):
 def check(claim: str, expected: str, *studies):
     found = verdict(claim, *studies)
     assert found.verdict == expected, (found.reason, found.evidence and found.evidence.parts)
+    assert found.evidence is None or len(found.evidence.runs) == found.evidence.n  # which the page lists
     return found
 
 

@@ -111,8 +111,8 @@ class Case:
 
     def given(self, curve: Curve) -> list[dict[str, float]]:
         """Return the margins for the claim in the plans of a curve's runs, one each, empty where there are none."""
-        plans = [o.run.record.plan for o in curve.runs]
-        return [plan.margins.get(self.claim.id, {}) if plan else {} for plan in plans]
+        each = [plan.margins.get(self.claim.id, {}) if (plan := o.run.record.plan) else {} for o in curve.runs]
+        return [{k: v for k, v in margins.items() if isinstance(v, int | float)} for margins in each]
 
     def named(self) -> list[Placed]:
         """Return the curves whose plans name the claim."""
