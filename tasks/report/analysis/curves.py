@@ -12,7 +12,7 @@ import numpy as np
 
 from callbacks.record import Data, Record, Rule, Unit
 from tasks.report.analysis.intervals import Interval, log_median, middle_interval
-from tasks.report.sources.runs import Hit, Run, foreign_callbacks
+from tasks.report.sources.runs import Hit, Run, outside
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -59,9 +59,8 @@ def setting(record: Record) -> Setting:
 def arm(record: Record) -> Facts:
     """Return what is the same all along a curve, whether tuned or not."""
     recipe = None if record.recipe is None else ", ".join(record.recipe) or "baseline"
-    begun_from = (record.settings.get("run") or {}).get("begun_from")
     facts = dict(zip(ARM, attrgetter(*ARM)(record), strict=True))
-    return facts | {"callbacks": foreign_callbacks(record), "begun_from": begun_from, "recipe": recipe}
+    return facts | outside(record) | {"recipe": recipe}
 
 
 def fixed_settings(record: Record) -> Facts:

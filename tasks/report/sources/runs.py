@@ -85,12 +85,13 @@ def run_of(source: str, found: Record | Unusable, curve: Columns | None = None, 
     return Run(source, found, [Hit(**vars(target) | failed) for target in found.targets], curve or {}, folder)
 
 
-def foreign_callbacks(record: Record) -> str:
-    """Return the run's callbacks that are neither this suite's nor Lightning's, which may do anything to it."""
+def outside(record: Record) -> dict[str, str | None]:
+    """Return what may do anything to a run: callbacks of others, a checkpoint that it began from."""
     given = (record.settings.get("trainer") or {}).get("callbacks") or []
     own = ("callbacks.", "pytorch_lightning.", "lightning.")
     foreign = [c for c in given if isinstance(c, dict) and not str(c.get("class_path")).startswith(own)]
-    return ", ".join(sorted(f"{c.get('class_path')} {c.get('init_args') or ''}".strip() for c in foreign))
+    named = ", ".join(sorted(f"{c.get('class_path')} {c.get('init_args') or ''}".strip() for c in foreign))
+    return {"callbacks": named, "begun_from": (record.settings.get("run") or {}).get("begun_from")}
 
 
 def read_curve(path: Path) -> Columns:
