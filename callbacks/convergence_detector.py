@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pytorch_lightning import Callback, Trainer
 
@@ -11,6 +11,7 @@ from callbacks.hit import POSITIONS, crossing_at, crossing_so_far, diverged, hit
 from callbacks.record import Plateau, Status, TargetResult
 from tasks.protocols import Task
 
+T = TypeVar("T")
 Stop = Literal["targets", "budget", "outrun", "diverged"]
 Row = dict[str, float]  # one evaluation, by the metric names of docs/design.md, contract 4
 FORM = "give metric, direction (max or min), and value or plateau: {window: examples}"
@@ -70,6 +71,10 @@ class Rules:
     examples: int | None = None
     outrun_steps: int | None = None
 
+    def asked(self, all_targets: Sequence[T]) -> Sequence[T]:
+        """Return what is waited for of a run's targets, or of their results: a race is about the first alone."""
+        return all_targets if self.outrun_steps is None else all_targets[:1]
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -113,12 +118,9 @@ def judge_target(rows: Sequence[Row], target: Target) -> TargetResult:
 
 
 def judge(rows: Sequence[Row], targets: Sequence[Target], rules: Rules) -> Verdict:
-    """Return what all evaluations so far, and nothing else, say of the targets and of stopping.
-
-    A race is about the first target: a run with `outrun_steps` stops as soon as that one is decided.
-    """
+    """Return what all evaluations so far, and nothing else, say of the targets and of stopping."""
     results = tuple(judge_target(rows, target) for target in targets)
-    asked = results if rules.outrun_steps is None else results[:1]
+    asked = rules.asked(results)
     stopped_by: Stop | None = None
     if rows and _has_diverged(rows):
         stopped_by = "diverged"
@@ -202,14 +204,9 @@ class ConvergenceDetector(Callback):
             return math.inf
         return max(steps, math.ceil(examples / batch_size))
 
-    @property
-    def asked(self) -> list[Target]:
-        """Return the targets that the run waits for: of a race the first alone."""
-        return self.targets if self.rules.outrun_steps is None else self.targets[:1]
-
     def open_targets(self) -> list[Target]:
         """Return the targets with a value that the run is still after."""
-        both = zip(self.asked, self.verdict.targets, strict=False)
+        both = zip(self.rules.asked(self.targets), self.verdict.targets, strict=False)
         return [target for target, result in both if target.plateau is None and result.status == "running"]
 
     def setup(self, trainer: Trainer, task: Task, stage: str) -> None:

@@ -81,7 +81,8 @@ class EvaluationSchedule(Callback):
         race = self._detector.rules.outrun_steps if self._detector else None
         self._wanted = [min(ends), *([race] if race else [])]  # evaluated whatever the curve
         self._first = round(self.first * self.wide_ratio ** random.Random(task.data.seed).random())
-        named = {target.metric.split("/")[0] for target in self._detector.asked} if self._detector else set()
+        asked = self._detector.rules.asked(self._detector.targets) if self._detector else []
+        named = {target.metric.split("/")[0] for target in asked}
         self._named = None if self.every_split or not named else named
         self._since = -1
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def made_run(source: str, hits: list[Hit], final: Mapping[str, float], **fields:
 
 
 NEEDED = {"batch_size", "seed", "status"}  # and steps or examples
-ENDS = ("reached", "budget", "diverged", "outrun", "failed", "running")
+ENDS = get_args(Status)
 USUAL = {"task": "your table", "network": "your network", "data": "your data", "optimizer": "your optimizer"}
 USUAL |= {"target": "the target", "lr_scaling": "none", "precision": "32-true", "plan": "table"}
 USUAL |= dict.fromkeys(("status", "stage", "data_hash", "ghost_batch_size"), "")

@@ -72,7 +72,7 @@ def read_each(items: Iterable[tuple[str, Item]], read: Callable[[Item], Read]) -
             found.append(read(item))
         except UnusableError as reason:
             left_out.append((name, str(reason)))
-        except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
             left_out.append((name, f"not what a run has ({type(error).__name__}: {str(error)[:200]})"))
     return found, left_out
 
@@ -158,14 +158,11 @@ def read_kept(source: Path) -> Found:
 
 
 def kept_run(place: tuple[Path, str]) -> Run:
-    """Return the run of one line of a kept file. Raises UnusableError."""
+    """Return the run of one line of a kept file. Raises what `read_each` names."""
     source, line = place
-    try:
-        fields = json.loads(line)
-        curve = {name: [float(v) for v in values] for name, values in fields["curve"].items()}
-        record = from_fields(fields["record"])
-    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise UnusableError(f"not a kept run ({type(error).__name__}: {error})") from None
+    fields = json.loads(line)
+    curve = {name: [float(v) for v in values] for name, values in fields["curve"].items()}
+    record = from_fields(fields["record"])
     if len({len(values) for values in curve.values()}) > 1:
         raise UnusableError("its curve has columns of different lengths")
     return run_of(f"{source}: {getattr(record, 'study', '')}/{getattr(record, 'run', '')}", record, curve)
