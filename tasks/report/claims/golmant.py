@@ -5,12 +5,13 @@ from functools import partial
 
 import numpy as np
 
+from tasks.report.analysis.critical import LEAST_SEEDS
 from tasks.report.analysis.curves import TRAIN, VALIDATION, Observation, group, horizon, tuned_point
 from tasks.report.analysis.intervals import Interval, proportion
 from tasks.report.analysis.measures import LINEAR_ERROR
 from tasks.report.claims import rules, studies
 from tasks.report.claims.rules import Found, Missing, Part
-from tasks.report.claims.studies import BASE, FIG1, LEAST_SEEDS, NETWORKS, RATIO, Case, Cells, Claim, Placed
+from tasks.report.claims.studies import BASE, FIG1, NETWORKS, RATIO, Case, Cells, Claim, Placed
 
 NO_CURVE = Missing("no curve tuned at 5 or more batch sizes with 5 or more seeds each")
 NO_BOTH = Missing("no tuned study with both a training and a validation target")

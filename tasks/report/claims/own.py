@@ -5,9 +5,10 @@ from functools import partial
 
 import numpy as np
 
+from tasks.report.analysis.critical import LEAST_SEEDS, LEAST_SIZES
 from tasks.report.claims import rules, studies
 from tasks.report.claims.rules import Found, Missing, Part
-from tasks.report.claims.studies import BASE, FIG1, GROWTH, LEAST_SEEDS, NETWORKS, RATIO, Case, Claim, by_seed
+from tasks.report.claims.studies import BASE, FIG1, GROWTH, NETWORKS, RATIO, Case, Claim, by_seed
 
 FULL = 0.9  # of the largest throughput, from which the machine counts as filled
 LEAST_KINDS = 4  # networks and tasks, for a statement on all of them
@@ -25,7 +26,7 @@ def claim_1(case: Case) -> Found:
         points = whole.curve.points
         found = {p.batch_size: by_seed(p.counted, lambda o: o.run.record.cost.examples_per_second) for p in points}
         rates = {b: [math.log(v) for v in at.values() if v > 0] for b, at in found.items() if len(at) >= LEAST_SEEDS}
-        if len(rates) >= studies.LEAST_SIZES:
+        if len(rates) >= LEAST_SIZES:
             sizes = list(rates)
             filling = studies.redrawn(partial(filling_size, sizes), list(rates.values()))
             share, ratio = whole.found.b2.over(filling), case.margins["ratio"]

@@ -9,14 +9,13 @@ import numpy as np
 
 from callbacks.record import Rule
 from tasks.report.analysis import curves
-from tasks.report.analysis.critical import LEAST_STEPS, Fitted, fit_curve
+from tasks.report.analysis.critical import LEAST_SEEDS, LEAST_SIZES, LEAST_STEPS, Fitted, fit_curve
 from tasks.report.analysis.curves import TRAIN, VALIDATION, Curve, Observation, Point, T, Workload, group
 from tasks.report.analysis.fits import Fit
 from tasks.report.analysis.intervals import NOTHING, Interval, proportion, resampled_interval
 from tasks.report.analysis.measures import DISTANCE, Growth, growth_of
 from tasks.report.claims.rules import Check, Evidence, Found, Missing, Pair, Part, Seeds, Verdict, decide
 
-LEAST_SEEDS, LEAST_SIZES = 5, 5
 DRAWS = 2000  # of the runs, where a claim draws them again
 CLASSIFICATION = "ImageClassification"
 PAPERS = {"golmant": "Golmant et al. 2018", "you": "You et al. 2020", "own": "this project's reading"}

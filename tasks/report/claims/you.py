@@ -4,12 +4,13 @@ import itertools
 import math
 from functools import partial
 
+from tasks.report.analysis.critical import LEAST_SEEDS
 from tasks.report.analysis.curves import Observation, confirmed, group, ingredients, tuned_point
 from tasks.report.analysis.intervals import exact, proportion
 from tasks.report.analysis.measures import accuracy
 from tasks.report.claims import rules
 from tasks.report.claims.rules import Found, Missing, Part
-from tasks.report.claims.studies import GROWTH, LEAST_SEEDS, Case, Claim, Placed, by_seed, diffusion
+from tasks.report.claims.studies import GROWTH, Case, Claim, Placed, by_seed, diffusion
 
 OPTIMIZERS = ("SGD", "LARS", "LAMB")
 UNTUNED = frozenset({"untuned baseline"})
