@@ -47,6 +47,7 @@ class Runner:
         self.sources, self.ledger, self.doubts = sources, ledger, doubts
         self.states: dict[Cell, State] = {}
         self.said: set[str] = set()
+        self.ended = 0
         self.extend()
 
     def extend(self) -> None:
@@ -128,9 +129,12 @@ class Runner:
 
     def _go_on(self, display: Display) -> None:
         """Take up what follows from the cells that have ended, and show it."""
-        self.extend()
-        for cells in self.sources:
-            self._doubt(cells, afterwards(cells, self.states))
+        ended = sum(state.status in FINAL for state in self.states.values())
+        if ended != self.ended:
+            self.ended = ended
+            self.extend()
+            for cells in self.sources:
+                self._doubt(cells, afterwards(cells, self.states))
         display.update(self.states)
 
     def check(self, pool: Pool) -> None:
