@@ -26,7 +26,7 @@ FIRST := golmant_fig1_classification golmant_arm_base golmant_arm_noise40 golman
   golmant_fig2_scaling_rules golmant_fig2_failure golmant_fig2_scaling_rules_m0_64 golmant_fig2_failure_m0_64 \
   you_optimizers you_equal_updates you_diffusion golmant_fig1_language golmant_fig1_segmentation golmant_arm_noise20
 LONG := golmant_curve_language golmant_curve_segmentation golmant_curve_lenet golmant_curve_wide golmant_one_rate \
-  you_diffusion_long you_recipe shallue_tuned
+  you_diffusion_long shallue_tuned
 # The whole of Fashion-MNIST, from Debian's package dataset-fashion-mnist: `make reproduce-whole DATA=/its/folder`.
 WHOLE := you_whole_momentum you_whole_adam you_whole_lars you_whole_lamb
 

@@ -19,7 +19,7 @@ from tasks.sweep.plan import is_plan, plan_beside, read_plan, source
 from tasks.sweep.worker import local_flags
 from tests.helpers import power
 
-MARGINS = power.MARGINS | {"you-2": {"share": 0.25}}  # of the long programme, decided by no function yet
+MARGINS = power.MARGINS | {"you-2": {"share": 0.25}}  # has no power: decided by no function
 FILES = sorted(p for p in Path(__file__).parent.parent.glob("configs/sweeps/**/*.yaml") if not is_plan(p))
 
 
