@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 
 VERSION: Final = 2
 UNITS = ("steps", "examples", "epochs", "seconds")
+TOO_EARLY = "but the budget was spent before 1.5 times the crossing: raise convergence.budget_steps and budget_examples"
 Unit = Literal["steps", "examples", "epochs", "seconds"]
 Rule = Literal["hit", "line", "first"]
 # `outrun` is a tuning run that was beaten; with `budget` it is censored, and it is never scored as a miss
@@ -158,6 +159,10 @@ class TargetResult:
             return f"{self.metric} at its plateau" if self.plateau else self.metric
         return f"{self.metric} {'≥' if self.direction == 'max' else '≤'} {self.value:g}"
 
+    def is_met_by(self, value: float) -> bool:
+        """Return whether a value of the metric is as good as the target's."""
+        return self.value is not None and (value >= self.value if self.direction == "max" else value <= self.value)
+
     def at(self, unit: Unit, rule: Rule = "hit") -> float:
         """Return when the target was reached: infinity where it was not, nan where the rule or unit cannot tell."""
         if self.status != "reached":
@@ -245,6 +250,12 @@ class Record:
     def stage(self) -> str | None:
         """Return the stage of its plan, None where it has no plan."""
         return self.plan.stage if self.plan else None
+
+    @property
+    def cut_short(self) -> list[str]:
+        """Return the metrics of the targets that the run was past when its budget ended, too early to count as hits."""
+        unreached = [t for t in self.targets if t.status == "budget"]
+        return [t.metric for t in unreached if t.is_met_by(self.final.get(t.metric, math.nan))]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from callbacks.convergence_detector import ConvergenceDetector
 from callbacks.evaluation_schedule import EvaluationSchedule
 from callbacks.prediction_writer import PredictionWriter
 from callbacks.progress import Progress
-from callbacks.record import write_atomically
+from callbacks.record import TOO_EARLY, write_atomically
 from callbacks.rolling_checkpoint import AtomicCheckpointIO, RollingCheckpoint
 from callbacks.run_record import RunRecord, outcome
 from datamodules.base import InMemoryDataModule
@@ -301,6 +301,8 @@ class Cli(LightningCLI):
             record = writer.written
             scores = "".join(f", {name} {value:.4g}" for name, value in (record.test or {}).items())
             print(f"{record.status} at step {record.final['step']:,.0f}{scores}: {self.directory}", file=sys.stderr)
+            if record.cut_short:
+                print(f"past its target in {', '.join(record.cut_short)}, {TOO_EARLY}", file=sys.stderr)
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:

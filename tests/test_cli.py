@@ -80,6 +80,15 @@ def test_a_finished_run_is_not_run_again(tmp_path, capsys):
     assert only(tmp_path, "record.json").read_text() == record
 
 
+def test_a_run_that_was_past_its_target_too_late_says_so(tmp_path, capsys):
+    target = "[{metric: val/loss, direction: min, value: 2.2}]"
+    flags = ["--evaluation.first", "1", "--convergence.budget_examples", "1", "--convergence.targets", target]
+    assert fit(tmp_path / "late", FASHION, *flags, "--convergence.budget_steps", "11") == 0
+    assert "past its target in val/loss, but the budget was spent" in capsys.readouterr().err
+    assert fit(tmp_path / "in time", FASHION, *flags, "--convergence.budget_steps", "100") == 0
+    assert "past its target" not in capsys.readouterr().err
+
+
 def test_validate_test_and_predict_read_the_run_s_checkpoint(tmp_path, capsys):
     assert fit(tmp_path, SCENES, "--trainer.max_steps", "2") == 0
     config = ["--config", str(only(tmp_path, "config.yaml"))]

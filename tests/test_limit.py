@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from callbacks.convergence_detector import Target
+from callbacks.record import read_record
 from tasks.errors import UserError
 from tasks.limit.command import main, read_target, seconds
 from tasks.limit.design import Design, Question, first_design, met, next_design, resumed, write
@@ -16,7 +17,9 @@ from tasks.limit.plan import preflight
 from tasks.sweep.files import read_sweep
 from tasks.sweep.ledger import State
 from tasks.sweep.plan import read_plan, source
-from tasks.sweep.preflight import doubts
+from tasks.sweep.preflight import afterwards, doubts
+from tests.helpers.fake_runs import make_run
+from tests.helpers.hostile import write_sweep
 
 CONFIG = "configs/image_classification/fashion_mnist.yaml"
 ACCURACY = Target("val/accuracy", "max", 0.8)
@@ -156,6 +159,18 @@ def test_a_mistake_is_one_sentence(flags, words, capsys, tmp_path):
 def test_what_would_keep_a_study_from_answering_is_said(sizes, facts, words):
     found = doubts(sizes, **facts)
     assert (found == []) if words is None else (len(found) == 1 and words in found[0])
+
+
+def test_runs_that_were_past_their_target_too_late_are_told_of_once_a_size(tmp_path):
+    sweep = source(read_sweep(write_sweep(tmp_path, data__batch_size=[4, 8, 16], seed_everything=[1, 2, 3, 4, 5])))
+    budgets = {4: 10**6, 8: 120, 16: 90}  # 100 steps to the goal: past it without the follow-up, and not past it
+    states = {}
+    for cell in sweep.cells(lambda _: State("left", {}, None)):
+        size, seed = cell.batch_size, len(states)
+        record = read_record(make_run(tmp_path / f"{seed}", 100, size, seed, budgets[size]) / "record.json")
+        states[cell] = State(record.status, {}, record)
+    (said,) = (doubt for doubt in afterwards(sweep, states) if "past their target" in doubt)
+    assert said.startswith("batch 8: ")
 
 
 @pytest.mark.slow

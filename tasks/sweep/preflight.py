@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from callbacks.record import TOO_EARLY
 from tasks.sweep.files import Cell
 from tasks.sweep.ledger import State
 from tasks.sweep.plan import Plain, Staged, is_batch_size
@@ -89,10 +90,16 @@ def afterwards(cells: Plain | Staged, states: Mapping[Cell, State]) -> list[str]
     """Return what the runs of a sweep that have ended say against it."""
     steps: dict[int, float] = {}
     examples = None
+    early = set()
     for cell, state in states.items():
         mine = f"{cell.sweep} ".startswith(f"{cells.sweep.name} ")
         if mine and state.record:
             size, examples = state.record.batch.size, state.record.data.train_examples
             if state.status == "reached":
                 steps[size] = min(steps.get(size, math.inf), state.record.targets[0].at("steps"))
-    return doubts(sizes_of(cells), examples, steps=steps) if examples and sizes_of(cells) else []
+            if state.record.cut_short and state.record.stage != "tune":
+                early.add(size)
+    if not examples or not sizes_of(cells):
+        return []
+    cut = [f"batch {size}: runs were past their target at the end, {TOO_EARLY}" for size in sorted(early)]
+    return doubts(sizes_of(cells), examples, steps=steps) + cut
