@@ -30,7 +30,7 @@ LONG := golmant_curve_language golmant_curve_segmentation golmant_curve_lenet go
 # The whole of Fashion-MNIST, from Debian's package dataset-fashion-mnist: `make reproduce-whole DATA=/its/folder`.
 WHOLE := you_whole_momentum you_whole_adam you_whole_lars you_whole_lamb
 
-reproduce: $(STAMP)  ## the programme that decides the claims: 2 hours of 2 cores, goes on where it was stopped
+reproduce: $(STAMP)  ## the programme that decides the claims: 90 minutes of 2 cores, goes on where it was stopped
 	$(BIN)/python -m tasks sweep $(FIRST:%=configs/sweeps/%/embedded.yaml) --runs runs/reproduction
 	$(BIN)/python -m tasks report runs/reproduction --out report/reproduction
 

@@ -46,10 +46,12 @@ def stated() -> dict[str, tuple[str, str]]:
 
 
 def minutes(run: Run) -> float:
-    """Return the minutes that a run took, evaluation and all; 0 where it does not say."""
+    """Return the minutes that a run took, evaluation and all; training alone of one that was stopped and went on."""
     begun, ended = run.record.started, run.record.ended
     if not begun or not ended or run.record.copied_from:
         return 0.0
+    if run.record.resumes:
+        return run.record.final["seconds"] / 60
     return (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds() / 60
 
 
@@ -57,6 +59,18 @@ def measured(part: dict[str, Any]) -> str:
     """Return one part of a claim: what was measured, its interval and the margin."""
     ends = Interval(*(float(part[name]) for name in ("effect", "low", "high")))
     return f"{part['what']}: {number(ends)}, claimed {part['claimed']}"
+
+
+def verdicts(content: dict[str, Any]) -> str:
+    """Return the table of the claims, and which verdicts another rule for the hit would not give."""
+    columns = ["id", "claim", "its place", "ours (95 % interval)", "n", "verdict"]
+    other: dict[tuple[str, str], list[str]] = {}
+    for claim in content["claims"]:
+        for check in claim["robustness"]:
+            if check["verdict"] != claim["verdict"]:
+                other.setdefault((check["row"], check["verdict"]), []).append(claim["id"])
+    notes = [f"With the {row}, {verdict}: {', '.join(names)}." for (row, verdict), names in other.items()]
+    return table(columns, verdict_rows(content)) + "".join(f"\n{note}\n" for note in notes)
 
 
 def verdict_rows(content: dict[str, Any]) -> list[list[str]]:
@@ -131,13 +145,17 @@ def claim_order(claim: str) -> tuple[str, int]:
     return paper, int(number)
 
 
-def index(took: Mapping[str, tuple[int, float]]) -> list[list[str]]:
-    """Return a row a study; `took` has the kept runs of a study and the minutes of one worker that they took."""
+def index(content: dict[str, Any], took: Mapping[str, tuple[int, float]]) -> list[list[str]]:
+    """Return a row a study; `took` has the kept runs of a study and the minutes of one worker that they took.
+
+    Its claims are those that its runs were used for, or where none were, those that its plans name.
+    """
     rows = []
     for study, paths in sweep_files().items():
         sweeps = [read_sweep(path) for path in paths]
         plans = [plan for plan in map(read_plan, sweeps) if plan]
-        claims = sorted({claim for plan in plans for claim in plan.margins}, key=claim_order)
+        planned = sorted({claim for plan in plans for claim in plan.margins}, key=claim_order)
+        claims = [c["id"] for c in content["claims"] if study in c["studies"] and c["parts"]] or planned
         grids = [f"[{s.path.stem}]({study}/{s.path.name}) {len(s.choices()):,}" for s in sweeps]
         runs, minutes = took.get(study, (0, 0.0))
         measured = f"{runs:,} runs, {minutes:.0f} min" if runs else "-"
@@ -145,9 +163,9 @@ def index(took: Mapping[str, tuple[int, float]]) -> list[list[str]]:
     return rows
 
 
-def studies_index(took: Mapping[str, tuple[int, float]]) -> str:
+def studies_index(content: dict[str, Any], took: Mapping[str, tuple[int, float]]) -> str:
     """Return the table of configs/sweeps/README.md."""
-    return table(["study", "what it asks", "claims", "grid", "measured"], index(took))
+    return table(["study", "what it asks", "claims", "grid", "measured"], index(content, took))
 
 
 def head(content: dict[str, Any]) -> str:
@@ -156,15 +174,16 @@ def head(content: dict[str, Any]) -> str:
     counts = Counter(row[-1] for row in rows)
     shown = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
     decided = [[row[0], row[1], row[-1]] for row in rows if " on " in row[-1]]
-    return f"Of {len(rows)} claims: {shown}.\n\n" + table(["claim", "the statement", "verdict"], decided)
+    return f"Of {len(rows)} claims: {shown}.\n\n" + table(["id", "claim", "verdict"], decided)
 
 
 def answers(content: dict[str, Any]) -> str:
     """Return the answer of every workload of which enough batch sizes arrived, in a sentence, and count the others."""
-    given = [answer["answer"] for answer in content["answers"] if answer["answered"]]
+    given = [answer for answer in content["answers"] if answer["answered"]]
     rest = len(content["answers"]) - len(given)
-    others = f"{rest} other curves have too few batch sizes that reached the target for such a sentence.\n"
-    return "".join(f"- {text}\n" for text in given) + f"\n{others}"
+    others = f"{rest} other curves have too few batch sizes for such a sentence, most of them by design.\n"
+    lines = [f"- *{answer['workload'].split(':')[0]}*: {answer['answer']}\n" for answer in given]
+    return "".join(lines) + f"\n{others}"
 
 
 def evidence(content: dict[str, Any], took: Mapping[str, tuple[int, float]]) -> str:
@@ -181,23 +200,21 @@ def evidence(content: dict[str, Any], took: Mapping[str, tuple[int, float]]) -> 
 
 
 def predicted(content: dict[str, Any], took: Mapping[str, tuple[int, float]]) -> str:
-    """Return what docs/programme.md expected of each row of its tables, beside what came out and what it took.
-
-    A study that several rows need counts at the first, as there.
-    """
-    found, counted, rows = {claim["id"]: claim for claim in content["claims"]}, set[str](), []
+    """Return what docs/programme.md expected of each row of its tables, beside what came out and what it took."""
+    found, rows, sums = {claim["id"]: claim for claim in content["claims"]}, [], [0.0, 0.0]
     tables = PROGRAMME.read_text().split("<!-- results")[0]
-    for line in re.findall(r"^\| ((?:golmant|you|own)-\d.*) \|$", tables, re.MULTILINE):
+    for line in re.findall(r"^\| (\(?(?:golmant|you|own|shown)\b.*) \|$", tables, re.MULTILINE):
         cells = line.split(" | ")
+        if len(cells) != 7:
+            continue
         names = re.sub(r", -(?=\d)", f", {cells[0].split('-')[0]}-", cells[0]).split(", ")
-        claims = [found[name] for name in names if name in found]
-        studies = {study for claim in claims for study in claim["studies"]} & set(took) - counted
-        counted |= studies
+        came = ", ".join(dict.fromkeys(found[name]["label"] for name in names if name in found)) or "-"
+        said = " ".join(re.findall(r"\*\*(.*?)\*\*", cells[6])) or "no expectation"
+        studies = [s for s in took if re.search(rf"\b{s.split('_', 1)[1]}\b", cells[3])]
         runs, spent = (sum(took[study][i] for study in studies) for i in (0, 1))
-        if len(cells) == 7 and claims and any(claim["parts"] for claim in claims):
-            came = ", ".join(dict.fromkeys(claim["label"] for claim in claims))
-            said = " ".join(re.findall(r"\*\*(.*?)\*\*", cells[6])) or "no expectation"
-            rows.append([cells[0], said, came, cells[4], f"{runs:.0f}", cells[5], f"{spent:.0f}"])
+        sums = [sums[0] + runs, sums[1] + spent]
+        rows.append([cells[0], said, came, cells[4], f"{runs:.0f}", cells[5], f"{spent:.0f}"])
+    rows.append(["sum", "", "", "", f"{sums[0]:,.0f}", "", f"{sums[1]:,.0f}"])
     columns = ["claim", "expected, and its power", "came out", "runs", "taken", "CPU-min", "minutes taken"]
     return table(columns, rows)
 
@@ -209,15 +226,14 @@ def drawn(claim: str) -> Path:
 
 def blocks(content: dict[str, Any], runs: list[Run]) -> dict[str, str]:
     """Return the generated text of each block, by name."""
-    columns = ["claim", "the paper's statement", "its place", "ours (95 % interval)", "n", "verdict"]
     took = time_taken(runs)
     return {
-        "verdicts": table(columns, verdict_rows(content)),
+        "verdicts": verdicts(content),
         "studies": studies_table(runs, took),
         "head": head(content),
         "answers": answers(content),
         "evidence": evidence(content, took),
-        "index": studies_index(took),
+        "index": studies_index(content, took),
         "predicted": predicted(content, took),
         "whole": whole_batch(runs),
     }

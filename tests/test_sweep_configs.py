@@ -65,7 +65,14 @@ def test_the_index_of_the_studies_is_made_from_their_files_and_the_kept_runs():
     runs, left_out = read_sources(publish.sources())
     assert not left_out
     readme = Path("configs/sweeps/README.md").read_text()
-    assert publish.filled(readme, {"index": publish.studies_index(publish.time_taken(runs))}) == readme
+    content = json.loads(Path("results/summary.json").read_text())
+    assert publish.filled(readme, {"index": publish.studies_index(content, publish.time_taken(runs))}) == readme
+
+
+def test_a_claim_names_the_studies_that_it_used():
+    for claim in json.loads(Path("results/summary.json").read_text())["claims"]:
+        used = {name.split(":")[0] for name in claim["scale"].split("; ") if ":" in name}
+        assert used <= set(claim["studies"]), claim["id"]
 
 
 def test_a_planned_cell_parses():

@@ -200,7 +200,7 @@ def make_report(wanted: Wanted, known: Analysis | None = None) -> str:
     content = page.summary(analysis, given, verdicts)
     (out / "summary.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     points = map(printed_points, analysis.workloads)
-    return "\n\n".join([*points, facts, *(a.text for a in given), str(out / "report.html")])
+    return "\n\n".join([*points, facts, *(a.text for a in given if few or a.answered), str(out / "report.html")])
 
 
 def printed_points(w: Workload) -> str:

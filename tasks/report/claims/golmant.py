@@ -232,8 +232,9 @@ def claim_13(case: Case) -> Found:
     return case.evidence(parts, used)
 
 
-SCALING = "golmant_fig2_scaling_rules"
-RULES, OPTIMIZERS = f"{SCALING} {SCALING}_m0_64", "golmant_arm_lars golmant_arm_lamb golmant_arm_adam"
+OPTIMIZERS = "golmant_arm_lars golmant_arm_lamb golmant_arm_adam"
+SCALING = "golmant_fig2_scaling_rules golmant_fig2_failure"
+RULES = f"{SCALING} golmant_fig2_scaling_rules_m0_64 golmant_fig2_failure_m0_64"
 CLAIMS = [
     Claim("golmant-1", claim_1, {"linear": 0.8, "flat": 0.2}, FIG1),
     Claim("golmant-2", claim_2, RATIO, FIG1),
@@ -242,7 +243,7 @@ CLAIMS = [
     Claim("golmant-5", claim_5, RATIO, RULES),
     Claim("golmant-6", claim_6, {"share": 0.5}, "golmant_lowest_loss"),
     Claim("golmant-7", claim_7, RATIO | {"points": 0.5}, FIG1),
-    Claim("golmant-8", claim_8, {"doublings": 1.0}, f"{RULES} golmant_fig2_failure golmant_fig2_failure_m0_64"),
+    Claim("golmant-8", claim_8, {"doublings": 1.0}, RULES),
     Claim("golmant-9", claim_9, RATIO, NETWORKS),
     Claim("golmant-10", claim_10, RATIO, f"{BASE} golmant_arm_noise40 golmant_arm_noise20"),
     Claim("golmant-11", claim_11, {"ratio": 1.5}, f"{BASE} golmant_arm_quarter golmant_arm_half"),

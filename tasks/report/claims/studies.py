@@ -130,8 +130,9 @@ class Case:
     def evidence(self, parts: list[Part], used: Iterable[Placed], **more: Any) -> Evidence:
         """Return the evidence with what it stands on; `more` are further fields of it."""
         used = list(dict.fromkeys(Placed(p.workload, p.curve) for p in used))
-        n, given = sum(len(p.curve.counted) for p in used), [m for p in used for m in self.given(p.curve)]
-        frozen = all(margins == self.claim.margins for margins in [self.margins, *given])
+        n = len({id(o.run) for p in used for o in p.curve.counted})
+        given = [self.margins, *(margins for p in used for margins in self.given(p.curve))]
+        frozen = all(margins == self.claim.margins for margins in given)
         names = dict.fromkeys(f"{p.workload.name}, {p.workload.hit.label} ({p.curve.name})" for p in used)
         sizes = [point.batch_size for p in used for point in p.curve.points]
         scale = f"{'; '.join(names)}; batch {min(sizes):,} to {max(sizes):,}"
@@ -279,9 +280,9 @@ def diffusion(case: Case, wins: str) -> Found:
         known = [g for o in runs if isinstance(g := growth_of(o, case.margins["from_step"]), Growth)]
         log = sum(g.low > case.margins["delta_aic"] for g in known)
         power = sum(g.high < -case.margins["delta_aic"] for g in known)
-        won, lost = (log, power) if wins == "log" else (power, log)
-        surely, perhaps = proportion(won, len(runs)), proportion(len(runs) - lost, len(runs))
-        what = f"share of runs in which the {wins} form wins ({len(known)} of {len(runs)} identifiable)"
+        won, all_but_lost = (log, len(runs) - power) if wins == "log" else (power, len(runs) - log)
+        surely, perhaps = proportion(won, len(runs)), proportion(all_but_lost, len(runs))
+        what = f"share of runs in which the {wins} form wins ({won} of {len(runs)}; {all_but_lost - won} undecided)"
         part = Part(what, replace(surely, high=perhaps.high), above=case.margins["share"])
         return case.evidence([part], [p], counts_steps=False)
     return Missing(f"no study with {DISTANCE} at constant rate, 3 batch sizes and 5 seeds")
