@@ -61,16 +61,27 @@ def measured(part: dict[str, Any]) -> str:
     return f"{part['what']}: {number(ends)}, claimed {part['claimed']}"
 
 
-def verdicts(content: dict[str, Any]) -> str:
+def not_arrived(studies: list[str], runs: list[Run]) -> str:
+    """Return how many of these studies' runs after tuning did not arrive, of those studies in which any run did."""
+    ends = [(r.record.study, r.record.status) for r in runs if r.record.study in studies and r.record.stage != "tune"]
+    to_a_target = {study for study, status in ends if status == "reached"}
+    counted = [status for study, status in ends if study in to_a_target]
+    lost = sum(status != "reached" for status in counted)
+    return f"{lost} of {len(counted)}" if counted else "-"
+
+
+def verdicts(content: dict[str, Any], runs: list[Run]) -> str:
     """Return the table of the claims, and which verdicts another rule for the hit would not give."""
-    columns = ["id", "claim", "its place", "ours (95 % interval)", "n", "verdict"]
+    columns = ["id", "claim", "its place", "ours (95 % interval)", "n", "not arrived", "verdict"]
+    studies = {claim["id"]: claim["studies"] for claim in content["claims"] if claim["parts"]}
+    rows = [[*row[:-1], not_arrived(studies.get(row[0], []), runs), row[-1]] for row in verdict_rows(content)]
     other: dict[tuple[str, str], list[str]] = {}
     for claim in content["claims"]:
         for check in claim["robustness"]:
             if check["verdict"] != claim["verdict"]:
                 other.setdefault((check["row"], check["verdict"]), []).append(claim["id"])
     notes = [f"With the {row}, {verdict}: {', '.join(names)}." for (row, verdict), names in other.items()]
-    return table(columns, verdict_rows(content)) + "".join(f"\n{note}\n" for note in notes)
+    return table(columns, rows) + "".join(f"\n{note}\n" for note in notes)
 
 
 def verdict_rows(content: dict[str, Any]) -> list[list[str]]:
@@ -228,7 +239,7 @@ def blocks(content: dict[str, Any], runs: list[Run]) -> dict[str, str]:
     """Return the generated text of each block, by name."""
     took = time_taken(runs)
     return {
-        "verdicts": verdicts(content),
+        "verdicts": verdicts(content, runs),
         "studies": studies_table(runs, took),
         "head": head(content),
         "answers": answers(content),

@@ -69,6 +69,12 @@ def test_the_index_of_the_studies_is_made_from_their_files_and_the_kept_runs():
     assert publish.filled(readme, {"index": publish.studies_index(content, publish.time_taken(runs))}) == readme
 
 
+def test_the_table_of_the_readme_is_the_kept_summary_s():
+    readme = Path("README.md").read_text()
+    content = json.loads(Path("results/summary.json").read_text())
+    assert publish.filled(readme, {"head": publish.head(content)}) == readme
+
+
 def test_a_claim_names_the_studies_that_it_used():
     for claim in json.loads(Path("results/summary.json").read_text())["claims"]:
         used = {name.split(":")[0] for name in claim["scale"].split("; ") if ":" in name}
