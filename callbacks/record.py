@@ -159,9 +159,9 @@ class TargetResult:
             return f"{self.metric} at its plateau" if self.plateau else self.metric
         return f"{self.metric} {'≥' if self.direction == 'max' else '≤'} {self.value:g}"
 
-    def is_met_by(self, value: float) -> bool:
-        """Return whether a value of the metric is as good as the target's."""
-        return self.value is not None and (value >= self.value if self.direction == "max" else value <= self.value)
+    def gap(self, value: float) -> float:
+        """Return how far a value of the metric is from the target's, 0 or less past it; nan where it has none."""
+        return math.nan if self.value is None else (self.value - value) * (1 if self.direction == "max" else -1)
 
     def at(self, unit: Unit, rule: Rule = "hit") -> float:
         """Return when the target was reached: infinity where it was not, nan where the rule or unit cannot tell."""
@@ -255,7 +255,7 @@ class Record:
     def cut_short(self) -> list[str]:
         """Return the metrics of the targets that the run was past when its budget ended, too early to count as hits."""
         unreached = [t for t in self.targets if t.status == "budget"]
-        return [t.metric for t in unreached if t.is_met_by(self.final.get(t.metric, math.nan))]
+        return [t.metric for t in unreached if t.gap(self.final.get(t.metric, math.nan)) <= 0]
 
 
 @dataclass(frozen=True)

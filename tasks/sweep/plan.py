@@ -398,6 +398,5 @@ def score_of(record: Record) -> Score:
     target = record.targets[0]
     if target.status == "reached":
         return Score(target.at("steps"), 0.0)
-    end = record.final.get(target.metric, math.nan)
-    gap = (target.value - end) * (1 if target.direction == "max" else -1) if target.value is not None else 0.0
+    gap = 0.0 if target.value is None else target.gap(record.final.get(target.metric, math.nan))
     return Score(math.inf, gap if math.isfinite(gap) else math.inf)

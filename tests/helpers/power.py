@@ -338,7 +338,7 @@ TRUTHS = [
 
 
 def evidence(premise: Part | None, parts: list[Part]) -> Evidence:
-    return Evidence(parts, 0, "", premise=premise)
+    return Evidence(parts, "", premise=premise)
 
 
 def outcomes(truth: Truth, studies: int, seed: int = 0) -> tuple[float, float]:

@@ -216,12 +216,10 @@ def without_repeats(observations: list[Observation]) -> list[Observation]:
 
 def distance_to_target(o: Observation) -> float:
     """Return how far a run's end is from its target, 0 if it was reached; infinite if it diverged or is not known."""
-    end = o.run.record.final.get(o.hit.metric, math.nan)
+    gap = o.hit.gap(o.run.record.final.get(o.hit.metric, math.nan))
     if o.status == "reached":
         return 0.0
-    if o.status != "budget" or o.hit.value is None or math.isnan(end):
-        return math.inf
-    return (o.hit.value - end) * (1 if o.hit.direction == "max" else -1)
+    return math.inf if o.status != "budget" or math.isnan(gap) else gap
 
 
 def choose(observations: list[Observation]) -> Setting:

@@ -60,7 +60,6 @@ class Evidence:
     """What a study says on a claim under one reading."""
 
     parts: list[Part]
-    n: int
     scale: str
     checks: list[Check] = field(default_factory=list)  # what else it needs
     premise: Part | None = None  # the effect that the claim speaks of: shown to be absent, there is nothing to decide

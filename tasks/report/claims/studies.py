@@ -130,13 +130,12 @@ class Case:
     def evidence(self, parts: list[Part], used: Iterable[Placed], **more: Any) -> Evidence:
         """Return the evidence with what it stands on; `more` are further fields of it."""
         used = list(dict.fromkeys(Placed(p.workload, p.curve) for p in used))
-        n = len({id(o.run) for p in used for o in p.curve.counted})
         given = [self.margins, *(margins for p in used for margins in self.given(p.curve))]
         frozen = all(margins == self.claim.margins for margins in given)
         names = dict.fromkeys(f"{p.workload.name}, {p.workload.hit.label} ({p.curve.name})" for p in used)
         sizes = [point.batch_size for p in used for point in p.curve.points]
         scale = f"{'; '.join(names)}; batch {min(sizes):,} to {max(sizes):,}"
-        return Evidence(parts, n, scale, frozen=frozen, curves=told_apart(used), **more)
+        return Evidence(parts, scale, frozen=frozen, curves=told_apart(used), **more)
 
     def cell(self, point: Point) -> Seeds:
         """Return log steps by seed at one batch size, infinite where a run did not arrive."""

@@ -150,7 +150,7 @@ def claim_summary(claim: Claim, found: Verdict) -> dict[str, Any]:
         **{"id": claim.id, "paper": claim.paper, "statement": claim.statement},
         **{"verdict": found.verdict, "label": found.label, "reason": found.reason},
         **(effects[0] if effects else ends(NOTHING, "effect")),
-        **{"n": seen.n if seen else 0, "scale": seen.scale if seen else "", "rerun": claim.rerun},
+        **{"n": len(seen.runs) if seen else 0, "scale": seen.scale if seen else "", "rerun": claim.rerun},
         "studies": claim.sweeps.split(),
         "parts": [{"what": p.what, **e, **m} for p, e, m in zip(parts, effects, margins, strict=True)],
         "robustness": [{"row": row, "verdict": verdict} for row, verdict in found.rows],

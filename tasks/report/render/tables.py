@@ -167,8 +167,8 @@ def claims_table(verdicts: Iterable[tuple[Claim, Verdict]]) -> Table:
     """List the claims that were tested."""
     columns = ["claim", "statement", "verdict", "reason", "n", "scale", "rerun"]
     rows = [
-        [claim.id, claim.statement, found.verdict, found.reason, found.evidence.n, found.evidence.scale, claim.rerun]
+        [claim.id, claim.statement, found.verdict, found.reason, len(seen.runs), seen.scale, claim.rerun]
         for claim, found in verdicts
-        if found.evidence
+        if (seen := found.evidence)
     ]
     return Table("Claims", columns, rows)
