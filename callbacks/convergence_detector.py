@@ -150,7 +150,8 @@ def next_crossing(rows: Sequence[Row], target: Target) -> float | None:
 
 
 def _has_diverged(rows: Sequence[Row]) -> bool:
-    known = "trainset/loss" if all("trainset/loss" in row for row in rows) else "val/loss"
+    splits = ("trainset", "val", "trainset_clean")
+    known = next(f"{split}/loss" for split in splits if all(f"{split}/loss" in row for row in rows))
     losses = [row[known] for row in rows]
     broken = any(not math.isfinite(row.get("train/loss", 0.0)) for row in rows)
     return broken or diverged([row["step"] for row in rows], losses, losses[0]) is not None

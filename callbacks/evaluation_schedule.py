@@ -61,7 +61,7 @@ class EvaluationSchedule(Callback):
         wide_ratio: the same as long as every target is far; never less than `ratio`.
         first: the earliest step evaluated after step 0; below 20 steps no target counts.
         every_split: measure every split each time; else those that a target names (of a race the first target), and
-            all of them at step 0, at the run's end where that is known beforehand, and where there is no target.
+            all of them where there is no target, and at the end of a run that is no race if it is known beforehand.
     """
 
     def __init__(self, ratio: float = 1.1, wide_ratio: float = 1.2, first: int = 10, every_split: bool = False) -> None:
@@ -72,18 +72,23 @@ class EvaluationSchedule(Callback):
         self.ratio, self.wide_ratio, self.first = ratio, max(ratio, wide_ratio), first
         self.every_split = every_split
 
+    def setup(self, trainer: Trainer, task: Task, stage: str) -> None:
+        """Note the splits that are measured, at step 0 as well."""
+        if stage == "fit":
+            self._detector = detector_of(trainer)
+            asked = self._detector.rules.asked(self._detector.targets) if self._detector else []
+            named = {target.metric.split("/")[0] for target in asked}
+            task.measured = self._named = None if self.every_split or not named else named
+
     def on_train_start(self, trainer: Trainer, task: Task) -> None:
         """Note the steps that are evaluated whatever the curve: the run's end, and that of a race."""
-        self._detector = detector_of(trainer)
         ends = [trainer.num_training_batches]
         ends += [trainer.max_steps] if trainer.max_steps > 0 else []
         ends += [self._detector.last_step(task.data.batch_size)] if self._detector else []
         race = self._detector.rules.outrun_steps if self._detector else None
         self._wanted = [min(ends), *([race] if race else [])]  # evaluated whatever the curve
+        self._whole = None if race else min(ends)  # evaluated on every split
         self._first = round(self.first * self.wide_ratio ** random.Random(task.data.seed).random())
-        asked = self._detector.rules.asked(self._detector.targets) if self._detector else []
-        named = {target.metric.split("/")[0] for target in asked}
-        self._named = None if self.every_split or not named else named
         self._since = -1
 
     def _after(self, trainer: Trainer) -> int:
@@ -101,4 +106,4 @@ class EvaluationSchedule(Callback):
         if len(rows) != self._since:  # after an evaluation, or at the start
             self._since = len(rows)
             trainer.val_check_batch = step = self._after(trainer)
-            task.measured = None if step in self._wanted else self._named
+            task.measured = None if step == self._whole else self._named

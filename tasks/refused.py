@@ -18,7 +18,7 @@ REFUSED = {  # trainer flag: (allowed values, what to use instead)
     "min_steps": ((None,), "convergence.stop=false"),
     "val_check_interval": ((1,), "evaluation.ratio: evaluations are at geometric steps"),
     "check_val_every_n_epoch": ((None,), "evaluation.ratio: evaluations are at geometric steps"),
-    "num_sanity_val_steps": ((-1,), "nothing: step 0 is evaluated whole"),
+    "num_sanity_val_steps": ((-1,), "nothing: step 0 is evaluated"),
     "overfit_batches": ((0, 0.0), "data.epochs with a small data set"),
     "limit_train_batches": ((None, 1.0), "data.epochs or trainer.max_steps"),
     "limit_val_batches": ((None, 1.0), "a data set with a smaller validation split"),
