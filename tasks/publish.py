@@ -57,8 +57,8 @@ def minutes(run: Run) -> float:
 
 def measured(part: dict[str, Any]) -> str:
     """Return one part of a claim: what was measured, its interval and the margin."""
-    ends = Interval(*(float(part[name]) for name in ("effect", "low", "high")))
-    return f"{part['what']}: {number(ends)}, claimed {part['claimed']}"
+    ends, kind = Interval(*(float(part[name]) for name in ("effect", "low", "high"))), "premise: " * part["premise"]
+    return f"{kind}{part['what']}: {number(ends)}, claimed {part['claimed']}"
 
 
 def not_arrived(studies: list[str], runs: list[Run]) -> str:

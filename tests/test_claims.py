@@ -151,6 +151,13 @@ def test_golmant_11(expected, factor):
     check("golmant-11", expected, other(93, 1), *parts)
 
 
+def test_an_arm_s_runs_at_other_sizes_are_not_counted():
+    noisy = other(93 / 3, 2, sizes=(16, 64, 512), data__label_noise=0.4, data__hash="n")
+    found = check("golmant-10", S, other(93, 1), noisy)
+    assert len(found.evidence.runs) == 2 * 2 * 20
+    assert {run.batch_size for run in found.evidence.runs} == {16, 512}
+
+
 @pytest.mark.parametrize(("expected", "network", "size"), [(S, 5.0, 1.0), (C, 1.0, 6.0)])
 def test_own_2(expected, network, size):
     arms = [
@@ -211,7 +218,7 @@ def test_golmant_12(expected, saved):
         arm(steps=lambda b, k=k: 40 / k, draw=n, rate__horizon_steps=n, rate__effective=0.1 + n / 1e4, **facts)
         for n, k in horizons
     ]
-    check("golmant-12", expected, *made)
+    assert len(check("golmant-12", expected, *made).evidence.runs) == 3 * 12  # of all horizons
 
 
 def failing(passes: float, fails: float):

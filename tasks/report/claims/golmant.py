@@ -203,11 +203,12 @@ def claim_12(case: Case) -> Found:
     for p in case.placed():
         point = p.curve.points[-1]
         runs = group(point.every or point.observations, lambda o: horizon(o.run.record))
-        tuned = {n: case.cell(tuned_point(point.batch_size, same)) for n, same in runs.items() if n is not None}
-        cells = {n: cell for n, cell in sorted(tuned.items()) if len(cell) >= LEAST_SEEDS}
+        points = {n: tuned_point(point.batch_size, runs[n]) for n in sorted(n for n in runs if n is not None)}
+        cells = {n: cell for n, tuned in points.items() if len(cell := case.cell(tuned)) >= LEAST_SEEDS}
         if len(cells) > 1 and max(cells) >= 2 * min(cells):
             base, *longer = cells.values()
-            return case.evidence([rules.saves_no_steps(base, longer, case.margins["ratio"])], [p])
+            used = [o.run for n in cells for o in points[n].counted]
+            return case.evidence([rules.saves_no_steps(base, longer, case.margins["ratio"])], [p], runs=used)
     return Missing("no tuned study of two or more horizons at one batch size, 5 seeds each")
 
 
@@ -220,8 +221,9 @@ def claim_13(case: Case) -> Found:
     for m0, (cells, there) in case.rule_cells(case.placed()).items():
         for rule in ("linear", "sqrt"):
             if {small, large} <= set(cells.get(rule, {})):
-                pairs[f"{rule} scaling from m0 = {m0}"] = cells[rule][small], cells[rule][large]
-                used += there
+                pairs[name := f"{rule} scaling from m0 = {m0}"] = cells[rule][small], cells[rule][large]
+                ruled = [p for p in there if p.curve.record.rate.scaling_rule == rule]
+                used += [studies.Arm(p.workload, p.curve, pairs[name], (small, large)) for p in ruled]
     if base is None or len(pairs) < 5:
         return Missing("no study of 5 or more heuristics beside tuned momentum at two common batch sizes")
     parts = []

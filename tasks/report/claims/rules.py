@@ -68,11 +68,12 @@ class Evidence:
     counts_steps: bool = True  # does it rest on steps to a target, so that the hit's rule matters?
     rest: list[Part] = field(default_factory=list)  # readings beside the one that decides, shown and not judged
     curves: list[tuple[str, Curve]] = field(default_factory=list)  # that it stands on, with what tells them apart
+    runs: list[Run] = field(default_factory=list)  # behind its numbers, those of `rest` included
 
     @property
-    def runs(self) -> list[Run]:
-        """Return the runs that it stands on."""
-        return list(dict.fromkeys(o.run for _, curve in self.curves for o in curve.counted))
+    def judged(self) -> list[Part]:
+        """Return the premise, if there is one, and the parts."""
+        return [*([self.premise] if self.premise else []), *self.parts]
 
 
 class Missing(NamedTuple):
@@ -125,7 +126,7 @@ def decide(evidence: Callable[[Rule], Found]) -> Verdict:
         by_line = NOT_TESTED if isinstance(other, Missing) else conjunction(other)
     reason = "by a frozen plan" if seen.frozen else "post hoc: not every run's plan fixed the protocol's margins"
     if found == INCONCLUSIVE:
-        undecided = [p.what for p in [seen.premise, *seen.parts] if p is not None and p.verdict == INCONCLUSIVE]
+        undecided = [p.what for p in seen.judged if p.verdict == INCONCLUSIVE]
         undecided += [c.what for c in seen.checks if not c.holds]
         reason = f"not decided: {'; '.join(undecided)} ({reason})"
     elif {found, by_line} == {SUPPORTED, CONTRADICTED}:

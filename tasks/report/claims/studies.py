@@ -1,7 +1,7 @@
 """From curves to what the rules need: which runs a claim may use, their margins, and log steps by seed."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,14 +127,16 @@ class Case:
         fixed = next((margins for p in self.named() for margins in self.given(p.curve) if margins), {})
         return {name: fixed.get(name, margin) for name, margin in self.claim.margins.items()}
 
-    def evidence(self, parts: list[Part], used: Iterable[Placed], **more: Any) -> Evidence:
+    def evidence(self, parts: list[Part], used: Collection[Placed], **more: Any) -> Evidence:
         """Return the evidence with what it stands on; `more` are further fields of it."""
+        here = [o.run for p in used for o in p.curve.counted if not isinstance(p, Arm) or o.run.batch_size in p.sizes]
         used = list(dict.fromkeys(Placed(p.workload, p.curve) for p in used))
         given = [self.margins, *(margins for p in used for margins in self.given(p.curve))]
         frozen = all(margins == self.claim.margins for margins in given)
         names = dict.fromkeys(f"{p.workload.name}, {p.workload.hit.label} ({p.curve.name})" for p in used)
         sizes = [point.batch_size for p in used for point in p.curve.points]
         scale = f"{'; '.join(names)}; batch {min(sizes):,} to {max(sizes):,}"
+        more = {"runs": list(dict.fromkeys(here))} | more
         return Evidence(parts, scale, frozen=frozen, curves=told_apart(used), **more)
 
     def cell(self, point: Point) -> Seeds:

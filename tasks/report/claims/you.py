@@ -37,7 +37,7 @@ def claim_1(case: Case) -> Found:
         gain = rules.largest_of([rules.difference(v, base, level) for v in best])
         parts.append(Part(f"gain of the best recipe over the {name} baseline (points)", gain, above=margins["points"]))
     parts.append(Part("batch size / B2", exact(size or math.nan).over(critical[0].found.b2), above=margins["multiple"]))
-    return case.evidence(parts, placed, counts_steps=False)
+    return case.evidence(parts, [*placed, critical[0]], counts_steps=False)
 
 
 def full_batch(case: Case) -> tuple[list[Placed], list[Observation]]:

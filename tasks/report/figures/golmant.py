@@ -156,14 +156,13 @@ def claim_figure(analysis: Analysis, seen: Evidence) -> Drawing:
     """Draw what a verdict stands on: the curves of several studies, and each effect against its margin."""
     named = [(name, curve, analysis.found[curve]) for name, curve in seen.curves]
     several = seen.counts_steps and len({c.record.study for _, c in seen.curves}) > 1  # one study's own figure shows it
-    parts = [*([seen.premise] if seen.premise else []), *seen.parts]
 
     def draw(panels: Panels) -> None:
         if several:
             curves_panel(panels[0], named)
-        effects_panel(panels[-1], parts)
+        effects_panel(panels[-1], seen.judged)
 
-    height = 0.0 if several else 0.7 + 0.8 * len(parts)
+    height = 0.0 if several else 0.7 + 0.8 * len(seen.judged)
     return Drawing(1 + several, draw, steps_table({"": named}), seen.scale, height=height)
 
 

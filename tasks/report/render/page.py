@@ -142,14 +142,14 @@ def curve_summary(workload: Workload, curve: Curve, found: Critical | None) -> d
 
 
 def claim_summary(claim: Claim, found: Verdict) -> dict[str, Any]:
-    """Return one claim with its verdict; effect, low and high are those of its first part."""
-    seen, parts = found.evidence, found.evidence.parts if found.evidence else []
+    """Return one claim with its verdict; effect, low and high are those of its first part that is no premise."""
+    seen, parts = found.evidence, found.evidence.judged if found.evidence else []
     margins = [{"verdict": p.verdict, "claimed": p.claimed, "above": p.above, "below": p.below} for p in parts]
-    effects = [ends(p.interval, "effect") for p in parts]
+    effects = [ends(p.interval, "effect") | {"premise": seen is not None and p is seen.premise} for p in parts]
     return {
         **{"id": claim.id, "paper": claim.paper, "statement": claim.statement},
         **{"verdict": found.verdict, "label": found.label, "reason": found.reason},
-        **(effects[0] if effects else ends(NOTHING, "effect")),
+        **ends(seen.parts[0].interval if seen and seen.parts else NOTHING, "effect"),
         **{"n": len(seen.runs) if seen else 0, "scale": seen.scale if seen else "", "rerun": claim.rerun},
         "studies": claim.sweeps.split(),
         "parts": [{"what": p.what, **e, **m} for p, e, m in zip(parts, effects, margins, strict=True)],
