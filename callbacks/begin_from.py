@@ -7,6 +7,8 @@ from pytorch_lightning import Callback, Trainer
 
 from tasks.protocols import Task
 
+COUNTERS = ("step",)  # what of a group belongs to the optimizer's averages, which are corrected by it
+
 
 class BeginFrom(Callback):
     """Begins a run from a checkpoint: steps, rate and data order are the run's own, weights and averages are not.
@@ -34,9 +36,17 @@ class BeginFrom(Callback):
         except RuntimeError as error:
             raise ValueError(f"--ckpt_path {self.path} is of another network ({_first(error)})") from error
         (state,), own = held["optimizer_states"], task.optimizer.state_dict()
-        if [set(group) for group in state["param_groups"]] != [set(group) for group in own["param_groups"]]:
+        given, groups = state["param_groups"], own["param_groups"]
+        if len(given) != len(groups):
+            raise ValueError(
+                f"--ckpt_path {self.path} has {len(given)} groups of parameters, this run {len(groups)}: give "
+                "model.decay_norm_bias and the like as it was made with"
+            )
+        if any(set(theirs) != set(ours) for theirs, ours in zip(given, groups, strict=True)):
             raise ValueError(f"--ckpt_path {self.path} is of another optimizer: give the one that it was made with")
-        task.optimizer.load_state_dict({"state": state["state"], "param_groups": own["param_groups"]})
+        for theirs, ours in zip(given, groups, strict=True):  # LAMB counts the steps of its averages there
+            ours |= {name: theirs[name] for name in COUNTERS if name in theirs}
+        task.optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
 
 
 def _first(error: Exception) -> str:

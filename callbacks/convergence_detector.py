@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, Trainer
 
 from callbacks.hit import POSITIONS, crossing_at, crossing_so_far, diverged, hits, plateau
 from callbacks.record import Plateau, Status, TargetResult
-from tasks.protocols import Task
+from tasks.protocols import DataModule, Task
 
 T = TypeVar("T")
 Stop = Literal["targets", "budget", "outrun", "diverged"]
@@ -101,8 +101,9 @@ class Verdict:
 
 
 def judge_target(rows: Sequence[Row], target: Target) -> TargetResult:
-    """Return the target's result: `reached` or `running`."""
-    steps, values = [row["step"] for row in rows], [row.get(target.metric, math.nan) for row in rows]
+    """Return the target's result, of the evaluations that measured it: `reached` or `running`."""
+    rows = [row for row in rows if target.metric in row]
+    steps, values = [row["step"] for row in rows], [row[target.metric] for row in rows]
     columns = {name: [row[name] for row in rows] for name in POSITIONS.values()}
     asked = (target.metric, target.direction, target.value)
     if target.plateau is not None:
@@ -198,12 +199,12 @@ class ConvergenceDetector(Callback):
         self.rows: list[Row] = []
         self.verdict = judge(self.rows, self.targets, self.rules)
 
-    def last_step(self, batch_size: int) -> float:
-        """Return the step at which the run gives up at this batch size, infinity where nothing makes it."""
+    def last_step(self, data: DataModule) -> float:
+        """Return the step at which the run gives up on these data, infinity where nothing makes it."""
         steps, examples = self.rules.steps, self.rules.examples
         if not self.stop or steps is None or examples is None:
             return math.inf
-        return max(steps, math.ceil(examples / batch_size))
+        return max(steps, data.steps_to(examples))
 
     def open_targets(self) -> list[Target]:
         """Return the targets with a value that the run is still after."""

@@ -73,18 +73,29 @@ class EvaluationSchedule(Callback):
         self.every_split = every_split
 
     def setup(self, trainer: Trainer, task: Task, stage: str) -> None:
-        """Note the splits that are measured, at step 0 as well."""
-        if stage == "fit":
-            self._detector = detector_of(trainer)
-            asked = self._detector.rules.asked(self._detector.targets) if self._detector else []
-            named = {target.metric.split("/")[0] for target in asked}
-            task.measured = self._named = None if self.every_split or not named else named
+        """Note the splits that are measured, at step 0 as well.
+
+        Raises:
+            ValueError: if another callback follows a score that is not among them.
+        """
+        if stage != "fit":
+            return
+        self._detector = detector_of(trainer)
+        asked = self._detector.rules.asked(self._detector.targets) if self._detector else []
+        named = {target.metric.split("/")[0] for target in asked}
+        task.measured = self._named = None if self.every_split or not named else named
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set, but not declared
+        for callback in callbacks if self._named else []:
+            split, _, metric = str(getattr(callback, "monitor", None)).partition("/")
+            if metric and split in set(task.data.evaluated) - named:
+                who = f"{type(callback).__name__} follows {split}/{metric}"
+                raise ValueError(f"{who}, which no target names: give --evaluation.every_split true")
 
     def on_train_start(self, trainer: Trainer, task: Task) -> None:
         """Note the steps that are evaluated whatever the curve: the run's end, and that of a race."""
         ends = [trainer.num_training_batches]
         ends += [trainer.max_steps] if trainer.max_steps > 0 else []
-        ends += [self._detector.last_step(task.data.batch_size)] if self._detector else []
+        ends += [self._detector.last_step(task.data)] if self._detector else []
         race = self._detector.rules.outrun_steps if self._detector else None
         self._wanted = [min(ends), *([race] if race else [])]  # evaluated whatever the curve
         self._whole = None if race else min(ends)  # evaluated on every split

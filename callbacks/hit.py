@@ -140,7 +140,7 @@ def plateau(
         before = [c for c, e in zip(losses, examples, strict=True) if e <= start]
         recent = [c for c, e in zip(losses[: i + 1], examples[: i + 1], strict=True) if e > start]
         best = min(before, default=math.inf)
-        if math.isfinite(best):
+        if math.isfinite(best) and math.isfinite(min(recent)):
             gain = best - min(recent)
             if gain <= 0 or gain < improvement * abs(best):
                 return i

@@ -9,6 +9,9 @@ from pytorch_lightning import Callback, Trainer
 from callbacks.convergence_detector import Target, detector_of
 from tasks.protocols import Batch, Task
 
+NEVER = 10**9  # steps of a run that has no end
+ENDLESS = "this run has no end: give data.epochs, trainer.max_steps, or convergence.targets with a budget"
+
 
 def clock(seconds: float) -> str:
     """Return seconds as 1:02:03 or 2:03."""
@@ -44,7 +47,10 @@ class Progress(Callback):
         self._first = (trainer.global_step, task.seconds)
         self._detector = detector_of(trainer)
         ends = [trainer.num_training_batches, *([trainer.max_steps] if trainer.max_steps > 0 else [])]
-        self._end = min([*ends, *([self._detector.last_step(task.data.batch_size)] if self._detector else [])])
+        self._end = min([*ends, *([self._detector.last_step(task.data)] if self._detector else [])])
+        may_stop = self._detector and self._detector.stop and self._detector.targets
+        if self._end >= NEVER and not may_stop and self.show and trainer.is_global_zero:
+            self._print(ENDLESS, end="\n")
 
     def on_train_batch_end(self, trainer: Trainer, task: Task, outputs: object, batch: Batch, batch_idx: int) -> None:
         """Show where the run is, when that is due."""
@@ -59,8 +65,9 @@ class Progress(Callback):
         parts = [f"step {step:,}", f"{task.examples:,} examples", f"loss {task.loss_now():.4g}"]
         if self._detector and self._detector.rows:
             last = self._detector.rows[-1]
-            parts += [distance(target, last[target.metric]) for target in self._detector.targets]
-        if self._end < 10**9:
+            asked = self._detector.rules.asked(self._detector.targets)  # a race measures nothing else
+            parts += [distance(target, last[target.metric]) for target in asked]
+        if self._end < NEVER:
             done = step - self._first[0]
             left = (task.seconds - self._first[1]) / max(done, 1) * (self._end - step)
             parts.append(f"{step / self._end:.0%} of the budget, {clock(left)} of training left")

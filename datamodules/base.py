@@ -320,6 +320,10 @@ class InMemoryDataModule(LightningDataModule):
         """Return the optimizer steps of the whole run."""
         return ENDLESS if self.epochs is None else self.order.steps(self.epochs)
 
+    def steps_to(self, examples: int) -> int:
+        """Return how many steps it takes to see so many examples."""
+        return self.order.steps_to(examples)
+
     def lr_factor(self, step: int) -> float:
         """Return what growth leaves of the rate at `step`: 1 as long as the batch grows in its place."""
         return stage_at(self.order.stages, step).lr_factor

@@ -24,8 +24,14 @@ class Order:
         """Return how many batches there are in so many epochs, the last one whole."""
         if not self.wrap:
             return math.ceil(epochs * math.ceil(self.n / self.batch_size))
-        examples = math.ceil(epochs * self.n - 1e-9)  # 0.1 x 30 is not an example more
-        return step_of(self.stages, examples - 1) + 1
+        return self.steps_to(math.ceil(epochs * self.n - 1e-9))  # 0.1 x 30 is not an example more
+
+    def steps_to(self, examples: int) -> int:
+        """Return how many batches hold the first so many examples."""
+        if self.wrap:
+            return step_of(self.stages, examples - 1) + 1
+        epochs, rest = divmod(examples, self.n)
+        return epochs * math.ceil(self.n / self.batch_size) + math.ceil(rest / self.batch_size)
 
     def batch(self, k: int) -> Tensor:
         """Return the example ids int64 [B] of global batch k."""

@@ -151,14 +151,15 @@ class ExactBatchTask(EvaluatedTask):
             base = options.base_batch_size  # checked: there is one unless the rule is none
             return beta if rule == "none" or base is None else scaled_average(beta, rule, self.data.batch_size, base)
 
-        if len(group.get("betas", ())) == 2:
+        has_betas = len(group.get("betas", ())) == 2
+        if options.beta2_scaling != "none" and not has_betas:
+            raise ValueError("model.beta2_scaling is for Adam, AdamW, LAMB and their kin: leave it out")
+        if not has_betas and "momentum" not in group:
+            raise ValueError("model.momentum_scaling is for optimizers with a momentum or two betas: leave it out")
+        if has_betas:
             beta1, beta2 = group["betas"]
             group["betas"] = (scaled(beta1, options.momentum_scaling), scaled(beta2, options.beta2_scaling))
-        elif options.beta2_scaling != "none":
-            raise ValueError("model.beta2_scaling is for Adam, AdamW, LAMB and their kin: leave it out")
-        elif "momentum" not in group:
-            raise ValueError("model.momentum_scaling is for optimizers with a momentum or two betas: leave it out")
-        else:
+        if "momentum" in group:  # timm's Muon has both
             group["momentum"] = scaled(group["momentum"], options.momentum_scaling)
 
     # a step --------------------------------------------------------------------------------------------

@@ -90,6 +90,9 @@ class DataModule(Protocol):
     def steps(self) -> int:
         """Return the optimizer steps of the whole run."""
 
+    def steps_to(self, examples: int) -> int:
+        """Return how many steps it takes to see so many examples."""
+
     def lr_factor(self, step: int) -> float:
         """Return what the learning rate is multiplied by at `step`, because the batch grows no further."""
 

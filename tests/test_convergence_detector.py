@@ -1,14 +1,19 @@
 """The detector's decisions on scripted curves, and in a real run."""
 
+import io
 import itertools
 import math
 import statistics
 
 import pytest
 import torch
+from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from callbacks.convergence_detector import ConvergenceDetector, Plateau, Rules, Target, judge, judge_target
 from callbacks.evaluation_schedule import EvaluationSchedule, step_after
+from callbacks.progress import Progress
+from datamodules.growth import Growth
 from tasks.image_classification import ImageClassification
 from tasks.networks.cnn import SmallCNN
 from tests.helpers.tiny import Tiny, fit
@@ -187,6 +192,49 @@ def test_a_race_measures_what_its_first_target_names():
     assert not any("trainset/loss" in row for row in detector.rows)
 
 
+@pytest.mark.parametrize("later", [{"value": 0.5}, {"plateau": Plateau(window=20)}], ids=["value", "plateau"])
+def test_a_race_ends_whatever_split_a_later_target_is_on(later):
+    detector = ConvergenceDetector(
+        [Target("val/accuracy", "max", 2.0), Target("trainset/loss", "min", **later)], outrun_steps=30
+    )
+    progress = Progress(every=0.0)
+    progress.out = io.StringIO()
+    fit(task(), Tiny(batch_size=5), steps=60, callbacks=(EvaluationSchedule(1.5, first=1), detector, progress))
+    assert detector.verdict.status(ended=True) == "outrun"
+    assert [t.status for t in detector.verdict.targets] == ["outrun", "outrun"]  # what is not measured is not reached
+    assert "val/accuracy" in progress.out.getvalue()
+    assert "trainset/loss" not in progress.out.getvalue()
+
+
+@pytest.mark.parametrize(("metric", "every"), [("val/loss", False), ("trainset/loss", True)])
+def test_another_callback_may_follow_what_is_measured(tmp_path, metric, every):
+    detector, keep = (
+        ConvergenceDetector([Target("val/accuracy", "max", 2.0)]),
+        ModelCheckpoint(tmp_path, monitor=metric),
+    )
+    fit(task(), Tiny(batch_size=5), 9, callbacks=(EvaluationSchedule(1.5, first=1, every_split=every), detector, keep))
+    assert keep.best_model_score is not None
+
+
+def test_a_callback_that_follows_what_no_target_names_is_refused_before_training(tmp_path):
+    detector, keep = ConvergenceDetector([Target("val/accuracy", "max", 2.0)]), ModelCheckpoint(monitor="trainset/loss")
+    with pytest.raises(ValueError, match=r"ModelCheckpoint follows trainset/loss.*--evaluation\.every_split true"):
+        fit(task(), Tiny(batch_size=5), 9, callbacks=(EvaluationSchedule(), detector, keep))
+
+
+@pytest.mark.parametrize("targets", [[], [{"metric": "val/accuracy", "direction": "max", "value": 2.0}]])
+def test_a_run_without_an_end_says_so(targets):
+    progress = Progress()
+    progress.out = io.StringIO()
+
+    class Halt(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            trainer.should_stop = True
+
+    fit(task(), Tiny(batch_size=5), steps=-1, callbacks=(ConvergenceDetector(targets), progress, Halt()))
+    assert ("this run has no end" in progress.out.getvalue()) == (not targets)
+
+
 def test_divergence_is_seen_in_the_loss_that_is_measured_throughout():
     steps, losses = [0, 10, 20, 30, 40, 50], [2.0, 9.0, 9.0, 9.0, 9.0, 9.0]
     seen = rows([0.1] * 6, [2.0] * 6, steps=steps)
@@ -206,11 +254,18 @@ def test_a_race_ends_at_its_very_step():
 
 
 def test_a_budget_ends_the_run_at_its_very_step():
-    detector = ConvergenceDetector([Target("val/accuracy", "max", 2.0)], budget_steps=7, budget_examples=55)
-    trainer = fit(task(), Tiny(batch_size=5), steps=200, callbacks=(detector,))
-    assert trainer.global_step == 11  # 55 examples in steps of 5
-    assert detector.rows[-1]["step"] == 11
-    assert detector.verdict.stopped_by == "budget"
+    def end(steps=7, **options):
+        detector = ConvergenceDetector([Target("val/accuracy", "max", 2.0)], budget_steps=steps, budget_examples=55)
+        trainer = fit(task(), data := Tiny(batch_size=5, **options), steps=200, callbacks=(detector,))
+        assert detector.verdict.stopped_by == "budget"
+        assert trainer.global_step == detector.rows[-1]["step"] == detector.last_step(data)
+        assert {"trainset/loss", "val/loss"} <= set(detector.rows[-1])  # measured whole, since it was known
+        return trainer.global_step
+
+    assert end() == 11  # 55 examples in steps of 5
+    assert end(epoch_end="keep", n=24) == 12  # 24 + 24 + 7: five steps an epoch, and two
+    assert end(growth=Growth([0.5], factor=4)) == 7
+    assert end(steps=1, growth=Growth([0.5], factor=4)) == 5  # 15 in steps of 5, 40 in steps of 20
 
 
 def test_told_so_it_runs_on():

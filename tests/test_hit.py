@@ -123,6 +123,7 @@ def test_unknown_directions_are_refused():
         ([4, 2, 1.9, 1.7, 0.8], 200, 0.1, None),  # over the longer window it improves by more than 10 %
         ([4, 2, NAN, 2], 200, 0.1, 3),
         ([NAN, NAN, 3, 1], 100, 0.1, None),
+        ([4, NAN, NAN], 100, 0.1, None),  # nothing is known of the last 100
         ([0, 0, 0], 100, 0.1, 1),
     ],
 )

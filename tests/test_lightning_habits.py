@@ -5,12 +5,16 @@ from dataclasses import replace
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from callbacks.begin_from import BeginFrom
 from callbacks.record import read_record
 from tasks.__main__ import main
+from tasks.optim.lamb import LAMB
 from tasks.report.analysis.curves import arm
 from tests.helpers.made_up import run
 
@@ -76,10 +80,36 @@ def test_a_modelcheckpoint_s_file_serves_too_and_the_momentum_in_it_counts(tmp_p
     assert ends[0] != ends[1]
 
 
+def test_the_step_by_which_lamb_corrects_its_averages_comes_with_them():
+    def made(layer_adaptation=False):
+        weight = torch.nn.Parameter(torch.zeros(3))
+        return weight, LAMB([weight], lr=0.1, weight_decay=0.0, layer_adaptation=layer_adaptation)
+
+    def steps(weight, optimizer, n):
+        for _ in range(n):
+            weight.grad = torch.full_like(weight, 2.0)
+            optimizer.step()
+
+    weight, optimizer = made()
+    steps(weight, optimizer, 50)
+    network = torch.nn.ParameterList([weight.detach()])
+    held = {"state_dict": {f"network.{k}": v for k, v in network.state_dict().items()}}
+    fresh, other = made()
+    held["optimizer_states"] = [optimizer.state_dict()]
+    task = SimpleNamespace(sharded=False, network=torch.nn.ParameterList([fresh]), optimizer=other)
+    with NamedTemporaryFile(suffix=".ckpt") as file:
+        torch.save(held, file.name)
+        BeginFrom(Path(file.name)).on_fit_start(None, task)
+    before = fresh.detach().clone()
+    steps(fresh, other, 3)
+    assert torch.allclose(before - fresh, torch.full((3,), 0.3))  # of a constant gradient every step is lr long
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (["--model.optimizer=torch.optim.AdamW"], "of another optimizer"),
+        (["--model.decay_norm_bias=false"], "groups of parameters, this run"),
         (["--model.network.width=8"], "of another network"),
         (["--run.name=a"], "is of this very run: leave it out"),
         (["--run.begun_from=0123"], "this run began from 0123: give that one"),

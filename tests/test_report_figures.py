@@ -322,3 +322,12 @@ def test_rules_of_which_none_arrives_at_the_smallest_size_still_give_a_figure(tm
     same = {"tuned": False, "each": with_test, "rate__base_batch_size": 16}
     never = [study(lambda b: math.inf, rate__scaling_rule=rule, **same) for rule in ("none", "linear")]
     FIGURES["golmant-2"][1](analyzed(*never)).save([tmp_path / "f.svg"])
+
+
+def test_a_probe_without_a_noise_scale_is_drawn(tmp_path):
+    changes = instrumented(16, 0)
+    changes["curve"] = {name: changes["curve"][name] for name in ("step", "epoch")}
+    FIGURES["noise-along"][1](analyzed([run([made_up_hit(100.0, 16)], 16, 0, **changes)])).save(
+        [tmp_path / "probe.png"]
+    )
+    assert (tmp_path / "probe.png").stat().st_size > 5000

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.optim.muon import Muon
 from torch import nn
 
 from datamodules.growth import first_example, growth_stages, stage_at, step_of
@@ -218,6 +219,16 @@ def test_a_warm_up_that_fills_the_baseline_s_run_is_refused():
     assert rate("5 epochs", None).warmup_steps == 5  # a named replication
     with pytest.raises(ValueError, match=r"needs model\.base_batch_size"):
         Rate(RateOptions(warmup="1 epoch", baseline_steps=500), 20, 100, None)
+
+
+def test_an_optimizer_with_a_momentum_and_betas_has_both_scaled():
+    optimizer = partial(Muon, lr=1e-3, momentum=0.8, betas=(0.9, 0.99))
+    options = {"base_batch_size": 4, "momentum_scaling": "half-life"}
+    task = ImageClassification(network=partial(SmallCNN, channels=(4,)), optimizer=optimizer, **options)
+    fit(task, Tiny(batch_size=12), steps=1)
+    for group in task.optimizer.param_groups:
+        assert group["momentum"] == pytest.approx(0.8**3)
+        assert group["betas"] == pytest.approx((0.9**3, 0.99))
 
 
 def test_beta2_keeps_its_half_life_in_examples():

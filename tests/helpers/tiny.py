@@ -63,6 +63,8 @@ def fit(
     """Train `task` for `steps` as the command line does, without a run directory."""
     os.environ["PL_GLOBAL_SEED"] = str(seed)
     settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "val_check_interval": 1} | trainer
+    given = any(isinstance(c, EvaluationSchedule) for c in callbacks)
+    schedule = [] if given else [EvaluationSchedule(1.5, first=1)]
     made = Trainer(
         max_steps=steps,
         precision=precision,
@@ -73,7 +75,7 @@ def fit(
         enable_model_summary=False,
         enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         use_distributed_sampler=False,
-        callbacks=[EvaluationSchedule(1.5, first=1), *(callbacks or [ConvergenceDetector()])],
+        callbacks=[*schedule, *(callbacks or [ConvergenceDetector()])],
         **settings,
     )
     made.fit(task, data, ckpt_path=ckpt_path)

@@ -41,9 +41,7 @@ def reason_to_leave_out(point: Point, values: list[float]) -> str | None:
         return "no run with a result"
     if arrived < ARRIVAL * len(values):
         return f"only {arrived} of {len(values)} runs arrived"
-    if n and point.batch_size > n / SHARE_OF_DATA:
-        return f"more than 1/{SHARE_OF_DATA} of the {n:,} examples"
-    return None
+    return f"more than 1/{SHARE_OF_DATA} of the {n:,} examples" if n and point.batch_size > n / SHARE_OF_DATA else None
 
 
 def quantization(runs: list[Observation], rule: Rule) -> float:

@@ -217,9 +217,7 @@ def without_repeats(observations: list[Observation]) -> list[Observation]:
 def distance_to_target(o: Observation) -> float:
     """Return how far a run's end is from its target, 0 if it was reached; infinite if it diverged or is not known."""
     gap = o.hit.gap(o.run.record.final.get(o.hit.metric, math.nan))
-    if o.status == "reached":
-        return 0.0
-    return math.inf if o.status != "budget" or math.isnan(gap) else gap
+    return 0.0 if o.status == "reached" else gap if o.status == "budget" and not math.isnan(gap) else math.inf
 
 
 def choose(observations: list[Observation]) -> Setting:

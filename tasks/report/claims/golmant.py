@@ -170,8 +170,7 @@ def claim_9(case: Case) -> Found:
     if len(arms) < 2:
         return Missing("no tuned arms of two or more networks at two common batch sizes")
     name, most = rules.most_different({k: a.pair for k, a in arms.items()})
-    part = Part(f"speed-up of {name}", most.mapped(math.exp), above=case.margins["ratio"])
-    return case.of_arms([part], list(arms.values()))
+    return case.of_arms([Part(f"speed-up of {name}", most.mapped(math.exp), case.margins["ratio"])], [*arms.values()])
 
 
 def claim_10(case: Case) -> Found:

@@ -109,9 +109,10 @@ def draw_measured(axes: Axes, analysis: Analysis, w: Workload) -> None:
 
 
 def noise_columns(o: Observation) -> np.ndarray:
-    """Return the evaluations' epochs, noise scales and standard errors: [3, evaluations], NaN where undefined."""
+    """Return epochs, noise scales and standard errors: [3, evaluations], NaN where undefined; [3, 0] if never known."""
     columns = [o.run.curve.get(name, []) for name in ("epoch", NOISE, ERROR)]
-    return np.array(list(zip(*columns, strict=False)), dtype=float).reshape(-1, 3).T
+    found = np.array(list(zip(*columns, strict=False)), dtype=float).reshape(-1, 3).T
+    return found if np.isfinite(found[1]).any() else found[:, :0]
 
 
 def probes(o: Observation) -> list[Mapping[str, float]]:
@@ -131,7 +132,7 @@ def along_row(o: Observation) -> list[Any]:
 
 def noise_along(analysis: Analysis) -> Drawing | NotDrawable:
     """Noise scale along training, and the probe's brackets, beside the measured critical batch."""
-    found = choose(analysis.workloads, lambda o: bool(np.isfinite(noise_columns(o)[1]).any()) or bool(probes(o)))
+    found = choose(analysis.workloads, lambda o: bool(noise_columns(o).size or probes(o)))
     if not found:
         return NotDrawable(f"no runs with {NOISE} or a probe")
     w, runs = found
@@ -149,7 +150,7 @@ def noise_along(analysis: Analysis) -> Drawing | NotDrawable:
                 draw_intervals(panels[1], [(size * 1.06**i, b) for b in brackets], index, linestyle="none")
         log_axis(panels[0], "epochs", "x", (1.0,))
         log_axis(panels[0], "noise scale (examples), 2 standard errors")
-        log_axis(panels[1], "probe: keeps up (marker), falls behind (line's end; none: never), 95 %")
+        log_axis(panels[1], "probe: from keeping up (dot) to falling behind")
         batch_axis(panels[1], runs)
         for axes in panels:
             draw_measured(axes, analysis, w)
@@ -158,7 +159,8 @@ def noise_along(analysis: Analysis) -> Drawing | NotDrawable:
     columns = ["batch size", "seed", "noise scale after 1/4 of the run", "at its end", "undefined"]
     note = (
         "Noise scale with two jackknife standard errors, in examples; -: undefined, |G|^2 is not positive. "
-        "Where many evaluations are undefined, the others are too low and their errors too small."
+        "Where many evaluations are undefined, the others are too low and their errors too small. "
+        "Of the probe, 95 %; a dot without a line: no larger batch that was tried fell behind."
     )
     rows = [along_row(o) for same in runs.values() for o in same]
     table = Table("Noise scale and probe", [*columns, "probe: critical batch"], rows, note)

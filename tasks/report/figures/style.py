@@ -246,6 +246,8 @@ def log_axis(axes: Axes, label: str, side: str = "y", ticks: Sequence[float] = (
     """Make the vertical or the horizontal axis logarithmic, with its ticks at these times the powers of ten."""
     axes.set(**{f"{side}scale": "log", f"{side}label": label})
     axis = axes.yaxis if side == "y" else axes.xaxis
+    if axis.get_view_interval()[0] <= 0:  # nothing is drawn
+        axes.set(**{f"{side}lim": (1.0, 10.0)})
     axis.set_major_locator(LogLocator(subs=ticks))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
