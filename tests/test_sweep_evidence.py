@@ -28,17 +28,25 @@ def test_every_claim_with_empirical_content_names_the_command_that_tests_it():
         assert all(Path(file).is_file() for file in files)
 
 
-# What the designs leave open at the noise of the kept runs: in how many of as many made-up studies they decide.
+# What the designs leave open at the noise of real runs: in how many of 20 made-up studies they decide.
 LEFT_OPEN = {
-    ("golmant-9", False): (0, 8),  # no difference: three intervals at once are never all below the margin
-    ("golmant-10", True): (6, 7),
-    ("golmant-12", True): (5, 7),
-    ("you-1", False): (7, 20),
-    ("you-10", True): (14, 20),  # three points between momentum and LARS
-    ("you-10", False): (3, 20),  # momentum scatters by 9 points: with 1 or 3 tuning seeds 3 of 20 were decided wrongly
-    ("own-2", True): (6, 7),
-    ("own-4", True): (0, 7),  # four curves of 5 seeds, all flat at the top
-    ("own-5", True): (2, 7),  # 5 seeds: the slope at the small end, where runs scatter most
+    ("golmant-1", True): 17,
+    ("golmant-2", True): 17,
+    ("golmant-3", False): 15,
+    ("golmant-4", False): 14,
+    ("golmant-8", True): 14,
+    ("golmant-9", False): 0,  # no difference: three intervals at once are never all below the margin
+    ("golmant-10", True): 18,
+    ("golmant-10", False): 7,  # noise that changes nothing, seen through a scatter 1.2 times as large
+    ("golmant-11", True): 13,
+    ("golmant-12", True): 18,
+    ("golmant-13", True): 17,
+    ("you-1", False): 7,
+    ("you-10", True): 14,  # three points between momentum and LARS
+    ("you-10", False): 3,  # momentum scatters by 9 points: with 1 or 3 tuning seeds 3 of 20 were decided wrongly
+    ("own-2", True): 16,
+    ("own-4", True): 2,  # four curves of 5 seeds, all flat at the top
+    ("own-5", True): 2,  # 5 seeds: the slope at the small end, where runs scatter most
 }
 
 
@@ -67,5 +75,5 @@ def test_it_is_decided_as_often_as_said_and_hardly_ever_wrongly(claim, holds):
     right, wrong = ("supported", "contradicted") if holds else ("contradicted", "supported")
     print(f"{claim.id} {'holds' if holds else 'is false'}: {right} in {found.count(right)} of 20")
     assert found.count(wrong) <= 2  # 2.5 % on the wrong side: more than 2 of 20 once in 80 times
-    decided, studies = LEFT_OPEN.get((claim.id, holds), (1, 1))
-    assert found.count(right) >= 20 * decided / studies - 5  # two standard deviations, and more for the few studies
+    # at least 19 if it is not named, and 3 less: in another release of numpy the draws may differ
+    assert found.count(right) >= LEFT_OPEN.get((claim.id, holds), 19) - 3
