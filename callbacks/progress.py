@@ -10,7 +10,9 @@ from callbacks.convergence_detector import Target, detector_of
 from tasks.protocols import Batch, Task
 
 NEVER = 10**9  # steps of a run that has no end
-ENDLESS = "this run has no end: give data.epochs, trainer.max_steps, or convergence.targets with a budget"
+ENDLESS = (
+    "this run has no end: give data.epochs, trainer.max_steps, or convergence.targets with a budget and stop: true"
+)
 
 
 def clock(seconds: float) -> str:

@@ -5,15 +5,17 @@ import math
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from callbacks.convergence_detector import Target
 from callbacks.record import read_record
 from tasks.errors import UserError
+from tasks.limit import command
 from tasks.limit.command import main, read_target, seconds
 from tasks.limit.design import Design, Question, first_design, met, next_design, resumed, write
 from tasks.limit.known import Known
 from tasks.limit.pilot import proposed
-from tasks.limit.plan import preflight
+from tasks.limit.plan import OF_THE_STUDY, asked, preflight
 from tasks.sweep.files import read_sweep
 from tasks.sweep.ledger import State
 from tasks.sweep.plan import read_plan, source
@@ -133,6 +135,7 @@ def test_targets_and_budgets_are_read_as_people_write_them():
         (["--precision", "1"], "more than 1"),
         (["--max-batch", "0"], "at least 1"),
         (["--config", "nothing.yaml"], "nothing.yaml"),
+        (["--data.growth", "{epochs: [1], factor: 2}"], "every run keeps its batch size"),
     ],
 )
 def test_a_mistake_is_one_sentence(flags, words, capsys, tmp_path):
@@ -140,6 +143,52 @@ def test_a_mistake_is_one_sentence(flags, words, capsys, tmp_path):
     assert main([*config, "--runs", str(tmp_path), *flags]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert words in line
+
+
+def test_what_a_study_sets_itself_is_left_out_and_nothing_else():
+    own = ["--data.epochs=3", "--trainer.max_steps=9", "--convergence.stop=false", "--run.name=x"]
+    found = asked(["--config", CONFIG, *own, "--model.lr_scaling=sqrt"], None, None, 1)
+    assert found.replaced == tuple(OF_THE_STUDY)
+    assert asked(list(found.args), None, None, 1).replaced == ()
+    plain = ["--config", CONFIG, "--model.label_smoothing=0.1"]
+    assert asked(plain, None, None, 1).args == tuple(plain)
+
+
+@pytest.mark.parametrize("target", ["val/loss<=1e9", "val/loss>=1e-9"])
+def test_a_target_that_is_met_before_training_is_refused_by_the_pilot(tmp_path, capsys, target):
+    config = ["--config", "docs/examples/waves.yaml", "--data.variant.examples=64", "--runs", str(tmp_path)]
+    assert main([*config, "--target", target]) == 2
+    assert "is met before the first step" in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.glob("*/limit"))
+
+
+def test_the_status_of_another_target_is_not_given_for_the_one_that_is_asked(tmp_path, capsys):
+    write(tmp_path / "fashion_mnist_limit" / "limit", question(study="fashion_mnist_limit"), first_design(question()))
+    status = ["--config", CONFIG, "--runs", str(tmp_path), "--status", "--target"]
+    assert main([*status, "val/accuracy>=0.8"]) == 0
+    assert "nothing is known yet" in capsys.readouterr().out
+    assert main([*status, "val/loss<=0.5"]) == 2
+    assert "asks for --target 'val/accuracy>=0.8': give that one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stopped", "status"),
+    [(KeyboardInterrupt(), 130), (SystemExit(1), 130), (SystemExit(143), 143), (SIGTERMException(), 143)],
+)
+def test_signals_have_the_usual_exit_status_in_the_pilot_and_after_it(monkeypatch, capsys, stopped, status):
+    def stop(*_):
+        raise stopped
+
+    monkeypatch.setattr(command, "limit", stop)
+    assert main([]) == status
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_an_error_before_the_first_round_is_the_one_that_is_told(tmp_path):
+    (tmp_path / "limit").touch()  # no folder can be made there
+    study = command.Study(tmp_path, tmp_path / "limit", command.parser().parse_args([]))
+    with pytest.raises(FileExistsError):
+        study.answer(question(), math.inf)
 
 
 @pytest.mark.parametrize(

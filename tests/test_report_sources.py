@@ -144,6 +144,17 @@ def test_the_report_is_logged_as_an_artifact_without_account_or_network(run, tmp
     assert any("figures/golmant-1" in json.dumps(row) for row in rows if row["type"] == "history")
 
 
+def test_anybody_s_wandb_runs_are_placed_by_a_target_without_a_column_of_examples(tmp_path):
+    history = [{"_step": k, "trainer/global_step": 10 * k, "val/acc": 0.1 * k} for k in range(1, 30)]
+    content = [{"state": "finished", "config": {"batch_size": 32, "seed": 0}, "history": history}]
+    (tmp_path / "w.json").write_text(json.dumps(content))
+    runs, left_out = read_sources([tmp_path / "w.json"])
+    assert not left_out
+    (hit,) = retarget(runs, [parse("val/acc >= 0.8")])[0].hits
+    assert hit.at("steps") == pytest.approx(80)
+    assert hit.at("examples") == pytest.approx(80 * 32)
+
+
 def test_runs_that_mirror_their_record_to_wandb_are_placed_by_a_target_from_their_history(run, tmp_path):
     curve = run.curve
     history = [

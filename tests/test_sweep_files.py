@@ -160,6 +160,14 @@ def test_dry_run_prints_each_command_and_runs_nothing(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_of_cells_that_cannot_be_parsed_is_a_mistake(tmp_path, capsys):
+    path = write_sweep(tmp_path, model__init_args__nothing=[1, 2])
+    assert run_sweep([str(path), "--dry-run"]) == 2
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 2
+    assert "nothing" in told.err.splitlines()[-1]
+
+
 def test_options_after_two_dashes_reach_every_cell_and_the_plan_s_hash(tmp_path, capsys):
     path = write_sweep(tmp_path, seed_everything=[0, 1])
     assert run_sweep([str(path), "--dry-run", "--", "--data.n", "30", "--trainer.max_steps=2"]) == 0

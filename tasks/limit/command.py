@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from callbacks.convergence_detector import Target
 from tasks.sweep.command import Runner, stop_on_sigterm
 from tasks.sweep.files import read_sweep
@@ -28,6 +30,7 @@ if TYPE_CHECKING:  # imported once they are needed: with them comes torch
     from tasks.limit.design import Design, Question
     from tasks.limit.known import Known
 
+TARGETS = "convergence.targets"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -40,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     words.add_argument("--target", metavar="T", help="'val/accuracy>=0.75' (default: the config's, else a pilot's)")
-    words.add_argument("--budget", metavar="TIME", help="stop after this time: 90s, 30m, 2h (default: no limit)")
+    words.add_argument("--budget", metavar="TIME", help="stop after this time, once the pilot has ended: 90s, 30m, 2h")
     words.add_argument("--precision", type=float, default=2.0, metavar="F", help="ends of the interval within (2)")
     words.add_argument("--max-batch", type=int, metavar="N", help="default: a quarter of the training examples")
     words.add_argument("--workers", type=int, metavar="N", help="default: one per GPU, else one per core")
@@ -93,8 +96,7 @@ def limit(options: argparse.Namespace, args: list[str]) -> int:
     threads = places(options.workers)[0].threads  # the pilot runs as the cells of the study will
     asked = plan.asked(args, options.target and read_target(options.target), options.max_batch, threads)
     if options.status:
-        study = Study(asked.runs, asked.folder, options)
-        print(study.now())
+        print(Study(asked.runs, asked.folder, options).now(asked.target))
         return 0
     if options.dry_run:
         print(plan.forecast(asked, options.prices, len(places(options.workers))))
@@ -128,12 +130,19 @@ class Study:
         """Return where the runs that have ended are."""
         return [Path(state.entry["directory"]) for state in runner.states.values() if state.record]
 
-    def now(self) -> str:
-        """Return what is known, from the files as they are."""
+    def now(self, target: Target | None) -> str:
+        """Return what is known of the target, from the files as they are. Raises ValueError if they ask for another."""
         from tasks.limit.known import NOTHING, known
 
         paths = [p for p in self.folder.glob("*.yaml") if not p.name.endswith(".plan.yaml")]
-        return told(known(self.directories(self.runner(paths[0]))) if paths else NOTHING)
+        if not paths:
+            return told(NOTHING)
+        (asked,) = yaml.safe_load(read_sweep(paths[0]).content["parameters"][TARGETS]["value"])
+        studied = Target(**asked)
+        if target not in (None, studied):
+            sign = ">=" if studied.direction == "max" else "<="
+            raise ValueError(f"{paths[0]} asks for --target '{studied.metric}{sign}{studied.value:g}': give that one")
+        return told(known(self.directories(self.runner(paths[0]))))
 
     def answer(self, question: "Question", deadline: float) -> int:
         """Run round after round until the answer is known well enough or the budget is spent."""
@@ -141,6 +150,7 @@ class Study:
         from tasks.limit.known import known, page
 
         design, rooms, pool = resumed(self.folder, question), places(self.options.workers), None
+        runner: Runner | None = None
         try:
             while True:
                 path = write(self.folder, question, design)
@@ -157,10 +167,12 @@ class Study:
                 print(f"so far: {found.sentence}\nnext: {step_of(design, following)}", file=sys.stderr)
                 design = following
         except BaseException:
-            print(told(known(self.directories(self.runner(path)))), file=sys.stderr)
+            if runner is not None:
+                print(told(known(self.directories(self.runner(path)))), file=sys.stderr)
             raise
         finally:
-            end(pool, runner)
+            if pool is not None and runner is not None:
+                end(pool, runner)
         text = page(self.directories(runner), self.folder / "report") if found.steps else ""
         print(told(found))
         print(ending(spent, met(found, self.options.precision), self.options))
@@ -168,13 +180,12 @@ class Study:
         return 0
 
 
-def end(pool: Pool | None, runner: Runner) -> None:
+def end(pool: Pool, runner: Runner) -> None:
     """End the workers; what they were running is kept and goes on another time."""
-    if pool is not None:
-        busy = pool.running()
-        pool.close()
-        for cell in busy:
-            runner.ledger.mark_dead(cell, "interrupted")
+    busy = pool.running()
+    pool.close()
+    for cell in busy:
+        runner.ledger.mark_dead(cell, "interrupted")
 
 
 def step_of(before: "Design", after: "Design") -> str:
@@ -221,5 +232,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             return getattr(error, "status", 1)
         except (KeyboardInterrupt, SystemExit) as stopped:
             print("stopped: the same command goes on from here", file=sys.stderr)
-            code = getattr(stopped, "code", 130)
-            return 130 if code in (None, 1) else 128 + signal.SIGTERM
+            # of the pilot, Lightning ends Ctrl-C with a status of 1 and SIGTERM with an exception of its own
+            ctrl_c = isinstance(stopped, KeyboardInterrupt) or (type(stopped) is SystemExit and stopped.code == 1)
+            return 128 + (signal.SIGINT if ctrl_c else signal.SIGTERM)

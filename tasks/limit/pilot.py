@@ -33,9 +33,25 @@ class Resolved:
         return self.settings["model"]["init_args"]
 
     @property
+    def data(self) -> dict[str, Any]:
+        """Return the data module's arguments."""
+        return self.settings["data"]["init_args"]
+
+    def given(self, name: str) -> object:
+        """Return an option's value by its name on the command line."""
+        part, field = name.split(".")
+        return {**self.settings, "model": self.model, "data": self.data}[part].get(field)
+
+    @property
+    def own_name(self) -> str | None:
+        """Return the name that the config gives its run, None where the run directory is named after batch and seed."""
+        name, made = self.directory.name, f"b{self.batch_size}-s{self.settings['seed_everything']}-"
+        return None if name.startswith(made) else name
+
+    @property
     def batch_size(self) -> int:
         """Return the config's own batch size."""
-        return self.settings["data"]["init_args"]["batch_size"]
+        return self.data["batch_size"]
 
     @property
     def rate(self) -> float:
@@ -68,7 +84,7 @@ def resolve(args: Sequence[str]) -> Resolved:
 def pilot(args: Sequence[str], config: Resolved, target: Target | None, study: str) -> tuple[Target, float, str]:
     """Run the config at its own batch and rate; return the target, the steps to it, and what is to be said of it.
 
-    Raises UserError where the target is not reached.
+    Raises UserError where the target is not reached, or is met before the first step.
     """
     asked = [] if target is None else [{k: v for k, v in asdict(target).items() if v is not None}]
     plan = {"hash": "limit", "stage": "pilot"}
@@ -76,10 +92,15 @@ def pilot(args: Sequence[str], config: Resolved, target: Target | None, study: s
     flags += [f"--convergence.budget_steps={config.budget}", "--convergence.budget_examples=1"]
     flags += [f"--seed_everything={SEED}", "--trainer.logger=false", "--progress.show=false"]
     args = [*args, *flags]
-    record, directory = fitted(args), resolve(args).directory
+    record, curve = fitted(args), read_columns(resolve(args).directory / "curve.csv")
     if target is None:
-        return proposed(read_columns(directory / "curve.csv"))
+        return proposed(curve)
     result = record.targets[0]
+    if result.gap(curve[target.metric][0]) <= 0:
+        raise UserError(
+            f"{result.label} is met before the first step, at {curve[target.metric][0]:.4g}: give a target that "
+            "training has to reach (>= is for what rises, <= for what falls)"
+        )
     if result.status == "reached":
         return target, result.at("steps"), ""
     end = f"it came to {record.final.get(target.metric, math.nan):.4g} in {record.final['step']:,.0f} steps"

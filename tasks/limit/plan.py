@@ -1,5 +1,6 @@
 """From the options of `fit` to the question of a study, and what its answer will cost."""
 
+import json
 import math
 import sys
 from dataclasses import dataclass
@@ -17,15 +18,25 @@ from tasks.sweep.forecast import HOUR, TRIALS, Speed, measured_speed
 from tasks.sweep.plan import BUDGET
 from tasks.sweep.preflight import LEAST_SIZES, doubts
 
+# What a study sets itself: its runs end by the target or the study's budgets, at rates tuned for each size.
+OF_THE_STUDY = {
+    "model.lr_scaling": "none",
+    "data.epochs": None,
+    "trainer.max_steps": -1,
+    "convergence.stop": True,
+    "run.name": None,
+}
+
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks, resolved."""
+    """What the command line asks, resolved; `replaced` are its options in whose place the study has its own."""
 
     args: tuple[str, ...]
     config: Resolved
     target: Target | None
     most: int | None
+    replaced: tuple[str, ...] = ()
 
     @property
     def runs(self) -> Path:
@@ -44,17 +55,22 @@ class Asked:
 
 
 def asked(args: list[str], target: Target | None, most: int | None, threads: int) -> Asked:
-    """Return what is asked. Raises UserError where `fit` would not take these options."""
+    """Return what is asked. Raises UserError where `fit` would not take these options, or a study cannot have them."""
     torch.set_num_threads(threads)
     config = resolve(args)
-    if config.model.get("lr_scaling", "none") != "none":  # the rate is tuned at each size
-        args = [*args, "--model.lr_scaling=none"]
-    given = target or next((t for t in config.targets if t.value is not None), None)
-    return Asked(tuple(args), config, given, most)
+    if config.data.get("growth"):
+        raise UserError("data.growth: in a study every run keeps its batch size: leave it out")
+    given = {name: config.given(name) for name in OF_THE_STUDY} | {"run.name": config.own_name}
+    replaced = [name for name, value in OF_THE_STUDY.items() if given[name] not in (None, value)]
+    args = [*args, *(f"--{name}={json.dumps(OF_THE_STUDY[name])}".replace('"', "") for name in replaced)]
+    goal = target or next((t for t in config.targets if t.value is not None), None)
+    return Asked(tuple(args), config, goal, most, tuple(replaced))
 
 
 def question(what: Asked) -> tuple[Question, list[str]]:
     """Return the question after the speed was measured and the pilot run, and what is to be said of them."""
+    if what.replaced:
+        print(f"left out, since a study sets them itself: {', '.join(what.replaced)}", file=sys.stderr)
     print("a few steps, to check data and network and to measure the speed", file=sys.stderr)
     speed = measured_speed(what.args, what.config.batch_size)
     own = f"the config's own batch {what.config.batch_size} and rate {what.config.rate:g}"

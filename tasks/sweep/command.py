@@ -85,6 +85,20 @@ class Runner:
             except (UserError, FailedError) as error:
                 print(f"{cells.sweep.name}: its cost cannot be measured here: {error}", file=sys.stderr)
 
+    def parse(self) -> None:
+        """Parse cells that show every value once, in this process. Raises ValueError with what is wrong with them."""
+        from tasks import cli  # imports torch
+        from tasks.errors import UserError
+
+        complaints = []
+        for cell in covering(list(self.states)):
+            try:
+                cli.place(cell.args)
+            except UserError as error:
+                complaints.append(str(error))
+        if complaints:
+            raise ValueError("; ".join(dict.fromkeys(complaints)))
+
     def retry_failed(self) -> None:
         """Let the failed cells count as never begun."""
         for cell, state in self.states.items():
@@ -242,6 +256,7 @@ def sweep(options: argparse.Namespace) -> int:
             print("python -m tasks", shlex.join(cell.args))
         sys.stdout.flush()
         runner.print_pending_stages()
+        runner.parse()
         runner.print_cost(len(rooms) * int(os.environ.get("SLURM_ARRAY_TASK_COUNT", "1")))
         return 0
     if options.retry_failed:

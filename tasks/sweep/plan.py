@@ -117,7 +117,7 @@ def digest(sweep: Sweep, content: dict[str, Any]) -> str:
     configs = [read_yaml(Path(path)) for path in sweep.configs()]
     fixed, asked = content, sweep.content
     if content.get("grows"):
-        fixed = content | {"confirm": {k: v for k, v in content["confirm"].items() if k != "precision"}}
+        fixed = content | {"confirm": {k: v for k, v in content.get("confirm", {}).items() if k != "precision"}}
         parameters = {name: p for name, p in asked["parameters"].items() if not is_batch_size(name)}
         asked = asked | {"parameters": parameters}
     text = json.dumps([fixed, asked, configs, *sweep.flags], sort_keys=True)

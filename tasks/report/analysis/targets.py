@@ -26,10 +26,10 @@ class TargetSpec:
 
 def parse(text: str) -> TargetSpec:
     """Read a target from the command line. Raises ValueError with the forms there are."""
-    absolute = re.fullmatch(r"([\w/.-]+?)(>=|<=)([-+\w.]+)", text)
+    absolute = re.fullmatch(r"\s*([\w/.-]+?)\s*(>=|<=)\s*([-+\w.]+)\s*", text)
     relative = re.fullmatch(r"([\w/.-]+):(?:(golmant)|baseline=([\w.]+))", text)
     try:
-        if absolute:
+        if absolute and math.isfinite(float(absolute[3])):
             metric, sign, value = absolute.groups()
             return TargetSpec(metric, "max" if sign == ">=" else "min", "value", float(value))
         if relative:

@@ -168,5 +168,6 @@ def wandb_run(source: str, study: str, item: object) -> Run:
     columns = {name: [evaluation.get(name) for evaluation in history] for name in names}
     curve = {n: [float(v) if isinstance(v, int | float) else math.nan for v in values] for n, values in columns.items()}
     curve["step"] = curve.get("trainer/global_step", curve.get("_step", []))  # W&B's own step counts its rows
+    curve.setdefault("examples", [step * run.batch_size for step in curve["step"]])
     final = {name: values[-1] for name, values in curve.items() if values}
     return replace(run, curve=curve, record=replace(run.record, final=final))
