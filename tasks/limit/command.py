@@ -157,7 +157,7 @@ class Study:
                 runner = self.runner(path)
                 if runner.left():
                     pool = pool or Pool(rooms, self.runs)
-                    with Display(len(rooms), runner.grows) as display:
+                    with Display(len(rooms), runner.grows, sys.stderr) as display:
                         runner.run(pool, display, deadline)
                 found = known(self.directories(runner))
                 spent = bool(runner.left())
