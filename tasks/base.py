@@ -99,7 +99,7 @@ class ExactBatchTask(EvaluatedTask):
                 )
             network = with_ghost_batches(network, self.options.ghost_batch_size)
         number_dropouts(network)
-        if self.options.channels_last:
+        if self.options.channels_last and self.device_mesh is None:  # FSDP shards contiguous parameters only
             network.to(memory_format=torch.channels_last)
         self.has_ghosts = bool(ghost_layers(network))
         self.network, self.network_name = network, getattr(network, "name", type(network).__name__)

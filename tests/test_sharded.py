@@ -34,7 +34,8 @@ def sharded(ranks):
 
 def train_case(ranks, name, batch_size, micro, optimizer):
     kind, network = NETWORKS[name]
-    task = TASKS[kind](network=network, optimizer=OPTIMIZERS[optimizer], micro_batch_size=micro, clip_norm=1.0)
+    options = {"micro_batch_size": micro, "clip_norm": 1.0, "channels_last": optimizer == "momentum"}
+    task = TASKS[kind](network=network, optimizer=OPTIMIZERS[optimizer], **options)
     strategy = sharded(ranks) if ranks > 1 else {}
     fit(task, Tiny(kind, batch_size=batch_size), steps=6, precision="32-true", **strategy)
     vector = torch.cat([whole(p.detach()).flatten() for p in task.network.parameters()])

@@ -251,8 +251,10 @@ def test_the_real_agents_run_a_whole_grid_and_a_killed_cell_comes_back(tmp_path,
     assert found == {(4, 0), (4, 1), (8, 0), (8, 1)}
     [again] = [run for run in server.runs.values() if run["starts"] == 2]
     assert again["args"]["seed_everything"]["value"] == 1
-    assert records[again["name"]]["resumes"] == 1  # from its own directory, in the same W&B run
-    assert {run["name"] for run in server.runs.values()} == set(records)
-    curve = (runs / "tiny" / again["name"] / "curve.csv").read_text().splitlines()[1:]
+    directories = {name: run["name"].split()[-1] for name, run in server.runs.items()}  # after the arm and the rate
+    own = again["name"].split()[-1]
+    assert records[own]["resumes"] == 1  # from its own directory, in the same W&B run
+    assert set(directories.values()) == set(records)
+    curve = (runs / "tiny" / own / "curve.csv").read_text().splitlines()[1:]
     steps = [int(line.split(",")[0]) for line in curve]
     assert [row["trainer/global_step"] for row in again["rows"]] == [*steps, 4]  # once each, then the test's
