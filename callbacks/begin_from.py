@@ -7,8 +7,6 @@ from pytorch_lightning import Callback, Trainer
 
 from tasks.protocols import Task
 
-COUNTERS = ("step",)  # what of a group belongs to the optimizer's averages, which are corrected by it
-
 
 class BeginFrom(Callback):
     """Begins a run from a checkpoint: steps, rate and data order are the run's own, weights and averages are not.
@@ -44,8 +42,9 @@ class BeginFrom(Callback):
             )
         if any(set(theirs) != set(ours) for theirs, ours in zip(given, groups, strict=True)):
             raise ValueError(f"--ckpt_path {self.path} is of another optimizer: give the one that it was made with")
-        for theirs, ours in zip(given, groups, strict=True):  # LAMB counts the steps of its averages there
-            ours |= {name: theirs[name] for name in COUNTERS if name in theirs}
+        for theirs, ours in zip(given, groups, strict=True):
+            if "step" in theirs:  # LAMB counts there the steps that its averages are corrected by
+                ours["step"] = theirs["step"]
         task.optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
 
 

@@ -164,6 +164,14 @@ def detector_of(trainer: Trainer) -> "ConvergenceDetector | None":
     return next((c for c in callbacks if isinstance(c, ConvergenceDetector)), None)
 
 
+def end_of(trainer: Trainer, task: Task) -> float:
+    """Return the step at which a run ends at the latest: its data's, the trainer's or its budget's."""
+    ends: list[float] = [trainer.num_training_batches]
+    ends += [trainer.max_steps] if trainer.max_steps > 0 else []
+    detector = detector_of(trainer)
+    return min([*ends, detector.last_step(task.data)] if detector else ends)
+
+
 class ConvergenceDetector(Callback):
     """Judges the run at every evaluation and stops it when all is decided (docs/protocol.md, rules 1, 6 and 7).
 

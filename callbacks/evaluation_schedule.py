@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from pytorch_lightning import Callback, Trainer
 
-from callbacks.convergence_detector import Row, Target, detector_of, next_crossing
+from callbacks.convergence_detector import Row, Target, detector_of, end_of, next_crossing
 from callbacks.hit import FOLLOW, as_losses
 from tasks.protocols import Batch, Task
 
@@ -93,12 +93,10 @@ class EvaluationSchedule(Callback):
 
     def on_train_start(self, trainer: Trainer, task: Task) -> None:
         """Note the steps that are evaluated whatever the curve: the run's end, and that of a race."""
-        ends = [trainer.num_training_batches]
-        ends += [trainer.max_steps] if trainer.max_steps > 0 else []
-        ends += [self._detector.last_step(task.data)] if self._detector else []
+        end = end_of(trainer, task)
         race = self._detector.rules.outrun_steps if self._detector else None
-        self._wanted = [min(ends), *([race] if race else [])]  # evaluated whatever the curve
-        self._whole = None if race else min(ends)  # evaluated on every split
+        self._wanted = [end, *([race] if race else [])]  # evaluated whatever the curve
+        self._whole = None if race else end  # evaluated on every split
         self._first = round(self.first * self.wide_ratio ** random.Random(task.data.seed).random())
         self._since = -1
 

@@ -6,7 +6,7 @@ from typing import TextIO
 
 from pytorch_lightning import Callback, Trainer
 
-from callbacks.convergence_detector import Target, detector_of
+from callbacks.convergence_detector import Target, detector_of, end_of
 from tasks.protocols import Batch, Task
 
 NEVER = 10**9  # steps of a run that has no end
@@ -48,8 +48,7 @@ class Progress(Callback):
         self._next = time.monotonic() + self.every
         self._first = (trainer.global_step, task.seconds)
         self._detector = detector_of(trainer)
-        ends = [trainer.num_training_batches, *([trainer.max_steps] if trainer.max_steps > 0 else [])]
-        self._end = min([*ends, *([self._detector.last_step(task.data)] if self._detector else [])])
+        self._end = end_of(trainer, task)
         may_stop = self._detector and self._detector.stop and self._detector.targets
         if self._end >= NEVER and not may_stop and self.show and trainer.is_global_zero:
             self._print(ENDLESS, end="\n")

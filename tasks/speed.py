@@ -235,21 +235,19 @@ def whole_fits(images: Tensor, labels: Tensor, sizes: dict[int, int], turns: int
 
 def shares(names: Iterable[str]) -> Iterator[Row]:
     """Yield training's share of the CPU time of warm cells: those of the demo's sweeps with their first seed."""
-    training, whole = [], []
+    all_trained, all_spent = 0.0, 0.0
     for name in names:
         sweep = yaml.safe_load(Path(f"configs/sweeps/demo/{name}.yaml").read_text())
         chosen = {k: v["value"] if "value" in v else v["values"][0] for k, v in sweep["parameters"].items()}
         config = sweep["command"][sweep["command"].index("--config") + 1]
         trained, spent = 0.0, 0.0
         for size in sweep["parameters"]["data.batch_size"]["values"]:
-            spent += ours("--config", config, *[f"--{k}={v}" for k, v in (chosen | {"data.batch_size": size}).items()])[
-                0
-            ]
-            trained += Stamps.training
-        training.append(trained)
-        whole.append(spent)
+            flags = [f"--{k}={v}" for k, v in (chosen | {"data.batch_size": size}).items()]
+            seconds, _ = ours("--config", config, *flags)
+            spent, trained = spent + seconds, trained + Stamps.training
+        all_trained, all_spent = all_trained + trained, all_spent + spent
         yield Row(f"training, demo's {name}", "its warm fits", None, [trained / spent])
-    yield Row("training, demo", "its warm fits", None, [sum(training) / sum(whole)])
+    yield Row("training, demo", "its warm fits", None, [all_trained / all_spent])
 
 
 def starts(turns: int) -> Iterator[Row]:

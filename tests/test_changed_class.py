@@ -12,7 +12,7 @@ from tasks.sweep.command import Runner
 from tasks.sweep.files import read_sweep
 from tasks.sweep.ledger import Ledger
 from tasks.sweep.plan import source
-from tasks.sweep.worker import _checked
+from tasks.sweep.worker import checked
 
 RESNET = ["--config", "configs/image_classification/cifar10_resnet34.yaml"]  # SGD: lr 0.1, momentum 0.9, decay 5e-4
 FASHION = ["--config", "configs/image_classification/fashion_mnist.yaml"]
@@ -77,7 +77,7 @@ class Checking:
         return [self]
 
     def give(self, order: str, args: tuple[str, ...]) -> None:
-        self.answer = _checked(cli, args)
+        self.answer = checked(cli, args)
 
     def wait(self, seconds: float) -> list:
         return [(None, "checked", self.answer)]

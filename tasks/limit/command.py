@@ -6,6 +6,7 @@ stopped; with more --budget or a higher --precision it goes on from what is ther
 """
 
 import argparse
+import json
 import math
 import re
 import signal
@@ -15,8 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import yaml
 
 from callbacks.convergence_detector import Target
 from tasks.sweep.command import Runner, stop_on_sigterm
@@ -30,7 +29,6 @@ if TYPE_CHECKING:  # imported once they are needed: with them comes torch
     from tasks.limit.design import Design, Question
     from tasks.limit.known import Known
 
-TARGETS = "convergence.targets"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -137,8 +135,8 @@ class Study:
         paths = [p for p in self.folder.glob("*.yaml") if not p.name.endswith(".plan.yaml")]
         if not paths:
             return told(NOTHING)
-        (asked,) = yaml.safe_load(read_sweep(paths[0]).content["parameters"][TARGETS]["value"])
-        studied = Target(**asked)
+        (asked,) = json.loads(read_sweep(paths[0]).content["parameters"]["convergence.targets"]["value"])
+        studied = Target.parse(asked)
         if target not in (None, studied):
             sign = ">=" if studied.direction == "max" else "<="
             raise ValueError(f"{paths[0]} asks for --target '{studied.metric}{sign}{studied.value:g}': give that one")

@@ -1,12 +1,12 @@
 """From the options of `fit` to the question of a study, and what its answer will cost."""
 
-import json
 import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 
 from callbacks.convergence_detector import Target
 from callbacks.cost import price, read_prices
@@ -18,13 +18,13 @@ from tasks.sweep.forecast import HOUR, TRIALS, Speed, measured_speed
 from tasks.sweep.plan import BUDGET
 from tasks.sweep.preflight import LEAST_SIZES, doubts
 
-# What a study sets itself: its runs end by the target or the study's budgets, at rates tuned for each size.
+# What a study sets itself, in YAML: its runs end by the target or the study's budgets, at rates tuned for each size.
 OF_THE_STUDY = {
     "model.lr_scaling": "none",
-    "data.epochs": None,
-    "trainer.max_steps": -1,
-    "convergence.stop": True,
-    "run.name": None,
+    "data.epochs": "null",
+    "trainer.max_steps": "-1",
+    "convergence.stop": "true",
+    "run.name": "null",
 }
 
 
@@ -61,8 +61,8 @@ def asked(args: list[str], target: Target | None, most: int | None, threads: int
     if config.data.get("growth"):
         raise UserError("data.growth: in a study every run keeps its batch size: leave it out")
     given = {name: config.given(name) for name in OF_THE_STUDY} | {"run.name": config.own_name}
-    replaced = [name for name, value in OF_THE_STUDY.items() if given[name] not in (None, value)]
-    args = [*args, *(f"--{name}={json.dumps(OF_THE_STUDY[name])}".replace('"', "") for name in replaced)]
+    replaced = [name for name, text in OF_THE_STUDY.items() if given[name] not in (None, yaml.safe_load(text))]
+    args = [*args, *(f"--{name}={OF_THE_STUDY[name]}" for name in replaced)]
     goal = target or next((t for t in config.targets if t.value is not None), None)
     return Asked(tuple(args), config, goal, most, tuple(replaced))
 

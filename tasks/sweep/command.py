@@ -19,6 +19,7 @@ from tasks.sweep.plan import Plain, Staged, is_plan, source
 from tasks.sweep.pool import Pool, places
 from tasks.sweep.preflight import afterwards, beforehand
 from tasks.sweep.table import Display, costs
+from tasks.sweep.worker import checked
 
 SAME = 3  # cells that fail for the same mistake before any other ends: all will
 
@@ -88,16 +89,8 @@ class Runner:
     def parse(self) -> None:
         """Parse cells that show every value once, in this process. Raises ValueError with what is wrong with them."""
         from tasks import cli  # imports torch
-        from tasks.errors import UserError
 
-        complaints = []
-        for cell in covering(list(self.states)):
-            try:
-                cli.place(cell.args)
-            except UserError as error:
-                complaints.append(str(error))
-        if complaints:
-            raise ValueError("; ".join(dict.fromkeys(complaints)))
+        refuse([complaint for cell in covering(list(self.states)) if (complaint := checked(cli, cell.args)[0])])
 
     def retry_failed(self) -> None:
         """Let the failed cells count as never begun."""
@@ -165,8 +158,7 @@ class Runner:
                 complaint, said = detail if kind == "checked" else (None, [])
                 complaints += [complaint] if complaint else []
                 notes += said
-        if complaints:
-            raise ValueError("; ".join(dict.fromkeys(complaints)))
+        refuse(complaints)
         self._say(notes)
         for cells in self.sources:
             self._doubt(cells, beforehand(cells))
@@ -212,6 +204,12 @@ class Runner:
         before, self.states[cell] = self.states[cell], self.ledger.state(cell)
         if self.states[cell].status in FINAL and before.status not in FINAL:
             display.ended(cell, self.states[cell], self.states)
+
+
+def refuse(complaints: list[str]) -> None:
+    """Raise ValueError with all that is wrong with a sweep's cells, each once, if anything is."""
+    if complaints:
+        raise ValueError("; ".join(dict.fromkeys(complaints)))
 
 
 def covering(cells: list[Cell]) -> list[Cell]:

@@ -68,7 +68,7 @@ def work(pipe: connection.Connection, place: Place, runs: Path) -> None:
         except (EOFError, OSError):
             return
         if order == "check":
-            send("checked", _checked(cli, what))
+            send("checked", checked(cli, what))
         else:
             try:
                 status, sound = run_cell(cli, ledger, what)
@@ -93,7 +93,7 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _checked(cli: ModuleType, args: tuple[str, ...]) -> tuple[str | None, list[str]]:
+def checked(cli: ModuleType, args: tuple[str, ...]) -> tuple[str | None, list[str]]:
     """Return what is wrong with a run's arguments, and what is to be said of them."""
     try:
         return None, cli.place(args).notes
