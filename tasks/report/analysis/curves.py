@@ -217,7 +217,7 @@ def without_repeats(observations: list[Observation]) -> list[Observation]:
 def distance_to_target(o: Observation) -> float:
     """Return how far a run's end is from its target, 0 if it was reached; infinite if it diverged or is not known."""
     gap = o.hit.gap(o.run.record.final.get(o.hit.metric, math.nan))
-    return 0.0 if o.status == "reached" else gap if o.status == "budget" and not math.isnan(gap) else math.inf
+    return {"reached": 0.0, "budget": math.inf if math.isnan(gap) else gap}.get(o.status, math.inf)
 
 
 def choose(observations: list[Observation]) -> Setting:
